@@ -1,0 +1,119 @@
+"""Framed messages, with file descriptors, between the agent's own processes.
+
+A frame is a 4-byte big-endian length and one JSON object; descriptors travel as SCM_RIGHTS (unix(7)) with the frame's
+first byte. Both ends are the agent's; a malformed frame is a fault of the peer and closes the channel. The socket is a
+Unix stream pair made with `pair()`.
+
+Rules: a received descriptor is close-on-exec; a frame is at most `MAX_FRAME` bytes; a short read is end of channel,
+never a partial message.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import socket
+import struct
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+MAX_FRAME = 16 * 1024 * 1024
+MAX_FDS = 16
+_HEADER = struct.Struct("!I")
+
+
+class ChannelClosed(Exception):
+    """The peer is gone or has sent something malformed."""
+
+
+type Message = dict[str, Any]
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """A connected pair of Unix stream sockets, both close-on-exec."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+
+
+class Channel:
+    """One end. `send` and `receive` block unless the socket is non-blocking (then see `feed`)."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._buffer = bytearray()
+        self._fds: deque[int] = deque()
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
+
+    def send(self, message: Message, fds: Sequence[int] = ()) -> None:
+        """Send one message. Raises ChannelClosed where the peer is gone."""
+        body = json.dumps({**message, "fds": len(fds)}, separators=(",", ":")).encode()
+        frame = memoryview(_HEADER.pack(len(body)) + body)
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        try:
+            sent = self.sock.sendmsg([frame], rights, socket.MSG_NOSIGNAL)
+            while sent < len(frame):
+                sent += self.sock.send(frame[sent:], socket.MSG_NOSIGNAL)
+        except OSError as error:
+            raise ChannelClosed(f"peer gone: {error}") from error
+
+    def receive(self) -> tuple[Message, list[int]]:
+        """Wait for the next message and its descriptors. Raises ChannelClosed at the end."""
+        while True:
+            parsed = self._take()
+            if parsed is not None:
+                return parsed
+            self._read()
+
+    def feed(self) -> list[tuple[Message, list[int]]]:
+        """Read once (for a ready, non-blocking socket) and return the whole messages. Raises ChannelClosed at the end."""
+        try:
+            self._read()
+        except BlockingIOError:
+            return []
+        messages = []
+        while (parsed := self._take()) is not None:
+            messages.append(parsed)
+        return messages
+
+    def close(self) -> None:
+        self.sock.close()
+
+    def _read(self) -> None:
+        try:
+            data, ancillary, flags, _ = self.sock.recvmsg(
+                1 << 18, socket.CMSG_SPACE(MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC
+            )
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise ChannelClosed(f"peer gone: {error}") from error
+        for level, kind, payload in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                received = array.array("i")
+                received.frombytes(payload[: len(payload) - len(payload) % received.itemsize])
+                self._fds.extend(received)
+        if flags & socket.MSG_CTRUNC:
+            raise ChannelClosed("descriptors were cut off")
+        if not data:
+            raise ChannelClosed("end of channel")
+        self._buffer += data
+
+    def _take(self) -> tuple[Message, list[int]] | None:
+        if len(self._buffer) < _HEADER.size:
+            return None
+        (length,) = _HEADER.unpack_from(self._buffer)
+        if length > MAX_FRAME:
+            raise ChannelClosed(f"frame of {length} bytes")
+        end = _HEADER.size + length
+        if len(self._buffer) < end:
+            return None
+        try:
+            message = json.loads(self._buffer[_HEADER.size : end])
+            count = message.pop("fds")
+            fds = [self._fds.popleft() for _ in range(count)]
+        except (ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
+            raise ChannelClosed(f"malformed frame: {error}") from error
+        del self._buffer[:end]
+        return message, fds

@@ -1,0 +1,98 @@
+"""How a decided request reads in the audit log: the contract's table of events, once.
+
+Network -> `network.egress_blocked` (or `network.egress` for an allowed connection), commands -> `bash.dangerous`, paths
+-> `permission.denied`. Allowed commands, paths and single requests inside an allowed connection leave no line.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from agent.policy.decision import Decision, Verdict
+from agent.policy.request import Access, CommandRequest, EgressRequest, Origin, PathRequest, Request, Stage
+from agent.record.event import Action, Event, EventType, Json, ResourceType, Result
+from agent.shell.redact import redact
+
+_PATH_ACTION = {
+    Access.READ: Action.READ,
+    Access.EXECUTE: Action.READ,
+    Access.WRITE: Action.UPDATE,
+    Access.DELETE: Action.DELETE,
+}
+
+
+def describe(request: Request, decision: Decision, actor: str) -> Event | None:
+    """The event for this decision, None where it leaves no line."""
+    denied = decision.verdict is Verdict.DENY or (
+        decision.verdict is Verdict.UNVERIFIABLE and not decision.supervised
+    )
+    details = _details(request.origin, decision)
+    match request:
+        case EgressRequest():
+            if not denied and request.stage is not Stage.CONNECT:
+                return None
+            details |= _some(
+                host=request.host,
+                port=request.port,
+                protocol=str(request.protocol),
+                stage=str(request.stage),
+                sni=request.sni,
+                method=request.method,
+                path=None if request.path is None else redact(request.path),
+                addresses=list(request.addresses) or None,
+            )
+            event_type, action = EventType.NETWORK_EGRESS_BLOCKED, Action.CREATE
+            resource, kind = f"{request.host}:{request.port}", ResourceType.NETWORK
+            if not denied:
+                event_type = EventType.NETWORK_EGRESS
+        case CommandRequest():
+            if not denied:
+                return None
+            details |= _some(cwd=request.cwd, unverifiable=request.unverifiable)
+            event_type, action = EventType.BASH_DANGEROUS, Action.UPDATE
+            resource, kind = redact(request.text), ResourceType.COMMAND
+        case PathRequest():
+            if not denied:
+                return None
+            details |= _some(access=str(request.access), asked=request.asked or None)
+            event_type, action = EventType.PERMISSION_DENIED, _PATH_ACTION[request.access]
+            resource, kind = request.path, ResourceType.PATH
+        case _:
+            assert_never(request)
+    return Event(
+        type=event_type,
+        actor=actor,
+        action=action,
+        resource=resource,
+        resource_type=kind,
+        result=Result.DENIED if denied and decision.enforced else Result.SUCCESS,
+        source_ip=request.origin.source_ip,
+        details=details,
+    )
+
+
+def _details(origin: Origin, decision: Decision) -> dict[str, Json]:
+    details = _some(
+        mechanism=origin.mechanism,
+        pid=origin.pid,
+        ppid=origin.ppid,
+        uid=origin.uid,
+        exe=origin.exe,
+        argv=None if origin.argv is None else [redact(word) for word in origin.argv],
+        request_id=origin.request_id,
+        rule=decision.rule,
+        reason=decision.reason,
+        severity=str(decision.severity),
+        policy_digest=decision.policy_digest,
+        where=decision.where,
+        verdict=str(decision.verdict),
+    )
+    if not decision.enforced:
+        details["enforced"] = False
+    for key, value in origin.extra:
+        details.setdefault(key, value)
+    return details
+
+
+def _some(**fields: Json) -> dict[str, Json]:
+    return {key: value for key, value in fields.items() if value is not None}

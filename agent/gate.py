@@ -1,0 +1,116 @@
+"""The gate: the one fail-closed place where a request becomes a decision, a record and an answer.
+
+decide -> record -> return. Any exception on the way is a denial. A denial never waits for the record and stands even
+where it cannot be recorded (the recorder counts the loss and records a gap afterwards). An allow that must be recorded
+is recorded before it is returned; if the record cannot be written, `audit.on_failure` of the policy says deny or
+continue.
+
+Counting is the recorder's business: the counters are derived from accepted events in one place (`agent.record.ledger`),
+so that they cannot drift from the log.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from agent.describe import describe
+from agent.policy.decide import decide
+from agent.policy.decision import Decision, Severity, Verdict
+from agent.policy.model import OnFailure, Policy
+from agent.policy.request import Request
+from agent.record.event import Event
+
+log = logging.getLogger(__name__)
+
+
+class Recorder(Protocol):
+    """Where events go. Both raise `RecordError` where the event was not taken."""
+
+    def post(self, event: Event) -> None:
+        """Take the event without waiting for anything."""
+
+    def accept(self, event: Event) -> None | Awaitable[None]:
+        """Take the event; the caller may act on it only once this (or the awaitable it returns) is done."""
+
+
+class Gate:
+    """Asks the policy and records the answer.
+
+    `policy` returns the policy in force; `actor` is the audit log's actor (``session:<id>``).
+    """
+
+    def __init__(self, policy: Callable[[], Policy], recorder: Recorder, actor: str) -> None:
+        self._policy = policy
+        self._recorder = recorder
+        self._actor = actor
+
+    def check(self, request: Request) -> Decision:
+        """Decide and record where the recorder accepts at once (the guard, which owns the writer)."""
+        try:
+            policy = self._policy()
+            decision = decide(policy, request)
+            event = describe(request, decision, self._actor)
+        except Exception:
+            log.exception("decision failed; denied")
+            return _fault()
+        pending = self._record(policy, decision, event)
+        return pending if isinstance(pending, Decision) else _fault()
+
+    async def check_async(self, request: Request) -> Decision:
+        """The same where acceptance is a round trip to the guard (the egress process)."""
+        try:
+            policy = self._policy()
+            decision = decide(policy, request)
+            event = describe(request, decision, self._actor)
+        except Exception:
+            log.exception("decision failed; denied")
+            return _fault()
+        pending = self._record(policy, decision, event)
+        if isinstance(pending, Decision):
+            return pending
+        try:
+            await pending
+        except Exception:
+            log.exception("record not accepted")
+            return _unrecorded(policy, decision)
+        return decision
+
+    def _record(self, policy: Policy, decision: Decision, event: Event | None) -> Decision | Awaitable[None]:
+        if event is None:
+            return decision
+        if not decision.permitted:
+            try:
+                self._recorder.post(event)
+            except Exception:
+                log.exception("denial stands, but its record was lost")
+            return decision
+        try:
+            pending = self._recorder.accept(event)
+        except Exception:
+            log.exception("record not accepted")
+            return _unrecorded(policy, decision)
+        return decision if pending is None else pending
+
+
+def _fault() -> Decision:
+    return Decision(
+        verdict=Verdict.DENY,
+        rule="agent-fault",
+        reason="the agent could not decide; see its log",
+        policy_digest="",
+        severity=Severity.HIGH,
+    )
+
+
+def _unrecorded(policy: Policy, decision: Decision) -> Decision:
+    if policy.audit.on_failure is OnFailure.CONTINUE:
+        return decision
+    return Decision(
+        verdict=Verdict.DENY,
+        rule="audit-unavailable",
+        reason="the audit log could not take the record (audit.on_failure: deny)",
+        policy_digest=policy.digest,
+        severity=Severity.HIGH,
+    )

@@ -1,0 +1,202 @@
+"""The policy as frozen values: what the loader builds and `decide` reads.
+
+Rules kept here: a value that exists is valid (the loader refuses the rest with a position); collections are tuples, so
+that a policy can be shared, compared and digested; nothing refers to a file but through `Where`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
+
+from agent.policy.decision import Severity
+from agent.policy.request import Protocol
+
+Network = IPv4Network | IPv6Network
+
+
+class Mode(StrEnum):
+    """ENFORCE refuses; OBSERVE only records what would have been refused."""
+
+    ENFORCE = "enforce"
+    OBSERVE = "observe"
+
+
+class Unverifiable(StrEnum):
+    """What happens to a command whose meaning cannot be known before it runs."""
+
+    SUPERVISE = "supervise"
+    DENY = "deny"
+
+
+class OnFailure(StrEnum):
+    """What happens to an allow that cannot be recorded."""
+
+    DENY = "deny"
+    CONTINUE = "continue"
+
+
+class Durability(StrEnum):
+    """GROUP: an allow waits for the writer's acceptance. STRICT: it waits for the disk."""
+
+    GROUP = "group"
+    STRICT = "strict"
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """A place in a policy file, 1-based."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """What a rule must and must not match; checked when the policy is loaded."""
+
+    match: tuple[str, ...] = ()
+    no_match: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HostRule:
+    """One entry of `egress.allow` or `egress.deny`.
+
+    `pattern` is a normalised host (``pypi.org``), a wildcard (``*.githubusercontent.com``: any depth below, not the name
+    itself) or the canonical text of an address literal. `methods` and `paths` None mean any (no interception needed).
+    `addresses`: non-public ranges this rule grants.
+    """
+
+    id: str
+    pattern: str
+    where: Where
+    ports: tuple[int, ...] = (443,)
+    protocol: Protocol = Protocol.TLS
+    methods: tuple[str, ...] | None = None
+    paths: tuple[str, ...] | None = None
+    addresses: tuple[Network, ...] = ()
+    reason: str = ""
+    instead: str = ""
+    severity: Severity = Severity.MEDIUM
+    examples: Examples = Examples()
+
+
+@dataclass(frozen=True, slots=True)
+class CommandMatch:
+    """What a command rule looks at. Every given key must hold; an empty tuple means the key was not given.
+
+    `program`: base names. `subcommand`: the first operands in order (``("push",)``). `options`: each must be present;
+    an entry is a long name without dashes (``recursive``), a short letter (``r``) or one of the semantic names of
+    `agent.policy.commands`. `operands`: at least one operand matches one of these globs, after normalisation against
+    cwd and home.
+    """
+
+    program: tuple[str, ...]
+    subcommand: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    operands: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRule:
+    """One entry of `commands.deny`."""
+
+    id: str
+    match: CommandMatch
+    where: Where
+    severity: Severity = Severity.HIGH
+    reason: str = ""
+    instead: str = ""
+    examples: Examples = Examples()
+
+
+@dataclass(frozen=True, slots=True)
+class PathRule:
+    """One granted or protected tree. `path` is absolute and normalised for grants, a glob tail for `protect`."""
+
+    id: str
+    path: str
+    where: Where
+    reason: str = ""
+    instead: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleException:
+    """Cancels the named rule, in its own layer, for what `match` describes, until `expires` (that day included)."""
+
+    rule: str
+    match: CommandMatch | None
+    host: str | None
+    owner: str
+    reason: str
+    expires: date
+    where: Where
+
+
+@dataclass(frozen=True, slots=True)
+class EgressSection:
+    mode: Mode = Mode.ENFORCE
+    allow: tuple[HostRule, ...] = ()
+    deny: tuple[HostRule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CommandSection:
+    mode: Mode = Mode.ENFORCE
+    unverifiable: Unverifiable = Unverifiable.SUPERVISE
+    deny: tuple[CommandRule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PathSection:
+    mode: Mode = Mode.ENFORCE
+    write: tuple[PathRule, ...] = ()
+    read: tuple[PathRule, ...] = ()
+    protect: tuple[PathRule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AuditSection:
+    on_failure: OnFailure = OnFailure.DENY
+    durable: Durability = Durability.GROUP
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One `--policy` directory (or the embedded default). None: the section was not given."""
+
+    source: str
+    egress: EgressSection | None = None
+    commands: CommandSection | None = None
+    paths: PathSection | None = None
+    exceptions: tuple[RuleException, ...] = ()
+    audit: AuditSection | None = None
+    session_env: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The effective policy: layers that each can only narrow. `digest`: lower-case hex SHA-256 of its canonical form."""
+
+    layers: tuple[Layer, ...]
+    digest: str
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def audit(self) -> AuditSection:
+        """The strictest audit settings of all layers."""
+        given = [layer.audit for layer in self.layers if layer.audit is not None]
+        return AuditSection(
+            on_failure=OnFailure.CONTINUE
+            if given and all(a.on_failure is OnFailure.CONTINUE for a in given)
+            else OnFailure.DENY,
+            durable=Durability.STRICT if any(a.durable is Durability.STRICT for a in given) else Durability.GROUP,
+        )

@@ -1,0 +1,131 @@
+"""The three questions that can be asked of a policy, as frozen values.
+
+A request carries everything the decision needs, the date included: `decide` does no I/O and has no clock. Shell text is
+analysed before it gets here (`agent.shell`), names are normalised (`agent.policy.hosts`), symlinks are resolved by
+whoever builds the request.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date
+from enum import StrEnum
+
+
+class Protocol(StrEnum):
+    """What is spoken on a connection. TLS means HTTP inside TLS."""
+
+    TLS = "tls"
+    HTTP = "http"
+    TCP = "tcp"
+
+
+class Access(StrEnum):
+    """What is wanted of a path."""
+
+    READ = "read"
+    WRITE = "write"
+    EXECUTE = "execute"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who asked, as far as the enforcement point knows. It never influences the verdict; it goes into the record.
+
+    `mechanism` names the enforcement point (``proxy``, ``engine``, ``exec``, ``hook``, ``launch``, ``check``).
+    """
+
+    mechanism: str
+    pid: int | None = None
+    ppid: int | None = None
+    uid: int | None = None
+    exe: str | None = None
+    argv: tuple[str, ...] | None = None
+    source_ip: str | None = None
+    request_id: str | None = None
+    extra: tuple[tuple[str, str], ...] = ()
+
+
+class Stage(StrEnum):
+    """How far an egress request has come; later stages know more and are decided again.
+
+    NAME: host and port only, before any lookup. CONNECT: the resolved addresses are known (recorded once per
+    connection when allowed). REQUEST: one HTTP request inside the connection, with method and path.
+    """
+
+    NAME = "name"
+    CONNECT = "connect"
+    REQUEST = "request"
+
+
+@dataclass(frozen=True, slots=True)
+class EgressRequest:
+    """May the session reach `host`:`port`?
+
+    `host` is normalised by `agent.policy.hosts.normalise_host`, or the canonical text of an address literal.
+    `addresses` are the resolved ones (canonical text), empty before resolution. `path` is the raw request target's path
+    without query.
+    """
+
+    host: str
+    port: int
+    today: date
+    origin: Origin
+    protocol: Protocol = Protocol.TLS
+    stage: Stage = Stage.NAME
+    addresses: tuple[str, ...] = ()
+    method: str | None = None
+    path: str | None = None
+    sni: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SimpleCommand:
+    """One program invocation as it would be executed, after quotes, expansions and wrappers are taken away.
+
+    `program` is the base name that decides meaning (``rm`` for ``/usr/bin/rm``). `argv[0]` is the program as written.
+    `assignments` are the environment assignments in front. `redirects` are (operator, target) pairs. `wrappers` names
+    what was unwrapped, outermost first (``("sudo", "env")``). `cwd` is where it runs, None where that is unknown.
+    """
+
+    program: str
+    argv: tuple[str, ...]
+    cwd: str | None = None
+    assignments: tuple[tuple[str, str], ...] = ()
+    redirects: tuple[tuple[str, str], ...] = ()
+    wrappers: tuple[str, ...] = ()
+    piped_from: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRequest:
+    """May this command run?
+
+    `text` is what was asked, for the record. `commands` is everything it can run. `unverifiable` says why its meaning
+    cannot be known beforehand, None where it can. `supervised`: every exec it leads to is decided again by the exec
+    ring.
+    """
+
+    text: str
+    commands: tuple[SimpleCommand, ...]
+    today: date
+    origin: Origin
+    unverifiable: str | None = None
+    supervised: bool = False
+    cwd: str = "/"
+    home: str = "/"
+
+
+@dataclass(frozen=True, slots=True)
+class PathRequest:
+    """May the session access `path`? `path` is absolute, normalised and free of symlinks."""
+
+    access: Access
+    path: str
+    today: date
+    origin: Origin
+    asked: str = field(default="")
+
+
+Request = EgressRequest | CommandRequest | PathRequest

@@ -1,0 +1,98 @@
+"""THE list of event types, and the event as a value.
+
+Every event type, its counter behaviour and its vocabulary are defined here once; metrics, dashboards, docs and the
+verifier are generated from or checked against this module. An event says what happened; the chain
+(`agent.record.chain`) adds when, where in the stream, and the hashes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+type Json = str | int | bool | None | list["Json"] | dict[str, "Json"]
+
+
+class EventType(StrEnum):
+    """`details.event_type` of the audit log."""
+
+    AUTH_LOGIN = "auth.login"
+    AUTH_LOGOUT = "auth.logout"
+    AUTH_MFA_ENROLL = "auth.mfa_enroll"
+    AUTH_FAILURE = "auth.failure"
+    SECRET_ACCESS = "secret.access"
+    SECRET_INJECT = "secret.inject"
+    SECRET_ROTATE = "secret.rotate"
+    SESSION_CREATE = "session.create"
+    SESSION_ATTACH = "session.attach"
+    SESSION_DETACH = "session.detach"
+    SESSION_TERMINATE = "session.terminate"
+    CHECKPOINT_CREATE = "checkpoint.create"
+    CHECKPOINT_RESTORE = "checkpoint.restore"
+    PERMISSION_DENIED = "permission.denied"
+    BASH_DANGEROUS = "bash.dangerous"
+    NETWORK_EGRESS = "network.egress"
+    NETWORK_EGRESS_BLOCKED = "network.egress_blocked"
+    AGENT_START = "agent.start"
+    AGENT_STOP = "agent.stop"
+    AGENT_DEGRADED = "agent.degraded"
+    POLICY_LOAD = "policy.load"
+    POLICY_RELOAD = "policy.reload"
+    POLICY_REJECTED = "policy.rejected"
+    AUDIT_RECOVERED = "audit.recovered"
+    AUDIT_GAP = "audit.gap"
+    AUDIT_CHECKPOINT = "audit.checkpoint"
+
+
+DENIALS = frozenset({EventType.PERMISSION_DENIED, EventType.BASH_DANGEROUS, EventType.NETWORK_EGRESS_BLOCKED})
+"""The event types counted in `parhelia_security_denied_total` when their result is DENIED."""
+
+
+class Action(StrEnum):
+    CREATE = "CREATE"
+    READ = "READ"
+    UPDATE = "UPDATE"
+    DELETE = "DELETE"
+
+
+class Result(StrEnum):
+    SUCCESS = "success"
+    DENIED = "denied"
+    ERROR = "error"
+
+
+class ResourceType(StrEnum):
+    SESSION = "session"
+    CHECKPOINT = "checkpoint"
+    SECRET = "secret"
+    NETWORK = "network"
+    COMMAND = "command"
+    PATH = "path"
+    POLICY = "policy"
+    AGENT = "agent"
+    AUDIT = "audit"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened, before the chain gives it a place. `details` holds whatever else applies."""
+
+    type: EventType
+    actor: str
+    action: Action
+    resource: str
+    resource_type: ResourceType
+    result: Result
+    source_ip: str | None = None
+    details: Mapping[str, Json] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """How many occurrences this event stands for (coalesced lines carry `details.count`)."""
+        count = self.details.get("count", 1)
+        return count if isinstance(count, int) else 1
+
+
+class RecordError(Exception):
+    """The writer could not accept an event."""
