@@ -1,0 +1,110 @@
+"""Takes credentials out of text before it is recorded or shown.
+
+Rules: what has the shape of a credential becomes `[redacted]` and the words around it stay, so that a reader still sees
+what was done; ordinary text is returned unchanged; a reference such as ``$TOKEN`` is no credential and stays; the time
+taken is linear in the length of the text (every repetition is bounded or cannot overlap with what follows it).
+
+Shapes are those the issuers document: AWS IAM unique identifiers, GitHub "token formats", Anthropic ``sk-ant-``, GitLab
+``glpat-``, Slack ``xox?-``, PyPI and npm tokens, Google ``AIza``, JWT (RFC 7519), PEM (RFC 7468), userinfo (RFC 3986).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+REDACTED = "[redacted]"
+
+_TOKENS = re.compile(
+    r"(?<![A-Za-z0-9_])(?:"
+    r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}(?![A-Za-z0-9])"
+    r"|gh[pousr]_[A-Za-z0-9]{20,255}"
+    r"|github_pat_[A-Za-z0-9_]{22,255}"
+    r"|sk-ant-[A-Za-z0-9_-]{8,512}"
+    r"|sk-(?:proj-|svcacct-)?[A-Za-z0-9_]{20,255}"
+    r"|(?:sk|rk)_live_[A-Za-z0-9]{10,255}"
+    r"|glpat-[A-Za-z0-9_-]{20,255}"
+    r"|xox[abeprs]-[A-Za-z0-9-]{10,255}"
+    r"|npm_[A-Za-z0-9]{36}(?![A-Za-z0-9])"
+    r"|pypi-[A-Za-z0-9_-]{32,512}"
+    r"|hf_[A-Za-z0-9]{30,255}"
+    r"|AIza[A-Za-z0-9_-]{35}(?![A-Za-z0-9])"
+    r"|eyJ[A-Za-z0-9_-]{10,4096}\.eyJ[A-Za-z0-9_-]{10,8192}\.[A-Za-z0-9_-]{0,2048}"
+    r")"
+)
+
+_SECRET_WORD = (
+    r"(?:password|passwd|passphrase|secret|token|api[_-]?key|apikey|access[_-]key|secret[_-]access[_-]key"
+    r"|secret[_-]key|private[_-]key|client[_-]secret|authtoken|auth[_-]token|access[_-]token|session[_-]token)"
+)
+_VALUE = r"(?![$\s]|[\"']?\$[{A-Za-z_(]|[\"']?\[redacted\])(?:\"[^\"]*\"|'[^']*'|[^\s\"'&;|<>)}\]]+)"
+
+_ASSIGNED = re.compile(rf"({_SECRET_WORD}[\"']?=|{_SECRET_WORD}[\"']\s{{0,8}}:\s{{0,8}})({_VALUE})", re.IGNORECASE)
+_OPTION = re.compile(rf"((?<![^\s\"'=])--?{_SECRET_WORD}(?:=|[ \t]{{1,8}}))(?!-)({_VALUE})", re.IGNORECASE)
+_OPTION_WORD = re.compile(rf"--?(?:{_SECRET_WORD})", re.IGNORECASE)
+_HEADER = re.compile(
+    r"((?<![A-Za-z0-9-])(?:proxy-)?authorization:[ \t]{0,8}(?>(?:bearer|basic|token|digest|apikey)[ \t]{1,8})?+"
+    r"|(?<![A-Za-z0-9-])(?:x-api-key|x-auth-token|api-key|private-token|x-vault-token|x-goog-api-key|set-cookie|cookie)"
+    r":[ \t]{0,8}"
+    r"|(?<![A-Za-z0-9-])bearer[ \t]{1,8}(?=[A-Za-z0-9._~+/-]{16}))"
+    r"(?![$\s\[]|\"?\$)([^\s\"',;]+)",
+    re.IGNORECASE,
+)
+_USERINFO = re.compile(r"(?<=://)([^\s/@:\"'?#]{0,256}):(?!\$)([^\s/@\"'?#]{1,1024})@")
+_CURL_USER = re.compile(r"((?<!\S)(?:-u|--user|-U|--proxy-user)[ =]?[\"']?[^\s:\"'/]{1,128}:)(?!\$)([^\s\"']{1,512})")
+_CURL = re.compile(r"(?<![A-Za-z0-9_-])(?:curl|wget|httpie?)(?![A-Za-z0-9_-])")
+_SSHPASS = re.compile(r"((?<![A-Za-z0-9_-])sshpass[ \t]{1,8}-p[ \t]{0,8})(?!\$)(\"[^\"]*\"|'[^']*'|[^\s\"']+)")
+
+_PEM_BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
+_PEM_END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
+
+
+def redact(text: str) -> str:
+    """`text` with the parts that look like credentials replaced by `[redacted]`. Never raises."""
+    text = _without_private_keys(text)
+    text = _TOKENS.sub(REDACTED, text)
+    if "://" in text:
+        text = _USERINFO.sub(rf"\1:{REDACTED}@", text)
+    text = _HEADER.sub(_keep_lead, text)
+    text = _ASSIGNED.sub(_keep_lead, text)
+    text = _OPTION.sub(_keep_lead, text)
+    if "sshpass" in text:
+        text = _SSHPASS.sub(_keep_lead, text)
+    if _CURL.search(text):
+        text = _CURL_USER.sub(_keep_lead, text)
+    return text
+
+
+def redact_argv(argv: Sequence[str]) -> list[str]:
+    """The words of one command, redacted; sees that the word after ``--password`` is one."""
+    words: list[str] = []
+    value_follows = False
+    for word in argv:
+        if value_follows and not word.startswith(("-", "$")):
+            words.append(REDACTED)
+        else:
+            words.append(redact(word))
+        value_follows = _OPTION_WORD.fullmatch(word) is not None
+    return words
+
+
+def _keep_lead(match: re.Match[str]) -> str:
+    quote = match[2][0] if match[2][0] in "\"'" and match[2][-1] == match[2][0] else ""
+    return f"{match[1]}{quote}{REDACTED}{quote}"
+
+
+def _without_private_keys(text: str) -> str:
+    begin = _PEM_BEGIN.search(text)
+    if begin is None:
+        return text
+    parts: list[str] = []
+    position = 0
+    while begin is not None:
+        parts += (text[position : begin.start()], REDACTED)
+        end = _PEM_END.search(text, begin.end())
+        if end is None:
+            return "".join(parts)
+        position = end.end()
+        begin = _PEM_BEGIN.search(text, position)
+    parts.append(text[position:])
+    return "".join(parts)
