@@ -1,0 +1,123 @@
+"""Namespaces, the loopback interface inside a fresh one, id maps, and mounts.
+
+Constants are from linux/sched.h, linux/mount.h and linux/sockios.h; behaviour from namespaces(7), user_namespaces(7),
+mount(2) and netdevice(7). Everything raises OSError with the kernel's errno.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import struct
+
+from agent.linux.syscalls import syscall
+
+NEWNS = os.CLONE_NEWNS
+NEWNET = os.CLONE_NEWNET
+NEWUSER = os.CLONE_NEWUSER
+NEWPID = os.CLONE_NEWPID
+NEWIPC = os.CLONE_NEWIPC
+NEWUTS = os.CLONE_NEWUTS
+
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_REMOUNT = 32
+MS_BIND = 4096
+MS_REC = 16384
+MS_PRIVATE = 1 << 18
+MNT_DETACH = 2
+
+_SIOCGIFFLAGS = 0x8913
+_SIOCSIFFLAGS = 0x8914
+_IFF_UP = 1
+_IFREQ = struct.Struct("=16sh22x")  # struct ifreq with ifr_flags
+
+
+def unshare(flags: int) -> None:
+    """Leave the shared namespaces named by `flags`. NEWUSER needs a single-threaded process."""
+    os.unshare(flags)
+
+
+def setns(descriptor: int, kind: int = 0) -> None:
+    """Enter the namespace behind `descriptor` (of /proc/PID/ns); `kind` 0 takes any."""
+    os.setns(descriptor, kind)
+
+
+def write_id_maps(pid: int, *, uid: int, gid: int, outer_uid: int, outer_gid: int) -> None:
+    """Map one user and one group of `pid`'s fresh user namespace to the ids they have outside.
+
+    setgroups is denied first, which an unprivileged writer of gid_map needs (user_namespaces(7)).
+    """
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{uid} {outer_uid} 1"),
+        ("gid_map", f"{gid} {outer_gid} 1"),
+    ):
+        descriptor = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, text.encode())
+        finally:
+            os.close(descriptor)
+
+
+def bring_loopback_up() -> None:
+    """Set `lo` up in the present network namespace. gVisor's is up already and answers the ioctl with ENOTTY."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as control:
+        try:
+            answer = fcntl.ioctl(control, _SIOCGIFFLAGS, _IFREQ.pack(b"lo", 0))
+            _, flags = _IFREQ.unpack(answer)
+            if not flags & _IFF_UP:
+                fcntl.ioctl(control, _SIOCSIFFLAGS, _IFREQ.pack(b"lo", flags | _IFF_UP))
+        except OSError as error:
+            if error.errno != errno.ENOTTY:
+                raise
+
+
+def make_mounts_private(path: str = "/") -> None:
+    """Mounts made from here on stay in this mount namespace."""
+    mount("none", path, None, MS_REC | MS_PRIVATE)
+
+
+def bind(source: str, target: str, *, recursive: bool = False) -> None:
+    """Let `source` appear at `target`, which exists and is of the same kind."""
+    mount(source, target, None, MS_BIND | (MS_REC if recursive else 0))
+
+
+def bind_read_only(source: str, target: str) -> None:
+    """`bind`, then made read-only, which takes a second call (mount(2))."""
+    bind(source, target)
+    mount("none", target, None, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | _locked_flags(target))
+
+
+def tmpfs(target: str, *, mode: int = 0o755, size: str | None = None, read_only: bool = False) -> None:
+    """An empty tmpfs over `target`, without devices and set-uid programs. `size` as in tmpfs(5)."""
+    options = f"mode={mode:o}" + ("" if size is None else f",size={size}")
+    mount("tmpfs", target, "tmpfs", MS_NOSUID | MS_NODEV | (MS_RDONLY if read_only else 0), options)
+
+
+def unmount(target: str) -> None:
+    """Take the mount away at once, and free it when nobody uses it."""
+    syscall("umount2", os.fsencode(target) + b"\0", MNT_DETACH)
+
+
+def mount(source: str, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
+    """mount(2)."""
+    syscall(
+        "mount",
+        os.fsencode(source),
+        os.fsencode(target),
+        None if kind is None else kind.encode(),
+        flags,
+        None if options is None else options.encode(),
+    )
+
+
+def _locked_flags(path: str) -> int:
+    """A remount in a user namespace may not clear what the mount above has set: carry it over."""
+    held = os.statvfs(path).f_flag
+    pairs = ((os.ST_NODEV, MS_NODEV), (os.ST_NOEXEC, MS_NOEXEC), (os.ST_NOATIME, 1024), (os.ST_RELATIME, 1 << 21))
+    return sum(flag for seen, flag in pairs if held & seen)

@@ -1,0 +1,154 @@
+"""What a process may set about itself: privileges, dumpability, parent-death signal, file-system identity.
+
+Numbers are from linux/prctl.h and linux/capability.h; behaviour from prctl(2), capabilities(7), setfsuid(2) and
+close_range(2). Everything raises OSError with the kernel's errno.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from enum import IntEnum
+
+from agent.linux.syscalls import syscall
+
+PR_SET_PDEATHSIG = 1
+PR_GET_DUMPABLE = 3
+PR_SET_DUMPABLE = 4
+PR_CAPBSET_READ = 23
+PR_CAPBSET_DROP = 24
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+PR_GET_NO_NEW_PRIVS = 39
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+
+CLOSE_RANGE_CLOEXEC = 1 << 2
+CAPABILITY_VERSION_3 = 0x20080522
+LAST_DESCRIPTOR = 0xFFFFFFFF
+_EINVAL = 22
+_KEEP = -1  # setfsuid(-1) changes nothing and returns the present id
+
+
+class Capability(IntEnum):
+    """The capabilities the agent asks about (linux/capability.h)."""
+
+    CHOWN = 0
+    DAC_OVERRIDE = 1
+    KILL = 5
+    SETGID = 6
+    SETUID = 7
+    SETPCAP = 8
+    NET_ADMIN = 12
+    NET_RAW = 13
+    SYS_CHROOT = 18
+    SYS_PTRACE = 19
+    SYS_ADMIN = 21
+    SYS_RESOURCE = 24
+
+
+def set_no_new_privs() -> None:
+    """No exec of this thread or its descendants gains privileges; needed before a filter or a Landlock ruleset."""
+    syscall("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def no_new_privs() -> bool:
+    return syscall("prctl", PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1
+
+
+def set_dumpable(dumpable: bool) -> None:
+    """Whether processes of the same user may read this one's memory. Changing the uid clears it, exec sets it."""
+    syscall("prctl", PR_SET_DUMPABLE, int(dumpable), 0, 0, 0)
+
+
+def dumpable() -> bool:
+    return syscall("prctl", PR_GET_DUMPABLE, 0, 0, 0, 0) == 1
+
+
+def set_pdeathsig(signal: int) -> None:
+    """Send `signal` here when the *thread* that made this process ends. A change of uid clears it: set it after."""
+    syscall("prctl", PR_SET_PDEATHSIG, signal, 0, 0, 0)
+
+
+def set_child_subreaper() -> None:
+    """Orphans among the descendants become children of this process."""
+    syscall("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def drop_capability_bounding_set() -> None:
+    """Give up every capability for all later execs. Needs CAP_SETPCAP (EPERM without)."""
+    for capability in range(64):
+        try:
+            present = syscall("prctl", PR_CAPBSET_READ, capability, 0, 0, 0)
+        except OSError as error:
+            if error.errno == _EINVAL:  # past the kernel's last capability
+                return
+            raise
+        if present:
+            syscall("prctl", PR_CAPBSET_DROP, capability, 0, 0, 0)
+
+
+def clear_ambient() -> None:
+    """Empty the ambient set, which would survive an exec without root."""
+    syscall("prctl", PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+
+
+def capabilities() -> frozenset[int]:
+    """The effective set of the calling thread, as numbers of linux/capability.h (see `Capability`)."""
+    data = ctypes.create_string_buffer(24)
+    syscall("capget", _capability_header(), data)
+    low, _, _, high, _, _ = struct.unpack("=6I", data.raw)
+    bits = low | high << 32
+    return frozenset(n for n in range(64) if bits >> n & 1)
+
+
+def drop_capabilities() -> None:
+    """Empty the effective, permitted and inheritable sets of the calling thread."""
+    syscall("capset", _capability_header(), struct.pack("=6I", 0, 0, 0, 0, 0, 0))
+
+
+def set_fsuid(uid: int) -> None:
+    """File accesses of the *calling thread* are judged as `uid` from here on. Raises PermissionError where refused.
+
+    The call itself reports nothing (setfsuid(2)), so the result is read back. Set the group first: leaving root's
+    fsuid drops the file capabilities.
+    """
+    _set_filesystem_id("setfsuid", uid)
+
+
+def set_fsgid(gid: int) -> None:
+    """The same for the group."""
+    _set_filesystem_id("setfsgid", gid)
+
+
+def close_range(first: int, last: int = LAST_DESCRIPTOR, *, cloexec: bool = False) -> None:
+    """Close descriptors `first` to `last` inclusive, or only mark them close-on-exec."""
+    try:
+        syscall("close_range", first, last, CLOSE_RANGE_CLOEXEC if cloexec else 0)
+    except OSError:  # before Linux 5.9 and on old gVisor: one by one
+        for entry in os.listdir("/proc/self/fd"):  # noqa: PTH208 - lean import in the launcher
+            descriptor = int(entry)
+            if first <= descriptor <= last:
+                _close_one(descriptor, cloexec)
+
+
+def _close_one(descriptor: int, cloexec: bool) -> None:
+    try:
+        if cloexec:
+            os.set_inheritable(descriptor, False)
+        else:
+            os.close(descriptor)
+    except OSError:
+        return  # the listing's own descriptor is gone already
+
+
+def _set_filesystem_id(call: str, wanted: int) -> None:
+    syscall(call, wanted)
+    present = syscall(call, _KEEP) & 0xFFFFFFFF
+    if present != wanted:
+        raise PermissionError(1, f"{call}: still {present}, not {wanted}")
+
+
+def _capability_header() -> bytes:
+    return struct.pack("=Ii", CAPABILITY_VERSION_3, 0)
