@@ -35,6 +35,12 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
 
 
+def frame(message: Message, fds: int = 0) -> bytes:
+    """One message as it travels, for whoever must not block and keeps a buffer of its own. `fds`: how many go with it."""
+    body = json.dumps({**message, "fds": fds}, separators=(",", ":")).encode()
+    return _HEADER.pack(len(body)) + body
+
+
 class Channel:
     """One end. `send` and `receive` block unless the socket is non-blocking (then see `feed`)."""
 
@@ -48,13 +54,12 @@ class Channel:
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Send one message. Raises ChannelClosed where the peer is gone."""
-        body = json.dumps({**message, "fds": len(fds)}, separators=(",", ":")).encode()
-        frame = memoryview(_HEADER.pack(len(body)) + body)
+        data = memoryview(frame(message, len(fds)))
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         try:
-            sent = self.sock.sendmsg([frame], rights, socket.MSG_NOSIGNAL)
-            while sent < len(frame):
-                sent += self.sock.send(frame[sent:], socket.MSG_NOSIGNAL)
+            sent = self.sock.sendmsg([data], rights, socket.MSG_NOSIGNAL)
+            while sent < len(data):
+                sent += self.sock.send(data[sent:], socket.MSG_NOSIGNAL)
         except OSError as error:
             raise ChannelClosed(f"peer gone: {error}") from error
 
