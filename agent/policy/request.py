@@ -80,6 +80,11 @@ class EgressRequest:
     sni: str | None = None
 
 
+UNKNOWN = "\0"
+"""Stands in a word of a `SimpleCommand` for text that cannot be known before the command runs. No argument of a real
+process can hold this character (execve(2)). A word that is nothing else may be any number of words."""
+
+
 @dataclass(frozen=True, slots=True)
 class SimpleCommand:
     """One program invocation as it would be executed, after quotes, expansions and wrappers are taken away.
@@ -87,6 +92,7 @@ class SimpleCommand:
     `program` is the base name that decides meaning (``rm`` for ``/usr/bin/rm``). `argv[0]` is the program as written.
     `assignments` are the environment assignments in front. `redirects` are (operator, target) pairs. `wrappers` names
     what was unwrapped, outermost first (``("sudo", "env")``). `cwd` is where it runs, None where that is unknown.
+    `globs` are the positions in `argv` of words whose ``*``, ``?`` and ``[`` the shell has still to expand.
     """
 
     program: str
@@ -96,6 +102,7 @@ class SimpleCommand:
     redirects: tuple[tuple[str, str], ...] = ()
     wrappers: tuple[str, ...] = ()
     piped_from: str | None = None
+    globs: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,15 +33,15 @@ _TOKENS = re.compile(
     r")"
 )
 
-_SECRET_WORD = (
+_NAMED = (
     r"(?:password|passwd|passphrase|secret|token|api[_-]?key|apikey|access[_-]key|secret[_-]access[_-]key"
     r"|secret[_-]key|private[_-]key|client[_-]secret|authtoken|auth[_-]token|access[_-]token|session[_-]token)"
 )
 _VALUE = r"(?![$\s]|[\"']?\$[{A-Za-z_(]|[\"']?\[redacted\])(?:\"[^\"]*\"|'[^']*'|[^\s\"'&;|<>)}\]]+)"
 
-_ASSIGNED = re.compile(rf"({_SECRET_WORD}[\"']?=|{_SECRET_WORD}[\"']\s{{0,8}}:\s{{0,8}})({_VALUE})", re.IGNORECASE)
-_OPTION = re.compile(rf"((?<![^\s\"'=])--?{_SECRET_WORD}(?:=|[ \t]{{1,8}}))(?!-)({_VALUE})", re.IGNORECASE)
-_OPTION_WORD = re.compile(rf"--?(?:{_SECRET_WORD})", re.IGNORECASE)
+_ASSIGNED = re.compile(rf"({_NAMED}[\"']?=|{_NAMED}[\"']\s{{0,8}}:\s{{0,8}})({_VALUE})", re.IGNORECASE)
+_OPTION = re.compile(rf"((?<![^\s\"'=])--?{_NAMED}(?:=|[ \t]{{1,8}}))(?!-)({_VALUE})", re.IGNORECASE)
+_OPTION_WORD = re.compile(rf"--?(?:{_NAMED})", re.IGNORECASE)
 _HEADER = re.compile(
     r"((?<![A-Za-z0-9-])(?:proxy-)?authorization:[ \t]{0,8}(?>(?:bearer|basic|token|digest|apikey)[ \t]{1,8})?+"
     r"|(?<![A-Za-z0-9-])(?:x-api-key|x-auth-token|api-key|private-token|x-vault-token|x-goog-api-key|set-cookie|cookie)"

@@ -1,0 +1,44 @@
+"""From what was asked (shell text, or the final argv of an exec) to a `CommandRequest`.
+
+Rules: nothing raises; what could not be read makes the request unverifiable with the reason, beside the commands that
+were found all the same, so that a rule can still deny them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+
+from agent.policy.request import CommandRequest, Origin
+from agent.shell.analyse import Analysis, analyse_argv, analyse_text
+
+
+def from_text(
+    text: str, *, cwd: str, home: str, today: date, origin: Origin, supervised: bool = False
+) -> CommandRequest:
+    """The request for a shell command line that would run in `cwd`."""
+    return _request(text, analyse_text(text, cwd=cwd, home=home), cwd, home, today, origin, supervised)
+
+
+def from_argv(
+    argv: Sequence[str], *, exe: str | None, cwd: str, home: str, today: date, origin: Origin, supervised: bool = False
+) -> CommandRequest:
+    """The request for an exec. `argv` is final; `exe` is the file that will run (path, symlinks resolved), None where it
+    is not known: then `argv[0]` names the program. Text handed to shells and interpreters is analysed further."""
+    analysis = analyse_argv(tuple(argv), exe=exe, cwd=cwd, home=home)
+    return _request(" ".join(argv), analysis, cwd, home, today, origin, supervised)
+
+
+def _request(
+    text: str, analysis: Analysis, cwd: str, home: str, today: date, origin: Origin, supervised: bool
+) -> CommandRequest:
+    return CommandRequest(
+        text=text,
+        commands=analysis.commands,
+        today=today,
+        origin=origin,
+        unverifiable=analysis.unverifiable,
+        supervised=supervised,
+        cwd=cwd,
+        home=home,
+    )
