@@ -1,0 +1,299 @@
+"""The session's seccomp filter: one table, compiled for the machine it runs on.
+
+Rules: the first entry of a system call whose tests all hold decides; a call without such an entry is allowed. Calls of
+a foreign machine word (i386, x32) kill; numbers newer than this table was reviewed for answer ENOSYS, as they would on
+an older kernel, which programs expect. Tests look at the low 32 bits where the kernel takes an int, since it ignores
+the upper half and an attacker may set it. What BPF cannot see (memory behind a pointer) is refused as a whole, with
+ENOSYS where a well-known older call does the same (clone3, io_uring).
+
+The filter is a wall only together with the rest: Landlock knows TCP ports but leaks through MPTCP, UDP and TCP Fast
+Open, which are closed here; separate uids and the kernel's own checks do most of what SHARED_UID does.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from agent.linux import bpf
+from agent.linux.seccomp import RET_ALLOW, RET_ERRNO, RET_KILL_PROCESS, RET_USER_NOTIF
+from agent.linux.syscalls import AUDIT_ARCH, NEWEST_REVIEWED, Arch, native, number
+
+ARCH_SET_FS = 0x1002  # asm/prctl.h
+X32_BIT = 0x40000000  # __X32_SYSCALL_BIT, asm/unistd.h
+NO_CALL = 0xFFFFFFFF  # syscall(-1): what a tracer writes to skip a call; the kernel answers ENOSYS
+
+CLONE_FS = 0x00000200  # linux/sched.h, as the following
+CLONE_THREAD = 0x00010000
+CLONE_NAMESPACES = (
+    0x7E020000  # NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET (NEWTIME: unshare, clone3 only)
+)
+
+AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16  # linux/socket.h
+SOCK_STREAM, SOCK_TYPE_MASK = 1, 0xF  # linux/net.h; the upper bits are SOCK_CLOEXEC and SOCK_NONBLOCK
+IPPROTO_IP, IPPROTO_TCP, NETLINK_ROUTE = 0, 6, 0
+MSG_FASTOPEN = 0x20000000  # linux/socket.h
+TIOCSTI, TIOCLINUX = 0x5412, 0x541C  # asm-generic/ioctls.h
+SET_MODE_FILTER, NEW_LISTENER = 1, 8  # linux/seccomp.h
+PRIO_USER, IOPRIO_WHO_USER = 2, 3  # linux/resource.h, linux/ioprio.h
+
+
+class Op(Enum):
+    """How a test looks at an argument."""
+
+    EQUAL = auto()  # (low 32 bits & mask) == value
+    DIFFERS = auto()  # (low 32 bits & mask) != value
+    NOT_NULL = auto()  # any of the 64 bits is set
+
+
+class Only(Enum):
+    """In which filters an entry is."""
+
+    ALWAYS = auto()
+    NO_JAIL = auto()  # the session shares a network namespace with something that has a way out
+    JAIL = auto()  # a network namespace of its own, without a route out
+    NOTIFY_EXEC = auto()  # a supervisor decides every exec
+    SHARED_UID = auto()  # agent and session are the same user, so the kernel's own checks tell them not apart
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    argument: int
+    op: Op
+    value: int = 0
+    mask: int = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """`action` is what the filter returns (RET_*) for each of `calls` where all of `tests` hold."""
+
+    calls: tuple[str, ...]
+    action: int
+    reason: str
+    tests: tuple[Test, ...] = ()
+    only: Only = Only.ALWAYS
+
+
+@dataclass(frozen=True, slots=True)
+class FilterOptions:
+    """`notify_exec`: execs go to a supervisor. `jail`: own network namespace. `shared_uid`: one user with the agent."""
+
+    notify_exec: bool
+    jail: bool
+    shared_uid: bool = True
+
+
+def _eq(argument: int, value: int, mask: int = 0xFFFFFFFF) -> Test:
+    return Test(argument, Op.EQUAL, value, mask)
+
+
+def _ne(argument: int, value: int, mask: int = 0xFFFFFFFF) -> Test:
+    return Test(argument, Op.DIFFERS, value, mask)
+
+
+EPERM = RET_ERRNO | errno.EPERM
+EACCES = RET_ERRNO | errno.EACCES
+ENOSYS = RET_ERRNO | errno.ENOSYS
+EAFNOSUPPORT = RET_ERRNO | errno.EAFNOSUPPORT
+
+_MOUNTS = (
+    *("mount", "umount2", "pivot_root", "chroot", "move_mount", "open_tree", "open_tree_attr"),
+    *("fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr"),
+)
+_HOST = (
+    *("kexec_load", "kexec_file_load", "init_module", "finit_module", "delete_module", "reboot", "swapon", "swapoff"),
+    *("acct", "quotactl", "quotactl_fd", "iopl", "ioperm", "open_by_handle_at", "fanotify_init"),
+)
+_STREAM = _eq(1, SOCK_STREAM, SOCK_TYPE_MASK)
+
+TABLE: tuple[Entry, ...] = (
+    # --- processes
+    Entry(("clone3",), ENOSYS, "its flags are in memory, where a filter cannot see them; libc falls back to clone"),
+    Entry(("unshare", "setns"), EPERM, "a namespace of its own gives capabilities in it"),
+    Entry(("clone",), EPERM, "the same through clone", (_ne(0, 0, CLONE_NAMESPACES),)),
+    Entry(
+        ("clone",),
+        EPERM,
+        "a process that shares its working directory could move another's after the check of its exec",
+        (_eq(0, CLONE_FS, CLONE_FS | CLONE_THREAD),),
+        Only.NOTIFY_EXEC,
+    ),
+    Entry(_MOUNTS, EPERM, "mounts would change what paths mean"),
+    Entry(("ptrace",), EPERM, "a tracer changes what was checked, and could trace the agent where it is the same user"),
+    Entry(("process_vm_writev",), EPERM, "writes another process's memory after it was checked"),
+    Entry(("pidfd_getfd",), EPERM, "takes descriptors out of other processes"),
+    Entry(
+        ("seccomp",),
+        EPERM,
+        "a listener of the session's own could answer for the agent",
+        (_eq(0, SET_MODE_FILTER), _ne(1, 0, NEW_LISTENER)),
+    ),
+    Entry(("execve", "execveat"), RET_USER_NOTIF, "every exec is decided", (), Only.NOTIFY_EXEC),
+    Entry(
+        ("arch_prctl",),
+        RET_USER_NOTIF,
+        "made by libc before a new program's code: what runs is compared with what was approved",
+        (_eq(0, ARCH_SET_FS),),
+        Only.NOTIFY_EXEC,
+    ),
+    # --- the agent, where it is the same user (pid 0 is the caller; reading limits stays free)
+    Entry(
+        ("prlimit64",),
+        EPERM,
+        "limits of another process: prlimit(agent, NOFILE, 0) would starve it",
+        (_ne(0, 0), Test(2, Op.NOT_NULL)),
+        Only.SHARED_UID,
+    ),
+    Entry(
+        ("sched_setaffinity", "sched_setparam", "sched_setscheduler", "sched_setattr", "migrate_pages", "move_pages"),
+        EPERM,
+        "scheduling and memory placement of another process",
+        (_ne(0, 0),),
+        Only.SHARED_UID,
+    ),
+    Entry(("setpriority",), EPERM, "priority of another process", (_ne(1, 0),), Only.SHARED_UID),
+    Entry(("setpriority",), EPERM, "priority of all processes of the user", (_eq(0, PRIO_USER),), Only.SHARED_UID),
+    Entry(("ioprio_set",), EPERM, "I/O priority of another process", (_ne(1, 0),), Only.SHARED_UID),
+    Entry(("ioprio_set",), EPERM, "I/O priority of all of the user's", (_eq(0, IOPRIO_WHO_USER),), Only.SHARED_UID),
+    Entry(("process_madvise", "process_mrelease"), EPERM, "memory of another process", (), Only.SHARED_UID),
+    # --- the kernel's own surface
+    Entry(("io_uring_setup", "io_uring_enter", "io_uring_register"), ENOSYS, "does other calls past this filter"),
+    Entry(("keyctl", "add_key", "request_key"), EPERM, "kernel keyrings are not per container"),
+    Entry(
+        ("bpf", "userfaultfd", "perf_event_open"), EPERM, "kernel attack surface; userfaultfd also stalls the reader"
+    ),
+    Entry(_HOST, EPERM, "belongs to the machine, not to a session"),
+    # --- the terminal
+    Entry(("ioctl",), EPERM, "types into the terminal of whoever started the session", (_eq(1, TIOCSTI),)),
+    Entry(("ioctl",), EPERM, "pastes into the console", (_eq(1, TIOCLINUX),)),
+    # --- sockets: what is not granted here does not exist
+    Entry(("socket", "socketpair"), RET_ALLOW, "inside the machine", (_eq(0, AF_UNIX),)),
+    Entry(("socket",), RET_ALLOW, "reads interfaces and routes", (_eq(0, AF_NETLINK), _eq(2, NETLINK_ROUTE))),
+    Entry(("socket",), RET_ALLOW, "the jail has no way out", (_eq(0, AF_INET),), Only.JAIL),
+    Entry(("socket",), RET_ALLOW, "the jail has no way out", (_eq(0, AF_INET6),), Only.JAIL),
+    *(
+        Entry(
+            ("socket",),
+            RET_ALLOW,
+            "TCP, whose ports Landlock decides",
+            (_eq(0, family), _STREAM, _eq(2, protocol)),
+            Only.NO_JAIL,
+        )
+        for family in (AF_INET, AF_INET6)
+        for protocol in (IPPROTO_IP, IPPROTO_TCP)
+    ),
+    *(
+        Entry(
+            ("socket",),
+            EACCES,
+            "UDP, raw, MPTCP and SCTP pass Landlock's TCP rule by",
+            (_eq(0, family),),
+            Only.NO_JAIL,
+        )
+        for family in (AF_INET, AF_INET6)
+    ),
+    Entry(("socket", "socketpair"), EAFNOSUPPORT, "PACKET, VSOCK, ALG and the like: ways out, or kernel surface"),
+    Entry(
+        ("sendto", "sendmmsg"),
+        EACCES,
+        "TCP Fast Open connects without Landlock being asked",
+        (_ne(3, 0, MSG_FASTOPEN),),
+        Only.NO_JAIL,
+    ),
+    Entry(("sendmsg",), EACCES, "TCP Fast Open, as above", (_ne(2, 0, MSG_FASTOPEN),), Only.NO_JAIL),
+)
+
+
+def entries(options: FilterOptions) -> tuple[Entry, ...]:
+    """The table as it applies with `options`, in order."""
+    held = {
+        Only.ALWAYS: True,
+        Only.JAIL: options.jail,
+        Only.NO_JAIL: not options.jail,
+        Only.NOTIFY_EXEC: options.notify_exec,
+        Only.SHARED_UID: options.shared_uid,
+    }
+    return tuple(entry for entry in TABLE if held[entry.only])
+
+
+def build(options: FilterOptions, arch: Arch | None = None) -> bytes:
+    """The filter for `arch` (default: this machine), ready for `agent.linux.seccomp.install`."""
+    arch = arch or native()
+    calls: dict[int, list[Entry]] = {}
+    for entry in entries(options):
+        for name in entry.calls:
+            nr = number(name, arch)
+            if nr is not None:
+                calls.setdefault(nr, []).append(entry)
+    return bpf.assemble([*_prologue(arch), *_search(sorted(calls)), *_blocks(calls)])
+
+
+def checks_exec_race(options: FilterOptions, arch: Arch | None = None) -> bool:
+    """True where a changed argv is caught after the exec: needs a call that libc makes first, which aarch64 lacks."""
+    return options.notify_exec and number("arch_prctl", arch or native()) is not None
+
+
+type _Source = Iterator[bpf.Instruction | bpf.Label]
+
+
+def _prologue(arch: Arch) -> _Source:
+    yield bpf.load(bpf.ARCH_OFFSET)
+    yield bpf.jump_equal(AUDIT_ARCH[arch], no="foreign")
+    yield bpf.load(bpf.NR_OFFSET)
+    yield bpf.jump_greater(NEWEST_REVIEWED, no="known")
+    yield bpf.jump_equal(NO_CALL, yes="unknown")
+    if arch is Arch.X86_64:
+        yield bpf.jump_at_least(X32_BIT, yes="foreign")
+    yield bpf.Label("unknown")
+    yield bpf.ret(ENOSYS)
+    yield bpf.Label("foreign")
+    yield bpf.ret(RET_KILL_PROCESS)
+    yield bpf.Label("known")
+
+
+def _search(numbers: list[int]) -> _Source:
+    """Binary search to the call's block: interpreters of BPF (gVisor) pay per instruction on every call."""
+    if len(numbers) <= 3:
+        for nr in numbers:
+            yield bpf.jump_equal(nr, no=f"not {nr}")
+            yield bpf.jump(f"call {nr}")
+            yield bpf.Label(f"not {nr}")
+        yield bpf.ret(RET_ALLOW)
+        return
+    middle = len(numbers) // 2
+    yield bpf.jump_at_least(numbers[middle], no=f"below {numbers[middle]}")
+    yield bpf.jump(f"from {numbers[middle]}")
+    yield bpf.Label(f"below {numbers[middle]}")
+    yield from _search(numbers[:middle])
+    yield bpf.Label(f"from {numbers[middle]}")
+    yield from _search(numbers[middle:])
+
+
+def _blocks(calls: dict[int, list[Entry]]) -> _Source:
+    for nr, found in sorted(calls.items()):
+        yield bpf.Label(f"call {nr}")
+        for index, entry in enumerate(found):
+            after = f"call {nr}, after entry {index}"
+            for place, test in enumerate(entry.tests):
+                yield from _test(test, after, f"call {nr}, entry {index}, test {place} holds")
+            yield bpf.ret(entry.action)
+            yield bpf.Label(after)
+        yield bpf.ret(RET_ALLOW)
+
+
+def _test(test: Test, otherwise: str, holds: str) -> _Source:
+    yield bpf.load(bpf.argument(test.argument))
+    if test.mask != 0xFFFFFFFF:
+        yield bpf.mask(test.mask)
+    if test.op is Op.EQUAL:
+        yield bpf.jump_equal(test.value, no=otherwise)
+    elif test.op is Op.DIFFERS:
+        yield bpf.jump_equal(test.value, yes=otherwise)
+    else:
+        yield bpf.jump_equal(0, no=holds)
+        yield bpf.load(bpf.argument(test.argument, high=True))
+        yield bpf.jump_equal(0, yes=otherwise)
+        yield bpf.Label(holds)
