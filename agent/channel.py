@@ -36,7 +36,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 
 def frame(message: Message, fds: int = 0) -> bytes:
-    """One message as it travels, for whoever must not block and keeps a buffer of its own. `fds`: how many go with it."""
+    """One message as it travels, for an end that must not block and keeps its own buffer. `fds`: how many go with it."""
     body = json.dumps({**message, "fds": fds}, separators=(",", ":")).encode()
     return _HEADER.pack(len(body)) + body
 
@@ -72,7 +72,7 @@ class Channel:
             self._read()
 
     def feed(self) -> list[tuple[Message, list[int]]]:
-        """Read once (for a ready, non-blocking socket) and return the whole messages. Raises ChannelClosed at the end."""
+        """Read once (for a ready, non-blocking socket) and return whole messages. Raises ChannelClosed at the end."""
         try:
             self._read()
         except BlockingIOError:
