@@ -36,7 +36,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 
 def frame(message: Message, fds: int = 0) -> bytes:
-    """One message as it travels, for an end that must not block and keeps its own buffer. `fds`: how many go with it."""
+    """One message as it travels, for an end that must not block and keeps a buffer. `fds`: how many go with it."""
     body = json.dumps({**message, "fds": fds}, separators=(",", ":")).encode()
     return _HEADER.pack(len(body)) + body
 
