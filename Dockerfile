@@ -1,0 +1,50 @@
+# The session image's lower half: the agent in /opt/parhelia, both accounts, the default policy, the write roots.
+# Put the tools of a session on top of it (FROM this image; USER stays root: the agent drops what it can itself).
+#
+# Built with BuildKit. Behind a private certificate authority or index, hand pip what it needs as secrets; they are
+# mounted while a step runs and never become part of a layer:
+#   docker build --secret id=ca,src=ca-bundle.pem --secret id=pip,src=pip.conf .
+
+FROM python:3.13-slim-trixie AS build
+WORKDIR /build
+COPY requirements-build.lock requirements.lock ./
+RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem --mount=type=secret,id=pip,target=/run/secrets/pip.conf \
+    set -eu; \
+    if [ -s /run/secrets/ca.pem ]; then export PIP_CERT=/run/secrets/ca.pem; fi; \
+    if [ -s /run/secrets/pip.conf ]; then export PIP_CONFIG_FILE=/run/secrets/pip.conf; fi; \
+    export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1; \
+    python3 -m venv tools; \
+    python3 -m venv --without-pip /opt/parhelia; \
+    tools/bin/python -m pip install --require-hashes -r requirements-build.lock; \
+    tools/bin/python -m pip --python /opt/parhelia/bin/python install --require-hashes -r requirements.lock
+COPY pyproject.toml README.md ./
+COPY policies policies
+COPY agent agent
+RUN set -eu; \
+    tools/bin/python -m pip wheel --no-index --no-deps --no-build-isolation --wheel-dir wheel .; \
+    tools/bin/python -m pip --python /opt/parhelia/bin/python install --no-index --no-deps wheel/*.whl
+COPY container/managed-settings.json container/
+COPY entrypoint.sh ./
+# What lies outside of /opt, laid out with its final modes; all of it belongs to root. The hook's client is started by the
+# session's programs, the policy is read by the agent alone.
+RUN set -eu; \
+    install -D -m 0755 entrypoint.sh root/entrypoint.sh; \
+    install -D -m 0644 container/managed-settings.json root/etc/claude-code/managed-settings.json; \
+    install -D -m 0755 agent/enforce/commands/hook_client.py root/usr/local/lib/parhelia/hook_client.py; \
+    install -d -m 0755 root/etc/parhelia root/usr/local/bin; \
+    cp -RL policies root/etc/parhelia/policies; \
+    chmod -R go= root/etc/parhelia/policies; \
+    ln -s /opt/parhelia/bin/parhelia-agent root/usr/local/bin/parhelia-agent
+
+FROM python:3.13-slim-trixie
+COPY --from=build /opt/parhelia /opt/parhelia
+COPY --from=build /build/root /
+# Fixed numbers: volumes keep their owners from one image to the next. The log's root is the agent's alone.
+RUN --mount=type=bind,source=container/users.sh,target=/run/users.sh \
+    set -eu; \
+    sh /run/users.sh 971 1000; \
+    install -d -m 0755 /vol /vol/parhelia; \
+    install -d -m 0755 -o session -g session /vol/parhelia/workspaces /vol/parhelia/checkpoints; \
+    install -d -m 0700 /vol/parhelia/audit
+WORKDIR /vol/parhelia/workspaces
+ENTRYPOINT ["/entrypoint.sh"]

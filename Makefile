@@ -1,0 +1,81 @@
+# Parhelia sandbox agent: everything a developer or a CI machine calls. `make help` lists it.
+#
+# The environment is .venv, made from the lock files; stamps in it make the second call quick. The Python is found by
+# container/find-python.sh (PYTHON=… overrules it). pip follows this user's own configuration (index, certificates, proxy).
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+VENV := .venv
+CLI := $(VENV)/bin/parhelia-agent
+IMAGE ?= parhelia-agent:latest
+PYTEST_ARGS ?=
+PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+
+# CMD of `make run` is taken literally ($ and quotes reach the shell of the session) and travels in the environment.
+override CMD := $(value CMD)
+export CMD
+
+.PHONY: help setup run test test-tools lint format bench image lock clean users
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+
+setup: $(VENV)/.stamp-project users  ## .venv from the lock files, the CLI in it, the accounts `parhelia` and `session`
+	@container/reachable.sh $(VENV)/bin/python .
+
+# An environment whose Python is gone (moved checkout, removed interpreter) or too old is made anew.
+$(VENV)/.stamp-python: container/find-python.sh
+	@if $(VENV)/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; then touch $@; else \
+		python=$$(container/find-python.sh) && rm -rf $(VENV) && \
+		echo "making $(VENV) with $$python" && "$$python" -m venv $(VENV) && touch $@; fi
+
+$(VENV)/.stamp-deps: $(VENV)/.stamp-python requirements.lock requirements-dev.lock
+	@echo "installing from requirements.lock and requirements-dev.lock"
+	@$(PIP_INSTALL) --require-hashes -r requirements.lock -r requirements-dev.lock
+	@touch $@
+
+$(VENV)/.stamp-project: $(VENV)/.stamp-deps pyproject.toml
+	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+users:
+	@container/users.sh
+
+run: setup  ## a confined session on the default policy: a shell, or CMD='…' by /bin/sh -c
+	@set -- -- /bin/sh; if [ -n "$$CMD" ]; then set -- -- /bin/sh -c "$$CMD"; elif [ -x /bin/bash ]; then set -- -- /bin/bash; fi; \
+	unset CMD; $(CLI) run --audit-dir ./var/audit "$$@" || { status=$$?; \
+	echo "parhelia-agent run: exit status $$status" >&2; exit $$status; }
+
+test-tools:
+	@container/test-tools.sh
+
+test: setup test-tools  ## the suite (as root: on the host, in Docker and in gVisor); PYTEST_ARGS='…'
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.stamp-project  ## ruff, its formatter, mypy, import-linter
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-logo
+
+format: $(VENV)/.stamp-project  ## rewrite what ruff can
+	$(VENV)/bin/ruff check --fix-only
+	$(VENV)/bin/ruff format
+
+bench: setup  ## the benchmarks
+	@found=0; for bench in benchmarks/bench_*.py; do [ -f "$$bench" ] || continue; found=1; \
+	echo "== $$bench"; $(VENV)/bin/python "$$bench" || exit; done; [ $$found = 1 ] || echo "no benchmarks/bench_*.py yet"
+
+# A private index or certificate authority reaches the build as secrets, which leave no trace in the image:
+#   make image PIP_CONF=/etc/pip.conf CA=/etc/ssl/certs/ca-certificates.crt
+image:  ## the container image (IMAGE=name:tag, CA=bundle, PIP_CONF=file)
+	DOCKER_BUILDKIT=1 docker build --network=host $(if $(CA),--secret id=ca,src=$(CA)) \
+		$(if $(PIP_CONF),--secret id=pip,src=$(PIP_CONF)) --tag $(IMAGE) .
+
+lock: $(VENV)/.stamp-project  ## requirements*.lock anew from pyproject.toml
+	container/lock.sh $(VENV)/bin/python
+
+clean:  ## everything that can be made again (the audit log in var/ stays)
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find agent tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,100 @@
+"""The image: what is in it, who owns it, and how it starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.runtimes.conftest import CHECKOUT, Run
+from tests.runtimes.engine import Engine
+
+pytestmark = [pytest.mark.docker, pytest.mark.root]
+
+
+def test_both_accounts_have_the_numbers_that_volumes_rely_on(docker_run: Run) -> None:
+    done = docker_run("-c", "id -u parhelia; id -u session; getent passwd session", entrypoint="/bin/sh")
+    assert done.stdout.splitlines() == ["971", "1000", "session:x:1000:1000::/home/session:/usr/bin/bash"]
+
+
+@pytest.mark.parametrize(
+    ("path", "mode", "owner"),
+    [
+        ("/entrypoint.sh", "755", "root:root"),
+        ("/etc/claude-code/managed-settings.json", "644", "root:root"),
+        ("/etc/parhelia/policies", "700", "root:root"),
+        ("/home/session", "700", "session:session"),
+        ("/opt/parhelia/bin/parhelia-agent", "755", "root:root"),
+        ("/usr/local/lib/parhelia/hook_client.py", "755", "root:root"),
+        ("/var/lib/parhelia", "700", "parhelia:parhelia"),
+        ("/vol/parhelia/audit", "700", "root:root"),
+        ("/vol/parhelia/checkpoints", "755", "session:session"),
+        ("/vol/parhelia/workspaces", "755", "session:session"),
+    ],
+)
+def test_what_the_image_holds_belongs_to_whom_it_should(docker_run: Run, path: str, mode: str, owner: str) -> None:
+    done = docker_run("-c", f"stat -c '%a %U:%G' {path}", entrypoint="/bin/sh")
+    assert (done.stdout.strip(), done.stderr) == (f"{mode} {owner}", "")
+
+
+def test_nothing_of_the_agent_can_be_changed_by_another_user(docker_run: Run) -> None:
+    places = "/opt/parhelia /etc/parhelia /etc/claude-code /usr/local /entrypoint.sh"
+    done = docker_run("-c", f"find {places} ! -type l '(' ! -user root -o -perm /022 ')'", entrypoint="/bin/sh")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_package_is_installed_whole_and_its_policy_is_the_checkouts(docker_run: Run) -> None:
+    script = "from agent.daemon.embedded import embedded_policy_dir as d; import agent, pathlib; \
+print(agent.__file__); print(*sorted(str(p.relative_to(d())) for p in d().rglob('*') if p.is_file()))"
+    done = docker_run("-c", script, entrypoint="/opt/parhelia/bin/python", options=("--user", "1000"))
+    module, policy = done.stdout.splitlines()
+    wanted = sorted(str(path.relative_to(CHECKOUT / "policies")) for path in (CHECKOUT / "policies").rglob("*.yaml"))
+    assert module.startswith("/opt/parhelia/lib/")
+    assert policy.split() == wanted
+    assert wanted
+
+
+def test_the_sessions_user_cannot_read_the_policy_and_can_read_the_interpreter(docker_run: Run) -> None:
+    script = "ls /etc/parhelia/policies; /opt/parhelia/bin/python -c 'print(1)'"
+    done = docker_run("-c", script, entrypoint="/bin/sh", options=("--user", "1000"))
+    assert done.stdout == "1\n"
+    assert "Permission denied" in done.stderr
+
+
+def test_no_certificate_or_configuration_handed_to_the_build_stays_in_the_image(docker_run: Run) -> None:
+    done = docker_run("-c", "ls -A /run/secrets /root/.config /root/.cache /run/users.sh", entrypoint="/bin/sh")
+    assert done.stdout == ""
+
+
+def test_the_command_line_answers(docker_run: Run) -> None:
+    done = docker_run("--help", entrypoint="parhelia-agent")
+    assert done.returncode == 0
+    assert "run" in done.stdout
+
+
+def test_claude_code_is_told_to_ask_the_hook_before_every_tool(docker: Engine, docker_run: Run) -> None:
+    done = docker_run("-c", "cat /etc/claude-code/managed-settings.json", entrypoint="/bin/sh")
+    settings = json.loads(done.stdout)
+    (entry,) = settings["hooks"]["PreToolUse"]
+    (hook,) = entry["hooks"]
+    assert (settings["allowManagedHooksOnly"], entry["matcher"], hook["onFailure"]) == (True, "*", "block")
+    program = hook["command"].split()
+    assert (
+        docker_run(
+            "-c", f"ls {' '.join(part for part in program if part.startswith('/'))}", entrypoint="/bin/sh"
+        ).returncode
+        == 0
+    )
+
+
+def test_the_entrypoint_hands_its_arguments_over_unchanged_and_falls_back_to_a_login_shell(
+    tmp_path: Path, docker_run: Run
+) -> None:
+    stand_in = tmp_path / "parhelia-agent"
+    stand_in.write_text('#!/bin/sh\nprintf "<%s>" "$@"\n')
+    stand_in.chmod(0o755)
+    options = ("--volume", f"{stand_in}:/opt/parhelia/bin/parhelia-agent:ro")
+    given = docker_run("sh", "-c", 'echo "$HOME" *', "", options=options)
+    assert given.stdout == '<run><--><sh><-c><echo "$HOME" *><>'
+    assert docker_run(options=options).stdout == "<run><--></bin/bash><-l>"
