@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-type Json = str | int | bool | None | list["Json"] | dict[str, "Json"]
+type Json = str | int | bool | list["Json"] | dict[str, "Json"] | None
 
 
 class EventType(StrEnum):
@@ -21,9 +21,9 @@ class EventType(StrEnum):
     AUTH_LOGOUT = "auth.logout"
     AUTH_MFA_ENROLL = "auth.mfa_enroll"
     AUTH_FAILURE = "auth.failure"
-    SECRET_ACCESS = "secret.access"
-    SECRET_INJECT = "secret.inject"
-    SECRET_ROTATE = "secret.rotate"
+    SECRET_ACCESS = "secret.access"  # noqa: S105 - a name, not a secret
+    SECRET_INJECT = "secret.inject"  # noqa: S105 - a name, not a secret
+    SECRET_ROTATE = "secret.rotate"  # noqa: S105 - a name, not a secret
     SESSION_CREATE = "session.create"
     SESSION_ATTACH = "session.attach"
     SESSION_DETACH = "session.detach"
@@ -49,6 +49,17 @@ DENIALS = frozenset({EventType.PERMISSION_DENIED, EventType.BASH_DANGEROUS, Even
 """The event types counted in `parhelia_security_denied_total` when their result is DENIED."""
 
 
+class AuthFailure(StrEnum):
+    """`details.reason` of `auth.failure`, and the label of `parhelia_auth_failures_total`: a closed set."""
+
+    UNKNOWN_CALLER = "unknown_caller"
+    BAD_CREDENTIALS = "bad_credentials"
+    EXPIRED_CREDENTIALS = "expired_credentials"
+    MFA_FAILED = "mfa_failed"
+    MALFORMED_REQUEST = "malformed_request"
+    OTHER = "other"
+
+
 class Action(StrEnum):
     CREATE = "CREATE"
     READ = "READ"
@@ -65,7 +76,7 @@ class Result(StrEnum):
 class ResourceType(StrEnum):
     SESSION = "session"
     CHECKPOINT = "checkpoint"
-    SECRET = "secret"
+    SECRET = "secret"  # noqa: S105 - a name, not a secret
     NETWORK = "network"
     COMMAND = "command"
     PATH = "path"

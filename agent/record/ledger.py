@@ -1,0 +1,376 @@
+"""The one writer of the audit log: takes events, chains them, commits them in groups, counts them.
+
+Rules:
+- An event is chained the moment it is taken, under one lock, so the order of the log is the order of acceptance. A
+  thread of its own writes what is queued: one write and one fdatasync(2) for a group, begun when 64 events wait, when
+  the oldest has waited 20 ms, or when somebody waits for the disk.
+- `accept` raises where the event was not taken: the writer failed, the queue is full, the log is closed, the event has
+  no canonical form. Under ``durable: strict`` it returns only once the event is synced.
+- `post` never waits. While the disk fails it still takes events, as far as the queue's bounds go.
+- What is written fails whole: a batch stays queued and is tried again, with back-off, until it is on disk. What was not
+  taken is counted, by type, and told by an `audit.gap` event as soon as writing works.
+- Only taken events are counted in the metrics, each once: the counters are the sum of the log's lines.
+- The details named in `STAMPS` are the writer's: an event cannot choose them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from agent.record.chain import CanonicalError, Head, link, timestamp
+from agent.record.coalesce import Coalescer
+from agent.record.event import Event, Json, RecordError
+from agent.record.log import DEFAULT_ROTATE_BYTES, Log, LogError, WriterBusy
+from agent.record.metrics import Metrics
+from agent.record.notices import gap, recovered
+
+__all__ = ["AuditSettings", "Ledger", "WriterBusy"]
+
+log = logging.getLogger(__name__)
+
+STAMPS = ("event_type", "event_id", "session_id", "stream", "seq", "boot", "mono_ns")
+GROUP_EVENTS = 64
+GROUP_SECONDS = 0.020
+_MAX_BATCH_BYTES = 1 << 20
+_RETRY_FIRST, _RETRY_MOST = 0.1, 5.0
+_STRICT_SECONDS = 10.0
+_NANO = 1_000_000_000
+
+
+class AuditSettings(Protocol):
+    """The `audit` section of a policy, as far as the writer obeys it (`on_failure` is the gate's)."""
+
+    @property
+    def durable(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Queued:
+    seq: int
+    line: bytes
+    at: float
+
+
+class Ledger:
+    """A `gate.Recorder`. `start` it, `post` and `accept` from any thread, `close` it.
+
+    `policy_digest` is what goes into events that name none; `durability` is ``group`` or ``strict``. The queue is
+    bounded by `queue_events` and `queue_bytes`.
+    """
+
+    def __init__(
+        self,
+        directory: Path | str,
+        *,
+        session_id: str,
+        boot: str,
+        policy_digest: Callable[[], str] | str = "",
+        metrics: Metrics | None = None,
+        durability: str = "group",
+        rotate_bytes: int = DEFAULT_ROTATE_BYTES,
+        queue_events: int = 16 * 1024,
+        queue_bytes: int = 32 * 1024 * 1024,
+        coalescer: Coalescer | None = None,
+    ) -> None:
+        self._log = Log(Path(directory), rotate_bytes=rotate_bytes)
+        self._session_id = session_id
+        self._boot = boot
+        self._policy_digest = policy_digest
+        self._metrics = metrics
+        self._strict = durability == "strict"
+        self._bounds = (queue_events, queue_bytes)
+        self._coalescer = coalescer or Coalescer()
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        self._done = threading.Condition(self._lock)
+        self._queue: deque[_Queued] = deque()
+        self._queued_bytes = 0
+        self._head = Head("")
+        self._synced = 0
+        self._hurry = 0
+        self._lost: dict[str, int] = {}
+        self._lost_reason = ""
+        self._disowned: list[int] = []
+        self._failure: LogError | None = None
+        self._retry_at = 0.0
+        self._retry_delay = _RETRY_FIRST
+        self._told = (0, 0)  # how many of the log's recoveries are told, and the seq of the last such event
+        self._running = self._closing = self._giving_up = False
+        self._thread = threading.Thread(target=self._run, name="audit-writer", daemon=True)
+
+    def start(self) -> None:
+        """Open the log and go on where it ends. Raises WriterBusy, LogError (both are RecordError)."""
+        head = self._log.open()
+        with self._lock:
+            self._head = head or Head(str(uuid.uuid4()))
+            self._synced = self._head.seq
+            self._running = True
+            self._tell_recovered()
+        self._thread.start()
+
+    def configure(self, settings: AuditSettings) -> None:
+        """Obey the `audit` section of a (re)loaded policy."""
+        with self._lock:
+            self._strict = settings.durable == "strict"
+
+    def post(self, event: Event) -> None:
+        """Take the event without waiting for anything. Raises RecordError where it was lost (and has been counted)."""
+        with self._lock:
+            now = time.monotonic_ns()
+            if self._running and not self._closing and self._coalescer.offer(event, now, timestamp(time.time_ns())):
+                self._work.notify()
+                return
+            self._admit(event)
+
+    def accept(self, event: Event) -> None:
+        """Take the event; on return the caller may act on it. Raises RecordError where it was not taken."""
+        with self._lock:
+            if self._failure is not None:
+                self._lose(event, str(self._failure))
+                raise RecordError(str(self._failure)) from self._failure
+            seq = self._admit(event)
+            if self._strict and not self._wait_synced(seq, _STRICT_SECONDS):
+                self._disown(seq)
+                raise RecordError(str(self._failure or "the audit log did not reach the disk in time"))
+
+    def flush(self, timeout: float = 5.0) -> None:
+        """Wait until all that was taken so far, held bursts included, is synced.
+
+        Raises RecordError where writing fails or takes longer than `timeout` seconds.
+        """
+        with self._lock:
+            self._release(self._coalescer.drain())
+            if not self._wait_synced(self._head.seq, timeout):
+                raise RecordError(str(self._failure or "the audit log did not reach the disk in time"))
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Write what is queued, stop, release the log. Raises RecordError naming what could not be written."""
+        with self._lock:
+            if not self._running:
+                return
+            self._release(self._coalescer.drain())
+            self._closing = True
+            self._work.notify()
+        self._thread.join(timeout)
+        with self._lock:
+            left, self._running = len(self._queue), False
+            lost = sum(self._lost.values())
+        if self._thread.is_alive():
+            raise RecordError(f"the audit log did not close within {timeout:g} s; {left} events are not on disk")
+        self._log.close()
+        if left or lost:
+            raise RecordError(f"{left} queued and {lost} lost events are not in the audit log: {self._failure}")
+
+    @property
+    def synced(self) -> int:
+        """`seq` of the last event known to be on disk."""
+        return self._synced
+
+    @property
+    def seq(self) -> int:
+        """`seq` of the last event taken."""
+        return self._head.seq
+
+    @property
+    def failure(self) -> str | None:
+        """Why writing does not work at the moment, None while it does."""
+        failure = self._failure
+        return None if failure is None else str(failure)
+
+    # -- under the lock --------------------------------------------------------------------------------------------
+
+    def _admit(self, event: Event) -> int:
+        if self._closing:
+            self._lose(event, "the audit log is closing")
+            raise RecordError("the audit log is closing")
+        return self._take_or_lose(event)
+
+    def _take_or_lose(self, event: Event) -> int:
+        try:
+            return self._take(event)
+        except RecordError as error:
+            self._lose(event, str(error))
+            raise
+
+    def _take(self, event: Event) -> int:
+        if not self._running:
+            raise RecordError("the audit log is not open")
+        if len(self._queue) >= self._bounds[0] or self._queued_bytes >= self._bounds[1]:
+            raise RecordError(str(self._failure or "the audit log's queue is full"))
+        count = event.details.get("count", 1)
+        if type(count) is not int or count < 1:
+            raise RecordError(f"details.count is {count!r}, not a positive integer")
+        try:
+            line, head = link(self._head, event, self._stamps(event), time.time_ns())
+        except CanonicalError as error:
+            raise RecordError(f"{event.type} cannot be written: {error}") from error
+        self._head = head
+        self._queue.append(_Queued(head.seq, line, time.monotonic()))
+        self._queued_bytes += len(line)
+        if self._metrics is not None:
+            self._metrics.count(event)
+        if len(self._queue) in (1, GROUP_EVENTS) or self._hurry:
+            self._work.notify()
+        return head.seq
+
+    def _stamps(self, event: Event) -> dict[str, Json]:
+        digest = event.details.get("policy_digest")
+        if not isinstance(digest, str):
+            digest = self._policy_digest if isinstance(self._policy_digest, str) else self._policy_digest()
+        return {
+            "event_id": str(uuid.uuid4()),
+            "session_id": self._session_id,
+            "boot": self._boot,
+            "mono_ns": str(time.monotonic_ns()),
+            "policy_digest": digest,
+        }
+
+    def _lose(self, event: Event, reason: str) -> None:
+        count = max(1, event.count)
+        self._lost[event.type.value] = self._lost.get(event.type.value, 0) + count
+        self._lost_reason = reason
+        if self._metrics is not None:
+            self._metrics.lost(count)
+        self._work.notify()
+
+    def _disown(self, seq: int) -> None:
+        """The event will be in the log, but its caller was told that it is not: the gap event says so."""
+        self._disowned.append(seq)
+        self._lost_reason = str(self._failure or "not synced in time")
+
+    def _release(self, lines: list[Event]) -> None:
+        """Write what was held back; what cannot be taken is counted as lost by `_take_or_lose`."""
+        for event in lines:
+            try:
+                self._take_or_lose(event)
+            except RecordError as error:
+                log.error("a burst of denials could not be recorded: %s", error)
+
+    def _wait_synced(self, seq: int, timeout: float) -> bool:
+        if self._synced >= seq:
+            return True
+        self._hurry += 1
+        self._work.notify()
+        try:
+            self._done.wait_for(lambda: self._synced >= seq or self._failure is not None or not self._running, timeout)
+        finally:
+            self._hurry -= 1
+        return self._synced >= seq
+
+    def _tell_recovered(self) -> None:
+        for found in self._log.recovered[self._told[0] :]:
+            self._release([recovered(found)])
+            self._told = (self._told[0] + 1, self._head.seq)
+
+    def _tell_gap(self) -> None:
+        event = gap(self._lost, self._disowned, self._lost_reason)
+        try:
+            self._take(event)
+        except RecordError:
+            return  # still full: tried again after the next commit
+        self._lost, self._disowned = {}, []
+
+    # -- the writer's thread ---------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        """Until closed. If anything unforeseen ends this thread, nothing is accepted any more."""
+        try:
+            while batch := self._next_batch():
+                self._commit(batch)
+        finally:
+            with self._lock:
+                self._running = False
+                self._done.notify_all()
+
+    def _next_batch(self) -> list[_Queued]:
+        """Wait for the next group; empty where the writer is to end."""
+        with self._lock:
+            while True:
+                now = time.monotonic()
+                self._release(self._coalescer.due(time.monotonic_ns()))
+                if self._giving_up:
+                    return []
+                if self._failure is None and (self._lost or self._disowned):
+                    self._tell_gap()
+                if self._queue:
+                    wait = self._group_wait(now)
+                    if wait <= 0:
+                        return self._group()
+                elif self._closing:
+                    return []
+                else:
+                    wait = None
+                held = self._coalescer.deadline_ns
+                if held is not None:
+                    until = max(0.0, held / _NANO - now)
+                    wait = until if wait is None else min(wait, until)
+                self._work.wait(wait)
+
+    def _group_wait(self, now: float) -> float:
+        """Seconds until the group at the head of the queue is to be written."""
+        if self._closing:
+            return 0
+        if self._failure is not None:
+            return self._retry_at - now
+        if self._hurry or len(self._queue) >= GROUP_EVENTS:
+            return 0
+        return self._queue[0].at + GROUP_SECONDS - now
+
+    def _group(self) -> list[_Queued]:
+        batch: list[_Queued] = []
+        size = 0
+        for queued in self._queue:
+            if batch and size + len(queued.line) > _MAX_BATCH_BYTES:
+                break
+            batch.append(queued)
+            size += len(queued.line)
+        return batch
+
+    def _commit(self, batch: list[_Queued]) -> None:
+        try:
+            self._log.append(b"".join(queued.line for queued in batch), batch[0].seq, batch[-1].seq)
+        except LogError as error:
+            self._failed(error)
+            return
+        self._committed(batch)
+        told, seq = self._told
+        if told and seq <= batch[-1].seq:
+            try:
+                self._log.settle(told)
+            except LogError as error:
+                log.error("%s; the next start will tell it again", error)
+            self._told = (0, 0)
+        with self._lock:
+            self._tell_recovered()
+
+    def _failed(self, error: LogError) -> None:
+        with self._lock:
+            if self._failure is None:
+                log.error("%s; trying again until it works", error)
+                self._retry_delay = _RETRY_FIRST
+            self._failure = error
+            self._giving_up = self._closing
+            self._retry_at = time.monotonic() + self._retry_delay
+            self._retry_delay = min(_RETRY_MOST, self._retry_delay * 2)
+            self._done.notify_all()
+
+    def _committed(self, batch: list[_Queued]) -> None:
+        with self._lock:
+            for queued in batch:
+                self._queue.popleft()
+                self._queued_bytes -= len(queued.line)
+            if self._failure is not None:
+                log.warning("the audit log can be written again")
+                self._failure = None
+            self._synced = batch[-1].seq
+            if self._metrics is not None:
+                self._metrics.set_sequence(self._synced)
+            self._done.notify_all()
