@@ -1,7 +1,7 @@
 """The monitoring stack live: a real Pushgateway, Prometheus and Alertmanager on loopback, the shipped files in them.
 
-What is changed in the shipped files for the test: addresses, and intervals (1 s, so that nobody waits). The pushed load
-is synthetic; that the agent pushes the same names is checked in test_monitoring_names.py.
+What is changed in the shipped files for the test: addresses, and intervals (1 s, so that nobody waits). What is pushed
+is rendered by the agent's own `agent.record.metrics`, from events that did not happen.
 """
 
 from __future__ import annotations
@@ -26,56 +26,13 @@ from typing import Any
 import pytest
 import yaml
 
+from agent.record.event import Action, AuthFailure, Event, EventType, ResourceType, Result
+from agent.record.metrics import DECISION_POINTS, Metrics
 from tests.conftest import require
 
 MONITORING = Path(__file__).parents[2] / "container" / "monitoring"
 PATIENCE = 60.0
 """Seconds until something that must happen counts as not happening; a busy machine needs some."""
-
-FIRST_LOOK = """
-# TYPE parhelia_security_denied_total counter
-parhelia_security_denied_total{event_type="bash.dangerous"} 0
-parhelia_security_denied_total{event_type="network.egress_blocked"} 0
-parhelia_security_denied_total{event_type="permission.denied"} 0
-# TYPE parhelia_auth_failures_total counter
-parhelia_auth_failures_total{reason="unknown-caller"} 0
-# TYPE parhelia_agent_audit_lost_total counter
-parhelia_agent_audit_lost_total 0
-# TYPE parhelia_agent_session_ended gauge
-parhelia_agent_session_ended 0
-"""
-
-LOAD = """
-# TYPE parhelia_security_denied_total counter
-parhelia_security_denied_total{{event_type="bash.dangerous"}} {n}
-parhelia_security_denied_total{{event_type="network.egress_blocked"}} {n}
-parhelia_security_denied_total{{event_type="permission.denied"}} {n}
-# TYPE parhelia_auth_failures_total counter
-parhelia_auth_failures_total{{reason="unknown-caller"}} {n}
-# TYPE parhelia_secrets_accessed_total counter
-parhelia_secrets_accessed_total{{secret_name="github-token",action="READ"}} {n}
-# TYPE parhelia_agent_info gauge
-parhelia_agent_info{{version="0.1.0",policy_digest="abc"}} 1
-# TYPE parhelia_agent_enforcement_level gauge
-parhelia_agent_enforcement_level{{point="egress",level="enforced"}} 1
-parhelia_agent_enforcement_level{{point="egress",level="partial"}} 0
-# TYPE parhelia_agent_audit_sequence gauge
-parhelia_agent_audit_sequence {n}
-# TYPE parhelia_agent_audit_lost_total counter
-parhelia_agent_audit_lost_total {n}
-# TYPE parhelia_agent_push_failures_total counter
-parhelia_agent_push_failures_total {n}
-# TYPE parhelia_agent_decision_seconds histogram
-parhelia_agent_decision_seconds_bucket{{point="egress",le="0.001"}} {n}
-parhelia_agent_decision_seconds_bucket{{point="egress",le="+Inf"}} {n}
-parhelia_agent_decision_seconds_sum{{point="egress"}} 0.001
-parhelia_agent_decision_seconds_count{{point="egress"}} {n}
-# TYPE parhelia_agent_egress_bytes_total counter
-parhelia_agent_egress_bytes_total{{direction="up"}} {n}
-parhelia_agent_egress_bytes_total{{direction="down"}} {n}
-# TYPE parhelia_agent_session_ended gauge
-parhelia_agent_session_ended 0
-"""
 
 EXACT = {
     "Sessions running": 1,
@@ -88,7 +45,48 @@ EXACT = {
     "Enforcement levels": 1,
     "Denials by session": 9,
 }
-"""What the panels that show one number (or the same in each row) must show after LOAD with n=9."""
+"""What the panels that show one number (or the same in each row) must show after a load of nine of everything."""
+
+
+def event(event_type: EventType, count: int, **details: str) -> Event:
+    """So many occurrences of something that a session was refused (or a secret that it used), coalesced."""
+    return Event(
+        type=event_type,
+        actor="session:synthetic",
+        action=Action.READ,
+        resource="github-token",
+        resource_type=ResourceType.SECRET,
+        result=Result.SUCCESS if event_type is EventType.SECRET_ACCESS else Result.DENIED,
+        details={"count": count, **details},
+    )
+
+
+def agent(*, bash: int = 0, egress: int = 0, paths: int = 0, auth: int = 0) -> Metrics:
+    """An agent's numbers after so many refusals of each kind."""
+    metrics = Metrics(version="0.1.0", policy_digest="abc", secret_names=["github-token"])
+    for event_type, count in (
+        (EventType.BASH_DANGEROUS, bash),
+        (EventType.NETWORK_EGRESS_BLOCKED, egress),
+        (EventType.PERMISSION_DENIED, paths),
+    ):
+        metrics.count(event(event_type, count))
+    metrics.count(event(EventType.AUTH_FAILURE, auth, reason=AuthFailure.UNKNOWN_CALLER.value))
+    return metrics
+
+
+def loaded(number: int) -> Metrics:
+    """An agent to which everything happened so many times."""
+    metrics = agent(bash=number, egress=number, paths=number, auth=number)
+    metrics.count(event(EventType.SECRET_ACCESS, number, secret_name="github-token"))
+    metrics.set_level("egress", "enforced")
+    metrics.set_sequence(number)
+    metrics.lost(number)
+    metrics.add_egress_bytes(number, number, number)
+    for _ in range(number):
+        metrics.push_failed()
+        for point in DECISION_POINTS:
+            metrics.observe_decision(point, 0.0002)
+    return metrics
 
 
 def get(url: str, **query: str) -> Any:
@@ -113,9 +111,9 @@ class Stack:
     alertmanager: str
     pages: list[dict[str, Any]] = field(default_factory=list)
 
-    def push(self, instance: str, metrics: str) -> None:
+    def push(self, instance: str, metrics: Metrics) -> None:
         url = f"{self.pushgateway}/metrics/job/parhelia_agent/env/test/instance/{instance}"
-        request = urllib.request.Request(url, data=metrics.lstrip().encode(), method="PUT")
+        request = urllib.request.Request(url, data=metrics.render(), method="PUT")
         urllib.request.urlopen(request, timeout=10).close()
 
     def query(self, expression: str) -> list[dict[str, Any]]:
@@ -273,11 +271,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def test_the_first_event_of_a_session_fires_and_pages_with_the_name_of_the_session(stack: Stack) -> None:
-    stack.push("first-1", FIRST_LOOK)
+    stack.push("first-1", agent())
     zero = 'parhelia_security_denied_total{instance="first-1",event_type="bash.dangerous"} == 0'
     eventually(lambda: stack.query(zero), "the session is scraped at zero")
     assert stack.firing("first-1") == set()
-    stack.push("first-1", FIRST_LOOK.replace('"bash.dangerous"} 0', '"bash.dangerous"} 1'))
+    stack.push("first-1", agent(bash=1))
     eventually(lambda: stack.firing("first-1") == {"ParheliaDangerousCommand"}, "the alert for the first event")
 
     def page() -> list[dict[str, Any]]:
@@ -291,19 +289,20 @@ def test_the_first_event_of_a_session_fires_and_pages_with_the_name_of_the_sessi
 
 
 def test_a_session_seen_only_by_its_final_push_fires(stack: Stack) -> None:
-    ended = FIRST_LOOK.replace('egress_blocked"} 0', 'egress_blocked"} 1').replace("session_ended 0", "session_ended 1")
-    stack.push("final-1", ended)
+    metrics = agent(egress=1)
+    metrics.end_session()
+    stack.push("final-1", metrics)
     eventually(lambda: stack.firing("final-1") == {"ParheliaEgressToUnknownDomain"}, "the alert from the final push")
     assert not [page for page in stack.pages if page["payload"]["custom_details"]["session"] == "final-1"]
 
 
 def test_five_authentication_failures_and_ten_denials_are_seen_and_do_not_fire(stack: Stack) -> None:
-    at_limit = FIRST_LOOK.replace('"unknown-caller"} 0', '"unknown-caller"} 5').replace(
-        '"permission.denied"} 0', '"permission.denied"} 10'
+    stack.push("limit-1", agent())
+    eventually(
+        lambda: stack.query('parhelia_auth_failures_total{instance="limit-1",reason="unknown_caller"}'),
+        "the session is scraped",
     )
-    stack.push("limit-1", FIRST_LOOK)
-    eventually(lambda: stack.query('parhelia_auth_failures_total{instance="limit-1"}'), "the session is scraped")
-    stack.push("limit-1", at_limit)
+    stack.push("limit-1", agent(auth=5, paths=10))
     for name, value in (
         ("instance:parhelia_auth_failures:delta5m", "5"),
         ('instance_event:parhelia_security_denied:delta1m{event_type="permission.denied"}', "10"),
@@ -316,9 +315,7 @@ def test_five_authentication_failures_and_ten_denials_are_seen_and_do_not_fire(s
             f"{name} is exactly {value}",
         )
     assert stack.firing("limit-1") == set()
-    stack.push(
-        "limit-1", at_limit.replace('"unknown-caller"} 5', '"unknown-caller"} 6').replace('denied"} 10', 'denied"} 11')
-    )
+    stack.push("limit-1", agent(auth=6, paths=11))
     eventually(
         lambda: stack.firing("limit-1") == {"ParheliaAuthenticationFailures", "ParheliaPermissionDenials"},
         "one more of each fires",
@@ -357,9 +354,9 @@ def positive(stack: Stack, expression: str, instant: bool) -> list[float]:
 
 
 def test_every_panel_of_the_dashboard_shows_the_load(stack: Stack) -> None:
-    stack.push("load-1", LOAD.format(n=4))
+    stack.push("load-1", loaded(4))
     eventually(lambda: stack.query('parhelia_agent_audit_sequence{instance="load-1"} == 4'), "a part is scraped")
-    stack.push("load-1", LOAD.format(n=9))
+    stack.push("load-1", loaded(9))
     eventually(
         lambda: stack.query('parhelia_agent_audit_sequence{instance="load-1"} == 9'), "the whole load is scraped"
     )
