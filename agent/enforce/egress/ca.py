@@ -1,0 +1,152 @@
+"""The interception CA: made in memory when a session starts, gone when it ends.
+
+Rules kept here: the CA's private key never leaves this object (no file, no message); leaves have a key of their own, so
+that the CA's key signs certificates and nothing else; the CA can vouch only for hosts that the policy sends through the
+engine (RFC 5280 section 4.2.1.10, name constraints), whoever gets hold of it; it is short-lived.
+
+P-256 for both keys: making an RSA key costs 135-290 ms, and every TLS client of this decade speaks ECDSA.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address, ip_network
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from agent.policy.model import HostRule, Policy
+
+CA_DAYS = 90
+LEAF_DAYS = 14
+CLOCK_SKEW = timedelta(days=1)
+MAX_LEAVES = 512
+NEVER = "invalid"  # RFC 2606: never a host of anybody
+
+
+def intercepted_patterns(policy: Policy) -> tuple[str, ...]:
+    """Every host pattern of a rule that looks at methods or paths: a superset of what the engine is handed."""
+    found: dict[str, None] = {}
+    for layer in policy.layers:
+        if layer.egress is None:
+            continue
+        for rule in (*layer.egress.allow, *layer.egress.deny):
+            if _looks_inside(rule):
+                found[rule.pattern] = None
+    return tuple(found)
+
+
+def _looks_inside(rule: HostRule) -> bool:
+    return rule.methods is not None or rule.paths is not None
+
+
+class InterceptionCA:
+    """Signs leaves for intercepted hosts. `patterns` as from `intercepted_patterns`; empty: it vouches for nothing."""
+
+    def __init__(self, patterns: tuple[str, ...], name: str = "Parhelia session interception CA") -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self.leaf_key = ec.generate_private_key(ec.SECP256R1())
+        self._leaves: OrderedDict[str, x509.Certificate] = OrderedDict()
+        self.certificate = self._self_sign(name, _constraints(patterns))
+
+    @property
+    def pem(self) -> str:
+        """The CA certificate (never the key)."""
+        return self.certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
+
+    def leaf(self, host: str) -> x509.Certificate:
+        """A certificate for exactly `host` (normalised) and `leaf_key`; `MAX_LEAVES` of them are kept, for a day each."""
+        now = datetime.now(UTC)
+        kept = self._leaves.pop(host, None)
+        if kept is None or kept.not_valid_after_utc - now < timedelta(days=LEAF_DAYS - 1):
+            kept = self._sign_leaf(host, now)
+        self._leaves[host] = kept
+        if len(self._leaves) > MAX_LEAVES:
+            self._leaves.popitem(last=False)
+        return kept
+
+    def _self_sign(self, name: str, constraints: x509.NameConstraints) -> x509.Certificate:
+        now = datetime.now(UTC)
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(subject)
+            .public_key(self._key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - CLOCK_SKEW)
+            .not_valid_after(now + timedelta(days=CA_DAYS))
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_key_usage(key_cert_sign=True), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
+            .add_extension(constraints, critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+
+    def _sign_leaf(self, host: str, now: datetime) -> x509.Certificate:
+        issuer_id = self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+        return (
+            x509.CertificateBuilder()
+            # no common name: clients read the alternative names, which are then critical (RFC 5280 section 4.2.1.6)
+            .subject_name(x509.Name([]))
+            .issuer_name(self.certificate.subject)
+            .public_key(self.leaf_key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - CLOCK_SKEW)
+            .not_valid_after(min(now + timedelta(days=LEAF_DAYS), self.certificate.not_valid_after_utc))
+            .add_extension(x509.SubjectAlternativeName([_general_name(host)]), critical=True)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(digital_signature=True), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_id), critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+
+
+def _constraints(patterns: tuple[str, ...]) -> x509.NameConstraints:
+    """A name type without any permitted subtree would be unconstrained, so each type gets one or is excluded whole."""
+    names: list[x509.GeneralName] = []
+    addresses: list[x509.GeneralName] = []
+    for pattern in patterns:
+        literal = _literal(pattern)
+        if literal is not None:
+            addresses.append(x509.IPAddress(ip_network(literal)))
+        else:
+            # "example.org" covers itself and everything below (RFC 5280): the nearest form of "*.example.org"
+            names.append(x509.DNSName(pattern.removeprefix("*.")))
+    excluded: list[x509.GeneralName] = []
+    if not addresses:
+        excluded = [x509.IPAddress(ip_network("0.0.0.0/0")), x509.IPAddress(ip_network("::/0"))]
+    return x509.NameConstraints(
+        permitted_subtrees=(names or [x509.DNSName(NEVER)]) + addresses,
+        excluded_subtrees=excluded or None,
+    )
+
+
+def _literal(host: str) -> str | None:
+    try:
+        return str(ip_address(host))
+    except ValueError:
+        return None
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    literal = _literal(host)
+    return x509.DNSName(host) if literal is None else x509.IPAddress(ip_address(literal))
+
+
+def _key_usage(*, key_cert_sign: bool = False, digital_signature: bool = False) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=digital_signature,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=key_cert_sign,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )

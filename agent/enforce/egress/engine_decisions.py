@@ -1,0 +1,169 @@
+"""Every request of one intercepted connection: examined, decided, recorded, prepared or refused.
+
+Rules kept here: what the engine itself refuses is a decision like any other, with rule and reason, recorded as the
+gate's are; a request goes on only where a decision permits it; what goes upstream is spelled from the connection's
+identity, not from the client's; bodies are streamed in both directions, never held.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from itertools import count
+
+from mitmproxy import http
+from mitmproxy.net.http.http1.read import read_response_head
+
+from agent.describe import describe
+from agent.enforce.egress.answer import Answer, render_answer
+from agent.enforce.egress.engine_requests import (
+    Head,
+    Identity,
+    Refusal,
+    examine,
+    is_websocket,
+    printable,
+    wants_json,
+    without_upgrade,
+)
+from agent.gate import Gate, Recorder
+from agent.policy.decision import Decision, Severity, Verdict
+from agent.policy.model import Policy
+from agent.policy.request import EgressRequest, Origin, Stage
+
+log = logging.getLogger(__name__)
+
+MECHANISM = "engine"
+FORBIDDEN = 403
+SWITCHING_PROTOCOLS = 101
+_PROXY_ONLY = ("proxy-connection", "proxy-authorization")
+_WEBSOCKET = "parhelia_websocket"
+
+
+class Decisions:
+    """Asks the gate for each request of the connection `identity` and carries the answer out on mitmproxy's flow."""
+
+    def __init__(self, identity: Identity, policy: Policy, gate: Gate, recorder: Recorder, actor: str) -> None:
+        self._identity = identity
+        self._policy = policy
+        self._gate = gate
+        self._recorder = recorder
+        self._actor = actor
+        self._numbers = count(1)
+
+    async def request(self, flow: http.HTTPFlow) -> None:
+        """Decide the request whose head is complete. On return the flow is prepared to go on, refused, or killed."""
+        head = head_of(flow.request)
+        question = self._question(f"{self._identity.request_id}-{next(self._numbers)}", head)
+        refusal = examine(self._identity, head)
+        if refusal is None and flow.error is not None:  # mitmproxy found it malformed and answers 400 by itself
+            refusal = Refusal(400, "malformed-request", printable(flow.error.msg))
+        if refusal is not None:
+            decision = self._refused(question, refusal)
+            self._refuse(flow, head, decision, refusal.status, question.origin.request_id)
+            return
+        decision = await self._gate.check_async(question)
+        if not decision.permitted:
+            self._refuse(flow, head, decision, FORBIDDEN, question.origin.request_id)
+            return
+        self._prepare(flow, head)
+
+    def response(self, flow: http.HTTPFlow) -> None:
+        """Stream it; a switch of protocols passes only where the decided request asked for WebSocket."""
+        response = flow.response
+        if response is None:
+            raise ValueError("a response hook without a response")
+        if response.status_code == SWITCHING_PROTOCOLS:
+            if not flow.metadata.get(_WEBSOCKET) or response.headers.get("upgrade", "").lower() != "websocket":
+                flow.kill()  # type: ignore[no-untyped-call]
+            return
+        response.stream = True
+        if self._identity.kind == "absolute":
+            # the client's next request on this connection could be for another host: it opens a new one
+            response.headers["connection"] = "close"
+
+    def refuse_connection(self, refusal: Refusal, sni: str | None = None) -> None:
+        """Record why the whole connection is closed."""
+        self._refused(self._question(self._identity.request_id, None, sni), refusal)
+
+    def _question(self, request_id: str, head: Head | None, sni: str | None = None) -> EgressRequest:
+        identity = self._identity
+        return EgressRequest(
+            host=identity.host,
+            port=identity.port,
+            today=datetime.now(UTC).date(),
+            origin=Origin(mechanism=MECHANISM, source_ip=identity.source_ip, request_id=request_id),
+            protocol=identity.protocol,
+            stage=Stage.REQUEST,
+            addresses=identity.addresses,
+            method=None if head is None else printable(head.method.decode("latin-1"), 32),
+            path=None if head is None else head.path.decode("latin-1"),
+            sni=None if sni is None else printable(sni),
+        )
+
+    def _refused(self, question: EgressRequest, refusal: Refusal) -> Decision:
+        decision = Decision(
+            verdict=Verdict.DENY,
+            rule=refusal.rule,
+            reason=refusal.reason,
+            policy_digest=self._policy.digest,
+            instead=refusal.instead,
+            severity=Severity.HIGH,
+        )
+        try:
+            event = describe(question, decision, self._actor)
+            if event is not None:
+                self._recorder.post(event)
+        except Exception:  # as in the gate: a denial stands where it can't be recorded
+            log.exception("denial %s stands, but its record was lost", refusal.rule)
+        return decision
+
+    def _refuse(self, flow: http.HTTPFlow, head: Head, decision: Decision, status: int, request_id: str | None) -> None:
+        response = _answer(head, decision, status, request_id or "")
+        if head.http2 or not (head.values(b"content-length") or head.values(b"transfer-encoding")):
+            del response.headers["connection"]  # nothing of the request is left over: the connection can go on
+        flow.request.headers.pop("expect", None)
+        flow.request.stream = True  # a body that is still to come is thrown away, see DecidedStream
+        flow.response = response
+
+    def _prepare(self, flow: http.HTTPFlow, head: Head) -> None:
+        request = flow.request
+        headers = request.headers
+        for name in _PROXY_ONLY:
+            headers.pop(name, None)
+        headers.pop("host", None)
+        if head.http2:
+            request.authority = self._identity.authority
+        else:
+            request.authority = ""  # origin-form goes upstream, whatever form came
+            headers.insert(0, "Host", self._identity.authority)
+        if is_websocket(head):
+            flow.metadata[_WEBSOCKET] = True
+            headers.pop("sec-websocket-extensions", None)  # no compression: a small frame stays a small message
+        elif "upgrade" in headers:
+            del headers["upgrade"]
+            headers.pop("http2-settings", None)
+            headers["connection"] = without_upgrade(head.values(b"connection")) or "keep-alive"
+        request.stream = True
+
+
+def _answer(head: Head, decision: Decision, status: int, request_id: str) -> http.Response:
+    """The front's answer, as mitmproxy's value."""
+    answer = Answer(status, decision.reason, decision.rule, decision.instead, request_id)
+    rendered, _, body = render_answer(answer, as_json=wants_json(head)).partition(b"\r\n\r\n")
+    response = read_response_head(rendered.split(b"\r\n"))
+    response.data.content = b"" if head.method == b"HEAD" else body
+    return response
+
+
+def head_of(request: http.Request) -> Head:
+    """The head as it was received (`Request.method` would be in upper case, `pretty_host` the client's word)."""
+    data = request.data
+    return Head(
+        method=data.method,
+        target=data.path,
+        authority=data.authority,
+        headers=tuple(data.headers.fields),
+        version=data.http_version,
+        http2=data.http_version == b"HTTP/2.0",
+    )

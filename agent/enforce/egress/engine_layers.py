@@ -1,0 +1,152 @@
+"""mitmproxy's protocol layers, narrowed to what may happen on an intercepted connection.
+
+Rules kept here: an exception anywhere in the layers ends the connection (mitmproxy logs it and carries on in an unknown
+state); a refused request is answered at once and what remains of its body is thrown away unread; nothing that a peer
+sends is kept without a bound; a request whose body has no length is never sent so to an HTTP/1 upstream, which would
+read the body as the next request; what the engine says by itself is worded as the front's answers are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from mitmproxy.connection import ConnectionState
+from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy.commands import Command
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layer import CommandGenerator
+from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode, HttpStream, SendHttp
+from mitmproxy.proxy.layers.http._events import HttpEvent, ResponseEndOfMessage, ResponseProtocolError
+from mitmproxy.proxy.layers.http._http1 import Http1Server
+from mitmproxy.proxy.layers.websocket import WebsocketLayer
+
+from agent.enforce.egress.answer import Answer, render_answer
+
+MAX_HEAD = 256 * 1024
+MAX_WEBSOCKET_MESSAGE = 16 * 1024 * 1024
+NO_ANSWER = "no answer from"
+
+
+class FailClosed:
+    """The outermost layer: `abort` is called where the layers below raise, and nothing passes any more."""
+
+    def __init__(self, inner: layer.Layer, abort: Callable[[str], None]) -> None:
+        self._inner = inner
+        self._abort = abort
+        self._broken = False
+
+    def handle_event(self, event: events.Event) -> Iterator[Command]:
+        if self._broken:
+            return
+        try:
+            yield from self._inner.handle_event(event)
+        except Exception as error:
+            self._broken = True
+            self._abort(f"{type(error).__name__} in the protocol layers: {error}")
+
+
+class Closing(layer.Layer):
+    """Closes the client's connection, whatever arrives."""
+
+    def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
+        if isinstance(event, events.Start):
+            yield commands.CloseConnection(self.context.client)
+
+
+class DecidedHttp(HttpLayer):
+    """HTTP on a connection whose destination is fixed (mitmproxy's transparent mode).
+
+    `malformed(reason)` is told about a head that can't be read at all, for which there is no hook.
+    """
+
+    def __init__(self, context: Context, malformed: Callable[[str], None]) -> None:
+        super().__init__(context, HTTPMode.transparent)
+        if context.client.alpn != b"h2":
+            self.connections[context.client] = BoundedHttp1Server(context.fork(), malformed)
+
+    def make_stream(self, stream_id: int) -> CommandGenerator[None]:
+        self.streams[stream_id] = DecidedStream(self.context.fork(), stream_id)
+        yield from self.event_to_child(self.streams[stream_id], events.Start())
+
+
+class BoundedHttp1Server(Http1Server):
+    """The client's side in HTTP/1, with a bound on a request's head and answers in our words."""
+
+    def __init__(self, context: Context, malformed: Callable[[str], None]) -> None:
+        super().__init__(context)
+        self._malformed = malformed
+
+    def send(self, event: HttpEvent) -> CommandGenerator[None]:
+        if isinstance(event, ResponseProtocolError) and self.response is None:
+            status = event.code.http_status_code()
+            if status is not None and self.conn.state & ConnectionState.CAN_WRITE:
+                yield commands.SendData(self.conn, render_answer(failure(status, event.message)))
+                yield commands.CloseConnection(self.conn)
+                return
+        yield from super().send(event)
+
+    def read_headers(self, event: events.ConnectionEvent) -> CommandGenerator[None]:
+        for command in super().read_headers(event):
+            if isinstance(command, commands.SendData):  # the one thing said here is mitmproxy's 400
+                yield from self._refuse_head("the request head is not HTTP/1")
+            else:
+                yield command
+        if self.state == self.read_headers and len(self.buf) > MAX_HEAD:
+            yield from self._refuse_head(f"the request head is longer than {MAX_HEAD} bytes")
+            yield commands.CloseConnection(self.conn)
+            self.state = self.done
+
+    def _refuse_head(self, reason: str) -> CommandGenerator[None]:
+        self._malformed(reason)
+        yield commands.SendData(self.conn, render_answer(failure(400, reason)))
+
+
+def failure(status: int, message: str) -> Answer:
+    """The answer where mitmproxy found the request malformed (4xx) or the upstream failed."""
+    if status < 500:
+        return Answer(400, message, rule="malformed-request")
+    return Answer(504 if NO_ANSWER in message else 502, message)
+
+
+class DecidedStream(HttpStream):
+    """One request. The hooks mark every request and response for streaming; a response set by them is a refusal."""
+
+    def start_request_stream(self) -> CommandGenerator[None]:
+        if self.flow.response is None:
+            yield from super().start_request_stream()
+            return
+        # the stream is dropped with the answer, so the rest of the body meets nobody
+        self.client_state = self.state_done
+        yield from self.send_response()
+
+    def make_server_connection(self) -> CommandGenerator[bool]:
+        connected = yield from super().make_server_connection()
+        request = self.flow.request
+        unframed = "content-length" not in request.headers and "transfer-encoding" not in request.headers
+        if connected and request.is_http2 and self.context.server.alpn != b"h2" and unframed and self._has_body():
+            request.headers["transfer-encoding"] = "chunked"
+        return connected
+
+    def _has_body(self) -> bool:
+        return bool(self.flow.request.raw_content) or self.flow.request.raw_content is None
+
+    def flow_done(self) -> CommandGenerator[None]:
+        if self.flow.websocket is None:
+            yield from super().flow_done()
+            return
+        self.child_layer = BoundedWebsocket(self.context, self.flow)
+        self._handle_event = self.passthrough
+        yield from self.child_layer.handle_event(events.Start())
+        yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
+
+
+class BoundedWebsocket(WebsocketLayer):
+    """Relays whole WebSocket messages up to `MAX_WEBSOCKET_MESSAGE` bytes; nothing but frames passes."""
+
+    def relay_messages(self, event: events.Event) -> CommandGenerator[None]:
+        yield from super().relay_messages(event)
+        for peer in (self.client_ws, self.server_ws):
+            if sum(len(part) for part in peer.frame_buf) > MAX_WEBSOCKET_MESSAGE:
+                yield commands.CloseConnection(self.context.server)
+                yield commands.CloseConnection(self.context.client)
+                self._handle_event = self.done

@@ -1,0 +1,268 @@
+"""The worker process: imports everything, makes the CA, drops its privileges, then serves handed-over connections.
+
+Started by `agent.enforce.egress.handover.Engine` as ``python -I -m agent.enforce.egress.engine_worker --channel FD
+[--uid N --gid N]`` while the egress process still has its privileges, because the interpreter, the packages and the CA
+bundle may lie where only root can read. Rules kept here: nothing is imported after the drop (whatever tries is logged);
+the process is undumpable, so that others of its user can't read the CA's key; the end of the channel ends it at once,
+with all its connections; it listens to nothing.
+
+Ends with 0 on `stop`, 1 where the channel ends or the start fails.
+"""
+
+from __future__ import annotations
+
+# What asyncio, ssl and mitmproxy import on first use, here so that it is in before the drop: codecs, the resolver's
+# IDNA, tracebacks of logged exceptions.
+import argparse
+import asyncio
+import base64
+import concurrent.futures.thread
+import encodings.idna
+import encodings.unicode_escape
+import importlib.abc
+import linecache
+import logging
+import os
+import pickle
+import resource
+import signal
+import socket
+import stringprep
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import mitmproxy.contentviews
+import mitmproxy.proxy.layers.http._upstream_proxy
+from mitmproxy.options import Options
+
+from agent.channel import Channel, ChannelClosed, Message
+from agent.enforce.egress.ca import InterceptionCA, intercepted_patterns
+from agent.enforce.egress.engine import EngineConnection, VettedLoop, serving
+from agent.enforce.egress.engine_decisions import Decisions
+from agent.enforce.egress.engine_requests import Identity
+from agent.enforce.egress.engine_tls import EngineTls, engine_options, warm
+from agent.enforce.egress.recorder import ChannelRecorder
+from agent.gate import Gate
+from agent.linux import process
+from agent.policy.addresses import canonical_address
+from agent.policy.model import Policy
+
+log = logging.getLogger(__name__)
+
+STATS_SECONDS = 1.0
+FLUSH_SECONDS = 1.0
+DESCRIPTORS_PER_CONNECTION = 4
+IMPORTED_EARLY = (
+    concurrent.futures.thread,
+    encodings.idna,
+    encodings.unicode_escape,
+    linecache,
+    mitmproxy.contentviews,
+    mitmproxy.proxy.layers.http._upstream_proxy,
+    stringprep,
+    traceback,
+)
+
+
+class LateImports(importlib.abc.MetaPathFinder):
+    """Finds nothing and says what was looked for: after the drop an import may fail on another machine."""
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> None:
+        log.warning("late import of %s", fullname)
+
+
+class Worker:
+    """Takes connections from the channel and serves each in a task of its own."""
+
+    def __init__(self, channel: Channel, policy: Policy, actor: str, engine_tls: EngineTls, options: Options) -> None:
+        self._channel = channel
+        self._policy = policy
+        self._actor = actor
+        self._tls = engine_tls
+        self._options = options
+        self._loop = asyncio.get_running_loop()
+        self._recorder = ChannelRecorder(channel, self._end)
+        self._gate = Gate(lambda: policy, self._recorder, actor)
+        self._serving: set[asyncio.Task[None]] = set()
+        self._limit = _connection_limit()
+        self._up = self._down = 0
+        self._done: asyncio.Future[int] = self._loop.create_future()
+
+    async def run(self, ca_pem: str) -> int:
+        """Serve until told to stop; the exit status."""
+        self._loop.add_reader(self._channel.fileno(), self._readable)
+        self._recorder.send({"type": "ready", "ca": ca_pem})
+        self._loop.call_later(STATS_SECONDS, self._tick)
+        return await self._done
+
+    def _readable(self) -> None:
+        try:
+            messages = self._channel.feed()
+        except ChannelClosed as error:
+            self._end(str(error))
+            return
+        for message, fds in messages:
+            self._dispatch(message, fds)
+
+    def _dispatch(self, message: Message, fds: list[int]) -> None:
+        match message["type"]:
+            case "connection":
+                self._take(message, fds)
+            case "accepted":
+                self._recorder.settle(int(message["n"]), None)
+            case "refused":
+                self._recorder.settle(int(message["n"]), str(message["error"]))
+            case "stop":
+                self._loop.create_task(self._stop())
+            case unknown:
+                self._end(f"unknown message {unknown!r}")
+
+    def _take(self, message: Message, fds: list[int]) -> None:
+        (fd,) = fds
+        sock = socket.socket(fileno=fd)
+        if len(self._serving) >= self._limit:
+            log.error("%d connections are served; one more is refused", len(self._serving))
+            sock.close()
+            return
+        identity = Identity(
+            host=str(message["host"]),
+            port=int(message["port"]),
+            addresses=tuple(canonical_address(text) or "" for text in message["addresses"]),
+            kind=message["kind"],
+            request_id=str(message["request_id"]),
+            source_ip=message["source_ip"],
+        )
+        task = self._loop.create_task(self._serve(sock, base64.b64decode(message["prefix"]), identity))
+        if not task.done():  # an eager task may be
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
+
+    async def _serve(self, sock: socket.socket, prefix: bytes, identity: Identity) -> None:
+        sock.setblocking(False)
+        reader = asyncio.StreamReader()
+        reader.feed_data(prefix)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        try:
+            transport, _ = await self._loop.connect_accepted_socket(lambda: protocol, sock)
+        except OSError:
+            sock.close()
+            return
+        writer = asyncio.StreamWriter(transport, protocol, reader, self._loop)
+        decisions = Decisions(identity, self._policy, self._gate, self._recorder, self._actor)
+        try:
+            with serving(identity):
+                connection = EngineConnection(
+                    reader,
+                    writer,
+                    options=self._options,
+                    identity=identity,
+                    decisions=decisions,
+                    engine_tls=self._tls,
+                    meter=self._meter,
+                )
+                await connection.handle_client()
+        except Exception:
+            log.exception("connection %s ended by a fault", identity.request_id)
+        finally:
+            transport.abort()
+
+    def _meter(self, up: int, down: int) -> None:
+        self._up += up
+        self._down += down
+
+    def _tick(self) -> None:
+        self._send_stats()
+        self._loop.call_later(STATS_SECONDS, self._tick)
+
+    def _send_stats(self) -> None:
+        if self._up or self._down:
+            self._recorder.send({"type": "stats", "up": self._up, "down": self._down})
+            self._up = self._down = 0
+
+    async def _stop(self) -> None:
+        self._send_stats()
+        deadline = self._loop.time() + FLUSH_SECONDS
+        while not self._recorder.idle and self._loop.time() < deadline:  # noqa: ASYNC110  # once, at the end
+            await asyncio.sleep(0.01)
+        if not self._done.done():
+            self._done.set_result(0)
+
+    def _end(self, reason: str) -> None:
+        """Fail closed: nobody is there to record for."""
+        log.error("the engine ends: %s", reason)
+        logging.shutdown()
+        os._exit(1)
+
+
+def drop(uid: int | None, gid: int | None) -> None:
+    """Become `uid`:`gid` for good, without capabilities, and unreadable to others of that user. Raises OSError."""
+    if gid is not None:
+        os.setgroups([])
+        os.setresgid(gid, gid, gid)
+    if uid is not None:
+        os.setresuid(uid, uid, uid)
+        if os.getresuid() != (uid, uid, uid) or os.geteuid() == 0 != uid:
+            raise PermissionError(f"still {os.getresuid()} after the drop to {uid}")
+        process.drop_capabilities()
+    process.set_no_new_privs()
+    process.set_dumpable(False)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="engine_worker")
+    parser.add_argument("--channel", type=int, required=True)
+    parser.add_argument("--uid", type=int)
+    parser.add_argument("--gid", type=int)
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="parhelia-engine: %(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("mitmproxy").setLevel(logging.ERROR)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the session's; our end is the channel's
+    channel = Channel(socket.socket(fileno=given.channel))
+    try:
+        message, _ = channel.receive()
+    except ChannelClosed as error:
+        log.error("no work was given: %s", error)
+        return 1
+    policy: Policy = pickle.loads(base64.b64decode(message["policy"]))  # noqa: S301  # from the process that started us
+    options = engine_options(message["ca_file"])
+    ca = InterceptionCA(intercepted_patterns(policy))
+    engine_tls = EngineTls(ca)
+    warm(engine_tls, options)
+    _raise_descriptor_limit()
+    drop(given.uid, given.gid)
+    sys.meta_path.insert(0, LateImports())
+    channel.sock.setblocking(False)
+    with asyncio.Runner(loop_factory=_make_loop) as runner:
+        return runner.run(_run(channel, policy, message["actor"], engine_tls=engine_tls, options=options, ca=ca))
+
+
+async def _run(
+    channel: Channel, policy: Policy, actor: str, *, engine_tls: EngineTls, options: Options, ca: InterceptionCA
+) -> int:
+    worker = Worker(channel, policy, actor, engine_tls, options)
+    status = await worker.run(ca.pem)
+    logging.shutdown()
+    os._exit(status)  # connections end with the process; nothing is waited for
+
+
+def _make_loop() -> asyncio.AbstractEventLoop:
+    loop = VettedLoop()
+    loop.set_task_factory(asyncio.eager_task_factory)
+    return loop
+
+
+def _raise_descriptor_limit() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _connection_limit() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(16, min(4096, (soft - 64) // DESCRIPTORS_PER_CONNECTION))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

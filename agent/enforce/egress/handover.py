@@ -1,0 +1,248 @@
+"""The egress process's side of the interception engine: starts the worker, hands it sockets, ends with it.
+
+Rules kept here: the worker is started before this process drops its privileges (the interpreter may lie where only root
+can read) and drops its own, to the same user, once everything is imported; it alone holds the interception CA's key; a
+socket is handed over together with the one identity that was decided (host, port, resolved addresses) and is then no
+longer ours; a worker that dies, or says something it may not, is the end of the egress process (`on_death`): nothing is
+ever forwarded uninspected in its place. The worker's events go through our recorder, in the session's name only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import logging
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Literal
+
+from agent.channel import ChannelClosed, Message, pair
+from agent.enforce.egress.engine_link import Link, LinkBusy, event_from_message
+from agent.gate import Recorder
+from agent.policy.model import Policy
+from agent.record.event import Event, EventType
+
+log = logging.getLogger(__name__)
+
+START_SECONDS = 60.0
+STOP_SECONDS = 2.0
+_WORKER_EVENTS = frozenset({EventType.NETWORK_EGRESS, EventType.NETWORK_EGRESS_BLOCKED})
+
+
+class HandOverError(Exception):
+    """The engine could not take this connection, or could not start; the connection must be refused."""
+
+
+class Engine:
+    """The worker as the front sees it.
+
+    `uid`/`gid`: whom the worker becomes (None: stays). `ca_file`: the PEM bundle that upstreams are verified against
+    (None: the system's). `python`: the interpreter (default: this one). `on_death(reason)` is called once when the
+    worker is gone unasked, `on_stats(up, down)` with byte counts since the last call. Both run on the loop.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        actor: str,
+        recorder: Recorder,
+        *,
+        python: str | None = None,
+        ca_file: str | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        on_death: Callable[[str], None] | None = None,
+        on_stats: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self._policy = policy
+        self._actor = actor
+        self._recorder = recorder
+        self._python = python or sys.executable
+        self._ca_file = ca_file
+        self._identity = (uid, gid)
+        self._on_death = on_death
+        self._on_stats = on_stats
+        self._process: subprocess.Popen[bytes] | None = None
+        self._sock: socket.socket | None = None
+        self._link: Link | None = None
+        self._ready: asyncio.Future[str] | None = None
+        self._gone: asyncio.Future[None] | None = None
+        self._stopping = False
+        self._accepting: set[asyncio.Task[None]] = set()
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process id, None before `spawn`."""
+        return None if self._process is None else self._process.pid
+
+    def spawn(self) -> None:
+        """Start the worker process; must come before this process drops its privileges. `start` does it if need be."""
+        if self._process is not None:
+            return
+        uid, gid = self._identity
+        ours, theirs = pair()
+        with theirs:
+            argv = [self._python, "-I", "-m", "agent.enforce.egress.engine_worker", "--channel", str(theirs.fileno())]
+            argv += [] if uid is None else ["--uid", str(uid)]
+            argv += [] if gid is None else ["--gid", str(gid)]
+            # -I and a fresh environment: mitmproxy writes TLS secrets to $SSLKEYLOGFILE, OpenSSL reads $OPENSSL_CONF
+            self._process = subprocess.Popen(
+                argv,
+                env={"PATH": os.defpath, "LANG": "C.UTF-8"},
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+            )
+        self._sock = ours
+
+    async def start(self) -> str:
+        """Wait until the worker serves; returns the interception CA's certificate (PEM). Raises HandOverError."""
+        self.spawn()
+        sock = self._sock
+        if sock is None or self._link is not None:
+            raise HandOverError("the engine is started already")
+        loop = asyncio.get_running_loop()
+        self._ready = loop.create_future()
+        self._gone = loop.create_future()
+        self._link = Link(sock, self._on_message, self._on_close)
+        start = {
+            "type": "start",
+            # one way only, from the process that started the worker
+            "policy": base64.b64encode(pickle.dumps(self._policy)).decode("ascii"),
+            "actor": self._actor,
+            "ca_file": self._ca_file,
+        }
+        try:
+            self._link.send(start)
+            return await asyncio.wait_for(self._ready, START_SECONDS)
+        except (ChannelClosed, TimeoutError) as error:
+            await self.stop()
+            raise HandOverError(f"the interception engine did not start: {error}") from error
+
+    def hand_over(
+        self,
+        sock: socket.socket,
+        prefix: bytes,
+        *,
+        host: str,
+        port: int,
+        addresses: tuple[str, ...],
+        kind: Literal["connect", "absolute"],
+        request_id: str,
+        source_ip: str | None,
+    ) -> None:
+        """Give an accepted connection to the worker; `sock` is closed here in any case.
+
+        `kind` "connect": the 200 has been sent, `prefix` is what was read of the ClientHello. "absolute": `prefix`
+        starts with the whole request head. Raises HandOverError where the worker can't take it.
+        """
+        message: Message = {
+            "type": "connection",
+            "host": host,
+            "port": port,
+            "addresses": list(addresses),
+            "kind": kind,
+            "request_id": request_id,
+            "source_ip": source_ip,
+            "prefix": base64.b64encode(prefix).decode("ascii"),
+        }
+        if self._link is None:
+            sock.close()
+            raise HandOverError("the interception engine is not running")
+        try:
+            self._link.send(message, [sock.detach()])
+        except (ChannelClosed, LinkBusy) as error:
+            raise HandOverError(str(error)) from error
+
+    async def stop(self) -> None:
+        """End the worker and wait for it."""
+        self._stopping = True
+        if self._link is not None and not self._link.closed:
+            with contextlib.suppress(ChannelClosed, LinkBusy):
+                self._link.send({"type": "stop"}, urgent=True)
+            if self._gone is not None:
+                await asyncio.wait([self._gone], timeout=STOP_SECONDS)
+            self._link.close()
+        elif self._sock is not None:
+            self._sock.close()
+        if self._process is not None:
+            await _reap(self._process)
+
+    def _on_close(self, reason: str) -> None:
+        if self._gone is not None and not self._gone.done():
+            self._gone.set_result(None)
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_exception(ChannelClosed(reason))
+        if self._stopping:
+            return
+        if self._process is not None:
+            self._process.kill()
+        if self._on_death is not None:
+            self._on_death(f"interception engine: {reason}")
+
+    def _on_message(self, message: Message, fds: list[int]) -> None:
+        try:
+            self._dispatch(message, fds)
+        except (HandOverError, KeyError, TypeError, ValueError) as error:
+            log.error("the engine worker sent what it may not: %s", error)
+            for fd in fds:
+                os.close(fd)
+            if self._link is not None:
+                self._link.close(f"malformed message from the worker: {error}")
+
+    def _dispatch(self, message: Message, fds: list[int]) -> None:
+        if fds:
+            raise HandOverError("descriptors from the worker")
+        match message["type"]:
+            case "ready":
+                if self._ready is not None and not self._ready.done():
+                    self._ready.set_result(str(message["ca"]))
+            case "event":
+                self._event(int(message["n"]), message["accept"] is True, event_from_message(message["event"]))
+            case "stats":
+                if self._on_stats is not None:
+                    self._on_stats(int(message["up"]), int(message["down"]))
+            case unknown:
+                raise HandOverError(f"message {unknown!r}")
+
+    def _event(self, number: int, wanted: bool, event: Event) -> None:
+        if event.type not in _WORKER_EVENTS or event.actor != self._actor:
+            raise HandOverError(f"event {event.type} by {event.actor}")
+        if wanted:
+            task = asyncio.get_running_loop().create_task(self._accept(number, event))
+            self._accepting.add(task)
+            task.add_done_callback(self._accepting.discard)
+            return
+        try:
+            self._recorder.post(event)
+        except Exception:  # the denial stands; the recorder counts what it lost
+            log.exception("a denial of the engine was not recorded")
+
+    async def _accept(self, number: int, event: Event) -> None:
+        answer: Message = {"type": "accepted", "n": number}
+        try:
+            pending = self._recorder.accept(event)
+            if pending is not None:
+                await pending
+        except Exception as error:  # fail closed: the worker turns a refusal into a denial
+            log.exception("an event of the engine was not accepted")
+            answer = {"type": "refused", "n": number, "error": str(error)}
+        if self._link is not None:
+            with contextlib.suppress(ChannelClosed):
+                self._link.send(answer, urgent=True)
+
+
+async def _reap(process: subprocess.Popen[bytes]) -> None:
+    """Wait for the worker, which ends by itself when its channel closes; kill it where it does not."""
+    deadline = asyncio.get_running_loop().time() + STOP_SECONDS
+    while process.poll() is None:
+        if asyncio.get_running_loop().time() > deadline:
+            process.kill()
+            process.wait()
+            return
+        await asyncio.sleep(0.01)

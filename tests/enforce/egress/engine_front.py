@@ -1,0 +1,212 @@
+"""A front for the engine's tests: accepts on loopback and hands every connection over, as the egress front would."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPResponse
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any, Literal
+
+from agent.enforce.egress.handover import Engine, HandOverError
+from agent.policy.model import EgressSection, HostRule, Layer, Policy, Where
+from agent.policy.request import Protocol
+from agent.record.event import Event, RecordError
+
+ACTOR = "session:test"
+LOOPBACK = (ip_network("127.0.0.0/8"),)
+NOBODY = 65534
+PATIENCE = 20.0
+
+
+def allow(host: str, port: int, **more: Any) -> HostRule:
+    return HostRule(
+        id=f"allow-{host}", pattern=host, where=Where("t.yaml", 1, 1), ports=(port,), addresses=LOOPBACK, **more
+    )
+
+
+def policy_of(*rules: HostRule, deny: tuple[HostRule, ...] = ()) -> Policy:
+    return Policy(layers=(Layer(source="test", egress=EgressSection(allow=rules, deny=deny)),), digest="d" * 64)
+
+
+class Journal:
+    """A recorder that keeps what it is given; `broken` refuses everything."""
+
+    def __init__(self) -> None:
+        self.posted: list[Event] = []
+        self.accepted: list[Event] = []
+        self.broken = False
+
+    def post(self, event: Event) -> None:
+        if self.broken:
+            raise RecordError("the test's recorder is broken")
+        self.posted.append(event)
+
+    def accept(self, event: Event) -> None:
+        if self.broken:
+            raise RecordError("the test's recorder is broken")
+        self.accepted.append(event)
+
+    def wait(self, count: int = 1) -> list[Event]:
+        """The posted events, once there are `count`."""
+        until(lambda: len(self.posted) >= count, f"{count} events, have {self.rules()}")
+        return list(self.posted)
+
+    def rules(self) -> list[str]:
+        return [str(event.details["rule"]) for event in self.posted]
+
+
+def until(holds: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"in vain waited for {what}")
+        time.sleep(0.01)
+
+
+@dataclass
+class Target:
+    """The identity that the next connections are handed over with."""
+
+    host: str
+    port: int
+    addresses: tuple[str, ...] = ("127.0.0.1",)
+    kind: Literal["connect", "absolute"] = "connect"
+    prefix: int = 0  # how many bytes are read before the hand-over
+
+
+class Front:
+    """An engine in a loop of its own thread, and a listener whose connections are handed over for `target`."""
+
+    def __init__(self, policy: Policy, ca_file: Path | None, *, uid: int | None | Literal["drop"] = "drop") -> None:
+        self.journal = Journal()
+        self.target = Target("api.good.test", 443)
+        self.deaths: list[str] = []
+        self.up = self.down = 0
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
+        who = (NOBODY if os.geteuid() == 0 else None) if uid == "drop" else uid
+        self.engine = Engine(
+            policy,
+            ACTOR,
+            self.journal,
+            ca_file=None if ca_file is None else str(ca_file),
+            uid=who,
+            gid=who,
+            on_death=self.deaths.append,
+            on_stats=self._count,
+        )
+        self.failure: HandOverError | None = None
+        try:
+            self.ca_pem = self.run(self.engine.start())
+        except HandOverError:
+            self._stop_loop()
+            raise
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def run[T](self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(90)
+
+    def close(self) -> None:
+        self.listener.close()
+        self.run(self.engine.stop())
+        self._stop_loop()
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+
+    def tls(self, sni: str | None = "", alpn: tuple[str, ...] = ("http/1.1",)) -> ssl.SSLSocket:
+        """A TLS client's connection; "" names the target's host, which is verified against the engine's CA."""
+        context = ssl.create_default_context(cadata=self.ca_pem)
+        context.set_alpn_protocols(list(alpn))
+        if sni != "":
+            context.check_hostname = False
+        return context.wrap_socket(self.connect(), server_hostname=self.target.host if sni == "" else sni)
+
+    def client(self) -> HTTPConnection:
+        """An HTTP/1.1 client over TLS; Host is the target's authority unless a request sets its own."""
+        return SocketClient(self.target.host, self.target.port, self.tls())
+
+    def get(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[HTTPResponse, bytes]:
+        client = self.client()
+        try:
+            client.request(method, path, body, {key.replace("_", "-"): value for key, value in headers.items()})
+            response = client.getresponse()
+            return response, response.read()
+        finally:
+            client.close()
+
+    def raw(self, data: bytes, sni: str | None = "") -> bytes:
+        """What a TLS client gets that sends exactly `data` and then reads to the end (or a second of silence)."""
+        with self.tls(sni) as sock:
+            return exchange(sock, data)
+
+    def _count(self, up: int, down: int) -> None:
+        self.up += up
+        self.down += down
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self.listener.accept()
+            except OSError:
+                return
+            prefix = sock.recv(self.target.prefix) if self.target.prefix else b""
+            self.loop.call_soon_threadsafe(self._hand_over, sock, prefix)
+
+    def _hand_over(self, sock: socket.socket, prefix: bytes) -> None:
+        target = self.target
+        try:
+            self.engine.hand_over(
+                sock,
+                prefix,
+                host=target.host,
+                port=target.port,
+                addresses=target.addresses,
+                kind=target.kind,
+                request_id="c1",
+                source_ip="192.0.2.7",
+            )
+        except HandOverError as error:
+            self.failure = error
+
+    def _stop_loop(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(PATIENCE)
+        self.loop.close()
+
+
+class SocketClient(HTTPConnection):
+    """http.client over a socket that is connected already."""
+
+    def __init__(self, host: str, port: int, sock: socket.socket) -> None:
+        super().__init__(host, port, timeout=PATIENCE)
+        self.sock = sock
+
+
+def exchange(sock: socket.socket, data: bytes) -> bytes:
+    sock.sendall(data)
+    sock.settimeout(PATIENCE)
+    received = b""
+    try:
+        while block := sock.recv(65536):
+            received += block
+            if received.endswith(b"\r\n\r\n") and b"Content-Length: 0" in received:
+                break
+    except (TimeoutError, ConnectionError, ssl.SSLError):
+        pass
+    return received
+
+
+def tls_rule(host: str, port: int, **more: Any) -> HostRule:
+    return allow(host, port, protocol=Protocol.TLS, **more)
