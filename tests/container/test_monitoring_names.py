@@ -94,7 +94,7 @@ def test_every_metric_of_the_agent_is_on_the_dashboard() -> None:
 
 
 def test_the_table_in_the_docs_is_what_the_agent_exports() -> None:
-    rows = re.findall(r"^\| `(parhelia_\w+)` \| (\w+) \| ([^|]*) \|", (ROOT / "docs" / "metrics.md").read_text(), re.M)
+    rows = re.findall(r"^\| `(parhelia_\w+)` \| (\w+) \|([^|]*)\|", (ROOT / "docs" / "metrics.md").read_text(), re.M)
     documented = {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
     assert len(rows) == len(documented)
     assert documented == families()
