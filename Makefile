@@ -36,13 +36,13 @@ $(VENV)/.stamp-deps: $(VENV)/.stamp-python requirements.lock requirements-dev.lo
 	@touch $@
 
 $(VENV)/.stamp-project: $(VENV)/.stamp-deps pyproject.toml
-	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@PYTHONWARNINGS=ignore $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 users:
 	@container/users.sh
 
-run: setup  ## a confined session on the default policy: a shell, or CMD='…' by /bin/sh -c
+run: $(VENV)/.stamp-project users  ## a confined session on the default policy: a shell, or CMD='…' by /bin/sh -c
 	@set -- -- /bin/sh; if [ -n "$$CMD" ]; then set -- -- /bin/sh -c "$$CMD"; elif [ -x /bin/bash ]; then set -- -- /bin/bash; fi; \
 	unset CMD; $(CLI) run --audit-dir ./var/audit "$$@" || { status=$$?; \
 	echo "parhelia-agent run: exit status $$status" >&2; exit $$status; }
@@ -50,7 +50,7 @@ run: setup  ## a confined session on the default policy: a shell, or CMD='…' b
 test-tools:
 	@container/test-tools.sh
 
-test: setup test-tools  ## the suite (as root: on the host, in Docker and in gVisor); PYTEST_ARGS='…'
+test: $(VENV)/.stamp-project users test-tools  ## the suite (as root: on the host, in Docker and in gVisor); PYTEST_ARGS='…'
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.stamp-project  ## ruff, its formatter, mypy, import-linter
@@ -63,7 +63,7 @@ format: $(VENV)/.stamp-project  ## rewrite what ruff can
 	$(VENV)/bin/ruff check --fix-only
 	$(VENV)/bin/ruff format
 
-bench: setup  ## the benchmarks
+bench: $(VENV)/.stamp-project  ## the benchmarks
 	@found=0; for bench in benchmarks/bench_*.py; do [ -f "$$bench" ] || continue; found=1; \
 	echo "== $$bench"; $(VENV)/bin/python "$$bench" || exit; done; [ $$found = 1 ] || echo "no benchmarks/bench_*.py yet"
 
