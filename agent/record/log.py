@@ -158,7 +158,7 @@ class Log:
 
     def _sound_end(self, fd: int) -> tuple[Link | None, str]:
         """The last line that claims a place in the chain, and what is wrong with it; `_size` becomes its end."""
-        for start, end in _lines_backwards(fd):
+        for start, end in lines_backwards(fd):
             line = os.pread(fd, end - start, start) if end - start <= MAX_LINE else b""
             if not line.endswith(b"\n"):
                 continue
@@ -314,7 +314,7 @@ def _open_directory(directory: Path) -> int:
     return fd
 
 
-def _lines_backwards(fd: int) -> Iterator[tuple[int, int]]:
+def lines_backwards(fd: int) -> Iterator[tuple[int, int]]:
     """(start, end) of each line from the last to the first; the last may lack its newline."""
     end = position = os.fstat(fd).st_size
     while position > 0:
