@@ -1,0 +1,379 @@
+"""Plain HTTP: a strict forwarder, one request after the other, each one decided.
+
+Rules kept here: a request is parsed whole and written anew, so that the upstream reads what was decided and nothing
+else; every request is decided with its method and path, on a kept connection too; hop-by-hop fields end here and no
+connection is ever upgraded; bodies stream through; what breaks in the middle is reset on both sides and never made to
+look complete. The Host header must be the authority of the request's URL.
+
+Sources: RFC 9110 (7.2 Host, 7.6.1 Connection, 7.8 Upgrade, 10.1.1 Expect), RFC 9112 (3.2.2 absolute-form, 9.3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from agent.enforce.egress.answer import Answer
+from agent.enforce.egress.head import (
+    CHUNKED,
+    UNTIL_CLOSE,
+    Chunks,
+    HeadError,
+    Request,
+    Response,
+    end_of_head,
+    end_to_end,
+    parse_request,
+    parse_response,
+    render,
+    tokens,
+)
+from agent.enforce.egress.identity import Admission, Doorkeeper, Refusal, parse_authority
+from agent.enforce.egress.tunnel import Traffic
+from agent.enforce.egress.wire import DialError, Poller, Wire, dial
+from agent.policy.request import EgressRequest, Protocol, Stage
+
+_URL: Final = re.compile(r"[hH][tT][tT][pP]://([^/?]*)(/[^?]*)?(\?.*)?")
+_OVERRIDES: Final = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_MOST_INTERIM: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds, and how many connections are served at once."""
+
+    head: float = 30
+    dial: float = 10
+    idle: float = 3600
+    keep: float = 60
+    connections: int = 4096
+
+
+@dataclass(slots=True)
+class Client:
+    """A connection from the session while it is being judged. `started`: an answer is on its way already."""
+
+    wire: Wire
+    source_ip: str | None
+    buffered: bytearray = field(default_factory=bytearray)
+    request: Request | None = None
+    started: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    host: str
+    port: int
+    path: str
+    query: str
+
+
+@dataclass(slots=True)
+class _Upstream:
+    wire: Wire
+    admission: Admission
+    buffered: bytearray = field(default_factory=bytearray)
+    used: bool = False
+
+    def serves(self, target: _Target) -> bool:
+        return (target.host, target.port) == (self.admission.request.host, self.admission.request.port)
+
+
+async def read_head(wire: Wire, buffered: bytearray) -> bytes | None:
+    """The next head, taken off `buffered`; None where the peer ended before one began. Raises HeadError, OSError."""
+    while (end := end_of_head(buffered)) is None:
+        data = await wire.recv()
+        if not data:
+            if buffered:
+                raise HeadError("the connection ended within the request head")
+            return None
+        buffered += data
+    head = bytes(buffered[:end])
+    del buffered[:end]
+    return head
+
+
+def parse_target(request: Request) -> _Target:
+    """The absolute-form target of a request (RFC 9112 3.2.2). Raises HeadError, HostError."""
+    match = _URL.fullmatch(request.target)
+    if match is None:
+        hint = "CONNECT" if request.target.lower().startswith("https:") else "a full http:// URL"
+        raise HeadError(f"this is a proxy: ask with {hint}")
+    authority, path, query = match.groups(default="")
+    if "#" in request.target or "\\" in request.target:
+        raise HeadError("the URL holds a character that does not belong there")
+    host, port = parse_authority(authority, 80)
+    return _Target(host, port, path or "/", query)
+
+
+class Forwarder:
+    """Serves a client connection until it is done."""
+
+    def __init__(self, poller: Poller, door: Doorkeeper, traffic: Traffic, limits: Limits) -> None:
+        self._poller = poller
+        self._door = door
+        self._traffic = traffic
+        self._limits = limits
+
+    async def serve(self, client: Client, request: Request) -> None:
+        """`request` is the first one. Raises Refusal, HeadError, HostError, OSError; then `client.started` tells."""
+        upstream: _Upstream | None = None
+        try:
+            while True:
+                client.request, client.started = request, False
+                upstream = await self._upstream_for(client, request, upstream)
+                exchange = _Exchange(client, request, upstream, self._traffic, self._limits)
+                try:
+                    persistent = await exchange.run()
+                except _Stale:
+                    upstream.wire.close()
+                    upstream = await self._connect(upstream.admission)
+                    exchange = _Exchange(client, request, upstream, self._traffic, self._limits)
+                    persistent = await exchange.run()
+                if not persistent:
+                    return
+                client.started = False
+                client.wire.limit(self._limits.keep)
+                head = await read_head(client.wire, client.buffered)
+                if head is None:
+                    return
+                request = parse_request(head)
+        finally:
+            if upstream is not None:
+                upstream.wire.close()
+
+    async def _upstream_for(self, client: Client, request: Request, last: _Upstream | None) -> _Upstream:
+        """The connection for this request, decided for it: the last one where it goes to the same place."""
+        target = parse_target(request)
+        if request.host is None and request.minor == 1:
+            raise HeadError("the Host header is missing")
+        asked = self._door.request(target.host, target.port, client.source_ip, Protocol.HTTP)
+        self._door.check_host_header(asked, request.host, 80)
+        if last is not None and last.serves(target) and not last.buffered and last.wire.quiet():
+            admission = last.admission
+        else:
+            if last is not None:
+                last.wire.close()
+            last, admission = None, await self._door.admit(asked)
+        question = replace(
+            asked,
+            addresses=admission.request.addresses,
+            stage=Stage.REQUEST,
+            method=request.method,
+            path=target.path,
+        )
+        self._refuse_tricks(question, request, inspected=admission.decision.inspect)
+        await self._door.check(question)
+        return last if last is not None else await self._connect(admission)
+
+    def _refuse_tricks(self, question: EgressRequest, request: Request, *, inspected: bool) -> None:
+        if request.method == "TRACE":
+            self._door.refuse(question, "method-refused", "TRACE is not forwarded")
+        if (tokens(request.fields, "upgrade") - {"h2c"}) or request.method == "CONNECT":
+            self._door.refuse(
+                question, "upgrade-refused", "plain HTTP connections are not upgraded", "use https or wss"
+            )
+        if inspected and any(name in _OVERRIDES for name, _ in request.fields):
+            self._door.refuse(question, "method-override", "the request overrides its method in a header")
+
+    async def _connect(self, admission: Admission) -> _Upstream:
+        request = admission.request
+        try:
+            wire = await dial(self._poller, request.addresses, request.port, self._limits.dial)
+        except DialError as error:
+            status = 504 if error.timed_out else 502
+            reason = f"{request.host}:{request.port} cannot be reached: {error}"
+            raise Refusal(Answer(status, reason, request_id=request.origin.request_id or "")) from error
+        self._traffic.connections += 1
+        return _Upstream(wire, admission)
+
+
+class _Stale(Exception):
+    """A kept connection ended before it answered a request that can be sent again."""
+
+
+class _Exchange:
+    """One request and its response."""
+
+    def __init__(self, client: Client, request: Request, upstream: _Upstream, traffic: Traffic, limits: Limits) -> None:
+        self._client = client
+        self._request = request
+        self._up = upstream
+        self._traffic = traffic
+        self._limits = limits
+
+    async def run(self) -> bool:
+        """True where the client connection goes on."""
+        client, upstream = self._client, self._up
+        stale = upstream.used and self._request.method in _SAFE and not self._request.body
+        upstream.used = True
+        client.wire.limit(self._limits.idle)
+        upstream.wire.limit(self._limits.idle)
+        try:
+            await self._send_up(self._request_head())
+            response = None
+            if not self._request.body:
+                response = await self._response_head(stale=stale)
+        except OSError as error:
+            if stale:
+                raise _Stale from error
+            raise Refusal(self._failed(error)) from error
+        upload = asyncio.get_running_loop().create_task(self._upload()) if self._request.body else None
+        try:
+            return await self._answer(response, upload)
+        except BaseException:
+            if client.started:
+                client.wire.close(reset=True)  # an answer was cut: it must not look complete
+            raise
+        finally:
+            if upload is not None:
+                upload.cancel()
+                with contextlib.suppress(asyncio.CancelledError, HeadError, OSError):
+                    await upload
+
+    async def _answer(self, response: Response | None, upload: asyncio.Task[None] | None) -> bool:
+        try:
+            if response is None:
+                response = await self._response_head(stale=False)
+            await self._relay(response)
+        except OSError as error:
+            if upload is not None and upload.done() and not upload.cancelled() and upload.exception() is not None:
+                await upload  # what the client sent was the cause
+            if self._client.started:
+                raise
+            raise Refusal(self._failed(error)) from error
+        sent = upload is None or upload.done()
+        return sent and self._request.persistent and response.persistent and self._framed(response)
+
+    def _framed(self, response: Response) -> bool:
+        return response.body(self._request.method) != UNTIL_CLOSE
+
+    def _failed(self, error: OSError) -> Answer:
+        request = self._up.admission.request
+        timed_out = isinstance(error, TimeoutError)
+        reason = f"{request.host}:{request.port} did not answer: {error.strerror or error}"
+        return Answer(504 if timed_out else 502, reason, request_id=request.origin.request_id or "")
+
+    def _request_head(self) -> bytes:
+        target, request = parse_target(self._request), self._request
+        host = f"[{target.host}]" if ":" in target.host else target.host
+        fields = [("host", host if target.port == 80 else f"{host}:{target.port}")]
+        fields += [(name, value) for name, value in end_to_end(request.fields) if name != "host"]
+        if request.body == CHUNKED:
+            fields.append(("transfer-encoding", "chunked"))
+        return render(f"{request.method} {target.path}{target.query} HTTP/1.1", fields)
+
+    async def _send_up(self, data: bytes) -> None:
+        await self._up.wire.send(data)
+        self._traffic.up += len(data)
+
+    async def _upload(self) -> None:
+        """The request's body. What breaks it breaks the upstream connection too."""
+        try:
+            async for piece in _pieces(self._client.wire, self._client.buffered, self._request.body):
+                await self._send_up(_chunk(piece) if self._request.body == CHUNKED else piece)
+                self._touch()
+            if self._request.body == CHUNKED:
+                await self._send_up(b"0\r\n\r\n")
+        except (HeadError, OSError):
+            self._up.wire.close(reset=True)
+            raise
+
+    async def _response_head(self, *, stale: bool) -> Response:
+        """The final response's head; interim ones are passed on. Raises HeadError as a Refusal."""
+        for _ in range(_MOST_INTERIM):
+            head = await self._read_response_head(stale=stale)
+            try:
+                response = parse_response(head)
+            except HeadError as error:
+                raise Refusal(self._malformed(str(error))) from error
+            if response.status >= 200:
+                return response
+            if response.status == 101:
+                break
+            if self._request.minor == 1:
+                start = f"HTTP/1.1 {response.status} {response.reason}"
+                await self._client.wire.send(render(start, end_to_end(response.fields)))
+        raise Refusal(self._malformed("it upgrades the connection or never answers"))
+
+    async def _read_response_head(self, *, stale: bool) -> bytes:
+        buffered = self._up.buffered
+        while (end := buffered.find(b"\r\n\r\n")) < 0:
+            if len(buffered) > 256 * 1024:
+                raise Refusal(self._malformed("its head is too long"))
+            data = await self._up.wire.recv()
+            self._traffic.down += len(data)
+            if not data:
+                if stale and not buffered:
+                    raise _Stale
+                raise ConnectionResetError("the connection ended before an answer")
+            buffered += data
+        head = bytes(buffered[: end + 4])
+        del buffered[: end + 4]
+        return head
+
+    def _malformed(self, what: str) -> Answer:
+        request = self._up.admission.request
+        return Answer(
+            502, f"the answer of {request.host} is malformed: {what}", request_id=request.origin.request_id or ""
+        )
+
+    async def _relay(self, response: Response) -> None:
+        try:
+            length = response.body(self._request.method)
+        except HeadError as error:
+            raise Refusal(self._malformed(str(error))) from error
+        fields = end_to_end(response.fields)
+        chunked = length in (CHUNKED, UNTIL_CLOSE) and self._request.minor == 1
+        if chunked:
+            fields.append(("transfer-encoding", "chunked"))
+        goes_on = self._request.persistent and response.persistent and (chunked or length >= 0)
+        fields.append(("connection", "keep-alive" if goes_on else "close"))
+        wire = self._client.wire
+        self._client.started = True
+        await wire.send(render(f"HTTP/1.1 {response.status} {response.reason}", fields))
+        async for piece in _pieces(self._up.wire, self._up.buffered, length, self._traffic):
+            await wire.send(_chunk(piece) if chunked else piece)
+            self._touch()
+        if chunked:
+            await wire.send(b"0\r\n\r\n")
+
+    def _touch(self) -> None:
+        self._client.wire.limit(self._limits.idle)
+        self._up.wire.limit(self._limits.idle)
+
+
+def _chunk(piece: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(piece), piece)
+
+
+async def _pieces(wire: Wire, buffered: bytearray, length: int, down: Traffic | None = None) -> AsyncIterator[bytes]:
+    """A body, piece by piece; what follows it stays in `buffered`. Raises HeadError where it is malformed or cut."""
+    chunks = Chunks() if length == CHUNKED else None
+    while chunks is not None or length:
+        data, most = bytes(buffered), length if length > 0 else None
+        if data:
+            del buffered[:most]
+            data = data[:most]
+        else:
+            data = await wire.recv(65536 if most is None else min(65536, most))
+            if down is not None:
+                down.down += len(data)
+        if not data:
+            if length == UNTIL_CLOSE:
+                return
+            raise HeadError("a body ended early")
+        if chunks is not None:
+            data = chunks.feed(data)
+        elif length > 0:
+            length -= len(data)
+        if data:
+            yield data
+        if chunks is not None and chunks.done:
+            buffered[:0] = chunks.rest
+            return

@@ -1,0 +1,215 @@
+"""Who a connection goes to: one identity, decided before a byte of it leaves.
+
+Rules kept here: host and port are normalised once and never taken from anywhere else afterwards; the name is decided
+before it is looked up, all addresses before one is dialled, and what is dialled is what was decided; CONNECT target,
+Host header and TLS server name must agree, and what disagrees is refused under a rule id of its own and recorded. The
+policy's observe mode holds for those rules as well.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Final
+
+from agent.describe import describe
+from agent.enforce.egress.answer import Answer
+from agent.enforce.egress.hello import ClientHello, HelloError, too_old
+from agent.enforce.egress.resolve import ResolveError, Resolver
+from agent.gate import Gate, Recorder
+from agent.policy.addresses import canonical_address
+from agent.policy.decision import Decision, Severity, Verdict
+from agent.policy.hosts import HostError, match_host, normalise_host
+from agent.policy.model import Mode, Policy
+from agent.policy.request import EgressRequest, Origin, Protocol, Stage
+from agent.record.event import RecordError
+
+log = logging.getLogger(__name__)
+
+_AUTHORITY: Final = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]{1,5}))?")
+_PROTOCOLS: Final = (Protocol.TLS, Protocol.TCP)
+
+
+class Refusal(Exception):
+    """The connection goes no further; `answer` is what its client is told."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.reason)
+        self.answer = answer
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A connection that may be dialled, and nothing but `request.addresses`."""
+
+    request: EgressRequest
+    decision: Decision
+
+
+def parse_authority(text: str, default_port: int | None = None) -> tuple[str, int]:
+    """``host:port`` as (normalised host, port). Raises HostError. None: the port must be given."""
+    match = _AUTHORITY.fullmatch(text)
+    if match is None:
+        raise HostError("the authority is not host:port")
+    host, port = match.groups()
+    if port is None and default_port is None:
+        raise HostError("the port is missing")
+    number = default_port or 0 if port is None else int(port)
+    if not 0 < number < 65536:
+        raise HostError("the port is out of range")
+    return normalise_host(host), number
+
+
+def spoken(policy: Policy, host: str, port: int) -> Protocol:
+    """What a CONNECT to `host`:`port` is asked as. All layers must agree; else TLS, and `decide` says no."""
+    given = [layer.egress for layer in policy.layers if layer.egress is not None and layer.egress.allow_given]
+    for protocol in _PROTOCOLS:
+        if all(
+            any(
+                rule.protocol is protocol
+                and (rule.ports is None or port in rule.ports)
+                and match_host(rule.pattern, host)
+                for rule in section.allow
+            )
+            for section in given
+        ):
+            return protocol
+    return Protocol.TLS
+
+
+def observing(policy: Policy) -> bool:
+    """True where no layer enforces egress."""
+    modes = [layer.egress.mode for layer in policy.layers if layer.egress is not None]
+    return bool(modes) and all(mode is Mode.OBSERVE for mode in modes)
+
+
+def needs_engine(policy: Policy) -> bool:
+    """True where a rule looks into TLS."""
+    return any(
+        rule.protocol in (Protocol.TLS, None) and (rule.methods is not None or rule.paths is not None)
+        for layer in policy.layers
+        if layer.egress is not None
+        for rule in (*layer.egress.allow, *layer.egress.deny)
+    )
+
+
+def new_request_id() -> str:
+    return os.urandom(8).hex()
+
+
+class Doorkeeper:
+    """Takes a connection through its decisions."""
+
+    def __init__(
+        self, policy: Callable[[], Policy], gate: Gate, recorder: Recorder, resolver: Resolver, actor: str
+    ) -> None:
+        self._policy = policy
+        self._gate = gate
+        self._recorder = recorder
+        self._resolver = resolver
+        self._actor = actor
+
+    def request(self, host: str, port: int, source_ip: str | None, protocol: Protocol | None) -> EgressRequest:
+        """The question about a new connection. `protocol` None: CONNECT, which does not say."""
+        return EgressRequest(
+            host=host,
+            port=port,
+            today=datetime.now(UTC).date(),
+            origin=Origin(mechanism="proxy", source_ip=source_ip, request_id=new_request_id()),
+            protocol=protocol or spoken(self._policy(), host, port),
+        )
+
+    async def admit(self, request: EgressRequest) -> Admission:
+        """Decide the name, look it up, decide its addresses. Raises Refusal."""
+        await self.check(request)
+        try:
+            found = await self._resolver.resolve(request.host)
+        except ResolveError as error:
+            raise Refusal(_upstream(error.timed_out, str(error), request)) from error
+        request = replace(request, stage=Stage.CONNECT, addresses=found.addresses)
+        if found.own:
+            self.refuse(request, "own-address", f"{request.host} is this machine ({found.own[0]})")
+        return Admission(request, await self.check(request))
+
+    async def check(self, request: EgressRequest) -> Decision:
+        """Ask the gate. Raises Refusal (403) where it is not permitted."""
+        decision = await self._gate.check_async(request)
+        if not decision.permitted:
+            raise Refusal(
+                Answer(403, decision.reason, decision.rule, decision.instead, request.origin.request_id or "")
+            )
+        return decision
+
+    def refuse(self, request: EgressRequest, rule: str, reason: str, instead: str = "", status: int = 403) -> None:
+        """Refuse by a rule of the proxy's own: record it and raise Refusal; in observe mode only record it."""
+        policy = self._policy()
+        enforced = not observing(policy)
+        decision = Decision(
+            verdict=Verdict.DENY,
+            rule=rule,
+            reason=reason,
+            policy_digest=policy.digest,
+            instead=instead,
+            severity=Severity.HIGH,
+            enforced=enforced,
+        )
+        event = describe(request, decision, self._actor)
+        try:
+            if event is not None:
+                self._recorder.post(event)
+        except RecordError:
+            log.exception("a refusal stands, but its record was lost")
+        if enforced:
+            raise Refusal(Answer(status, reason, rule, instead, request.origin.request_id or ""))
+
+    def check_host_header(self, request: EgressRequest, header: str | None, default_port: int) -> None:
+        """A Host header must name the same place as the request. Raises HostError, Refusal (421)."""
+        if header is None:
+            return
+        host, port = parse_authority(header, default_port)
+        if (host, port) != (request.host, request.port):
+            reason = f"the request is for {request.host}:{request.port}, its Host header says {host}:{port}"
+            self.refuse(request, "host-mismatch", reason, status=421)
+
+    def check_hello(self, request: EgressRequest, hello: ClientHello) -> None:
+        """The TLS name must be the decided host, readable and alone. Raises Refusal."""
+        request = replace(request, sni=hello.sni)
+        if hello.encrypted:
+            self.refuse(
+                request,
+                "ech-refused",
+                "Encrypted Client Hello hides which host is meant",
+                "switch off ECH in the client",
+            )
+        if too_old(hello):
+            self.refuse(request, "tls-too-old", "the client offers no TLS 1.2 or newer")
+        if hello.sni is None:
+            if canonical_address(request.host) is None:
+                self.refuse(request, "sni-missing", "the TLS ClientHello names no host", "use a client that sends SNI")
+            return
+        try:
+            name = normalise_host(hello.sni)
+        except HostError as error:
+            self.refuse(request, "sni-mismatch", f"the TLS server name is malformed: {error.message}", status=421)
+            return
+        if name != request.host:
+            self.refuse(
+                request, "sni-mismatch", f"CONNECT asked for {request.host}, the TLS server name is {name}", status=421
+            )
+
+    def refuse_hello(self, request: EgressRequest, error: HelloError) -> None:
+        """What came was no ClientHello. Raises Refusal."""
+        self.refuse(
+            request,
+            error.rule,
+            error.reason,
+            "other protocols need 'protocol: tcp' in the policy" if error.rule == "tls-required" else "",
+        )
+
+
+def _upstream(timed_out: bool, reason: str, request: EgressRequest) -> Answer:
+    return Answer(504 if timed_out else 502, reason, request_id=request.origin.request_id or "")

@@ -1,0 +1,241 @@
+"""The egress process: ``python -m agent.enforce.egress.main --channel FD``.
+
+It starts with the guard's rights, imports everything, and waits. With `start` it gets the policy, starts the
+interception engine where a rule needs one, and becomes its own user for good; with `listen` it gets the listening
+sockets and serves them. Until then nothing is accepted, and when the channel ends the process ends at once: there is no
+proxy without a guard.
+
+Rules kept here: one table of messages it takes; anything else is a fault of the guard and the end. Rights are dropped
+before the first listener is served, and never come back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import logging
+import os
+import pickle
+import resource
+import signal
+import socket
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from agent.channel import Channel, ChannelClosed, Message
+from agent.enforce.egress.front import Front, Ways
+from agent.enforce.egress.http1 import Forwarder, Limits
+from agent.enforce.egress.identity import Doorkeeper, needs_engine
+from agent.enforce.egress.recorder import ChannelRecorder
+from agent.enforce.egress.resolve import Lookup, Resolver, system_lookup
+from agent.enforce.egress.tunnel import Carrier, Traffic
+from agent.enforce.egress.wire import Poller
+from agent.gate import Gate
+from agent.linux.process import drop_capability_bounding_set, set_dumpable, set_no_new_privs, set_pdeathsig
+from agent.policy.hosts import normalise_host
+from agent.policy.model import Policy
+
+if TYPE_CHECKING:
+    from agent.enforce.egress.handover import Engine
+
+log = logging.getLogger(__name__)
+
+REPORT_SECONDS: Final = 1.0
+_FLUSH_SECONDS: Final = 1.0
+_SPARE_DESCRIPTORS: Final = 256
+_PER_CONNECTION: Final = 4  # two sockets, and a pipe now and then
+
+
+class Egress:
+    """One egress process. `done` ends `serve`; its result is the exit status."""
+
+    def __init__(self, channel: Channel, limits: Limits, lookup: Lookup) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._channel = channel
+        self._limits = limits
+        self._lookup = lookup
+        self._done: asyncio.Future[int] = self._loop.create_future()
+        self._recorder = ChannelRecorder(channel, self._fault)
+        self._traffic = Traffic()
+        self._poller = Poller()
+        self._policy: Policy | None = None
+        self._engine: Engine | None = None
+        self._front: Front | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._waiting_listeners: list[socket.socket] = []
+
+    async def serve(self) -> int:
+        """Until `stop` or the end of the channel. Returns the exit status."""
+        self._loop.add_reader(self._channel.fileno(), self._readable)
+        report = self._loop.call_later(REPORT_SECONDS, self._report)
+        status = await self._done
+        report.cancel()
+        self._loop.remove_reader(self._channel.fileno())
+        if status == 0:
+            await self._wind_down()
+        return status
+
+    async def _wind_down(self) -> None:
+        if self._front is not None:
+            self._front.stop()
+        self._poller.stop()
+        if self._engine is not None:
+            await self._engine.stop()
+        self._send_stats()
+        await self._recorder.drain(_FLUSH_SECONDS)
+
+    def _readable(self) -> None:
+        try:
+            for message, fds in self._channel.feed():
+                self._dispatch(message, fds)
+        except (ChannelClosed, KeyError, TypeError, ValueError) as error:
+            self._fault(f"channel: {type(error).__name__}: {error}")
+
+    def _dispatch(self, message: Message, fds: list[int]) -> None:
+        match message["type"]:
+            case "accepted":
+                self._recorder.settle(int(message["n"]), None)
+            case "refused":
+                self._recorder.settle(int(message["n"]), str(message["error"]))
+            case "start" if self._starting is None:
+                self._starting = self._loop.create_task(self._start(message))
+                self._starting.add_done_callback(self._started)
+            case "listen" if set(message["roles"]) == {"proxy"} and len(message["roles"]) == len(fds):
+                self._waiting_listeners += [socket.socket(fileno=fd) for fd in fds]
+                self._listen()
+            case "stop":
+                self._end(0)
+            case unknown:
+                raise ValueError(f"message {unknown!r} is not allowed here")
+
+    async def _start(self, message: Message) -> None:
+        policy = pickle.loads(base64.b64decode(message["policy"]))  # noqa: S301 (from the guard, which has more rights)
+        actor, uid, gid = str(message["actor"]), message["uid"], message["gid"]
+        if not isinstance(policy, Policy):
+            raise TypeError("the guard sent no policy")
+        if needs_engine(policy):
+            self._engine = self._make_engine(policy, actor, message)
+        drop_rights(uid, gid)
+        pem = None if self._engine is None else await self._engine.start()
+        self._policy = policy
+        self._front = self._make_front(policy, actor)
+        self._recorder.send({"type": "ca", "pem": pem})
+        self._listen()
+
+    def _make_engine(self, policy: Policy, actor: str, message: Message) -> Engine:
+        """Spawned before the rights are dropped: the worker drops its own, when it has imported mitmproxy."""
+        from agent.enforce.egress.handover import Engine
+
+        engine = Engine(
+            policy,
+            actor,
+            self._recorder,
+            ca_file=message["ca_file"],
+            uid=message["uid"],
+            gid=message["gid"],
+            on_death=self._fault,
+            on_stats=self._engine_traffic,
+        )
+        engine.spawn()
+        return engine
+
+    def _make_front(self, policy: Policy, actor: str) -> Front:
+        gate = Gate(lambda: policy, self._recorder, actor)
+        resolver = Resolver(self._lookup)
+        door = Doorkeeper(lambda: policy, gate, self._recorder, resolver, actor)
+        carrier = Carrier(self._poller, self._traffic, idle=self._limits.idle)
+        forwarder = Forwarder(self._poller, door, self._traffic, self._limits)
+        return Front(self._poller, door, Ways(carrier, forwarder, self._engine), self._limits)
+
+    def _started(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("the egress process cannot start", exc_info=error)
+            self._fault(f"start: {error}")
+
+    def _listen(self) -> None:
+        if self._front is None or not self._waiting_listeners:
+            return
+        for listener in self._waiting_listeners:
+            self._front.listen(listener)
+        self._waiting_listeners.clear()
+        self._recorder.send({"type": "ready"})
+
+    def _engine_traffic(self, up: int, down: int) -> None:
+        self._traffic.up += up
+        self._traffic.down += down
+
+    def _report(self) -> None:
+        self._send_stats()
+        if not self._done.done():
+            self._loop.call_later(REPORT_SECONDS, self._report)
+
+    def _send_stats(self) -> None:
+        up, down, connections = self._traffic.take()
+        if up or down or connections:
+            self._recorder.send({"type": "stats", "up": up, "down": down, "connections": connections})
+
+    def _fault(self, reason: str) -> None:
+        log.error("the egress process ends: %s", reason)
+        self._end(1)
+
+    def _end(self, status: int) -> None:
+        if not self._done.done():
+            self._done.set_result(status)
+
+
+def drop_rights(uid: int | None, gid: int | None) -> None:
+    """Become `uid`:`gid` for good (None: stay), without ways back. Raises OSError where the kernel refuses."""
+    set_no_new_privs()
+    if gid is not None:
+        os.setgroups([])
+        if os.geteuid() == 0:
+            drop_capability_bounding_set()
+        os.setresgid(gid, gid, gid)
+    if uid is not None:
+        os.setresuid(uid, uid, uid)
+        if uid and os.getresuid() != (uid, uid, uid):
+            raise PermissionError(f"still {os.getresuid()}, not {uid}")
+    set_dumpable(False)
+    set_pdeathsig(signal.SIGKILL)
+
+
+def warm_up() -> None:
+    """Load what is loaded at first use, while everything can still be read."""
+    normalise_host("bücher.example")
+    system_lookup("127.0.0.1")
+
+
+def main(argv: list[str] | None = None, *, limits: Limits | None = None, lookup: Lookup = system_lookup) -> int:
+    """Serve until told to stop. `limits` and `lookup` are for tests that make their own names."""
+    parser = argparse.ArgumentParser(prog="agent.enforce.egress.main")
+    parser.add_argument("--channel", type=int, required=True, help="descriptor of the socket to the guard")
+    descriptor = parser.parse_args(argv).channel
+    logging.basicConfig(level=logging.WARNING, format="egress: %(levelname)s %(name)s: %(message)s")
+    os.environ["LOCALDOMAIN"] = ""  # no search list: the decided name is looked up and no other (resolv.conf(5))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the session's terminal is the session's
+    limits = _within_descriptors(limits or Limits())
+    warm_up()
+    sock = socket.socket(fileno=descriptor)
+    sock.set_inheritable(False)
+    sock.setblocking(False)
+
+    async def run() -> int:
+        return await Egress(Channel(sock), limits, lookup).serve()
+
+    return asyncio.run(run())
+
+
+def _within_descriptors(limits: Limits) -> Limits:
+    """As many connections as there are descriptors for; the soft limit is raised to the hard one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 1 << 20 if hard == resource.RLIM_INFINITY else hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 1 << 20), hard))
+    return replace(limits, connections=max(1, min(limits.connections, (most - _SPARE_DESCRIPTORS) // _PER_CONNECTION)))
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stderr.flush()
+    os._exit(status)  # at once: a lookup that hangs in a thread must not hold the process

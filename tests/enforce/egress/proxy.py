@@ -1,0 +1,270 @@
+"""The real egress process under test, with the test playing the guard, and upstreams on loopback.
+
+The process is the real one (`agent.enforce.egress.main.main`); only its lookup is given stand-in names, since tests
+must not depend on a name server. Upstreams listen on 127.0.0.0/8, which the tests' policies grant by range.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import pickle
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from typing import Any
+
+from agent.channel import Channel, ChannelClosed, pair
+from agent.policy.model import EgressSection, HostRule, Layer, Mode, Policy, Where
+from agent.policy.request import Protocol
+
+LOOPBACK = (ip_network("127.0.0.0/8"),)
+SECONDS = 20.0
+
+_PROGRAM = """
+import json, os, sys
+from agent.enforce.egress.main import main
+from agent.enforce.egress.http1 import Limits
+names, log, limits = json.loads(sys.argv[3]), sys.argv[4], json.loads(sys.argv[5])
+def lookup(host):
+    with open(log, "a") as file:
+        file.write(host + "\\n")
+    answers = names.get(host)
+    if not answers:
+        raise OSError(-2, "Name or service not known")
+    return answers.pop(0) if len(answers) > 1 else answers[0]
+status = main(sys.argv[1:3], limits=Limits(**limits), lookup=lookup)
+os._exit(status)
+"""
+
+
+def rule(pattern: str, *ports: int, protocol: Protocol = Protocol.TLS, **more: Any) -> HostRule:
+    """An allow for a loopback upstream."""
+    more.setdefault("addresses", LOOPBACK)
+    more.setdefault("id", f"allow-{pattern}")
+    return HostRule(pattern=pattern, where=Where("test.yaml", 1, 1), ports=ports or (443,), protocol=protocol, **more)
+
+
+def policy(*allow: HostRule, deny: Sequence[HostRule] = (), mode: Mode = Mode.ENFORCE) -> Policy:
+    section = EgressSection(mode=mode, allow=allow, deny=tuple(deny))
+    return Policy(layers=(Layer(source="test", egress=section),), digest="d" * 64)
+
+
+@dataclass
+class Proxy:
+    """The egress process. `events` are the event messages received so far."""
+
+    process: subprocess.Popen[bytes]
+    channel: Channel
+    port: int
+    lookups_file: str
+    events: list[dict[str, Any]] = field(default_factory=list)
+    stats: list[dict[str, int]] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+    accepting: Callable[[dict[str, Any]], str | None] | None = None
+    seen: threading.Condition = field(default_factory=threading.Condition)
+
+    def connect(self) -> socket.socket:
+        sock = socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS)
+        sock.settimeout(SECONDS)
+        return sock
+
+    def ask(self, data: bytes) -> bytes:
+        """Send and read everything until the end."""
+        with self.connect() as sock:
+            sock.sendall(data)
+            return read_all(sock)
+
+    def tunnel(self, host: str, port: int) -> socket.socket:
+        """CONNECT, which must succeed."""
+        sock = self.connect()
+        sock.sendall(f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+        head = read_head(sock)
+        assert head.startswith(b"HTTP/1.1 200 "), head
+        return sock
+
+    def lookups(self) -> list[str]:
+        with open(self.lookups_file) as file:
+            return file.read().split()
+
+    def wait(self, wanted: Callable[[Proxy], object]) -> None:
+        with self.seen:
+            assert self.seen.wait_for(lambda: wanted(self), SECONDS), (self.messages, self.events)
+
+    def event(self, **fields: object) -> dict[str, Any]:
+        """The first event with these details, waiting for it."""
+
+        def find() -> list[dict[str, Any]]:
+            return [
+                message["event"]
+                for message in self.events
+                if all({**message["event"]["details"], **message["event"]}.get(k) == v for k, v in fields.items())
+            ]
+
+        self.wait(lambda _: find())
+        return find()[0]
+
+    def receive(self) -> None:
+        """The guard's part, in a thread."""
+        with contextlib.suppress(ChannelClosed):
+            while True:
+                message, _ = self.channel.receive()
+                with self.seen:
+                    self.take(message)
+                    self.seen.notify_all()
+
+    def take(self, message: dict[str, Any]) -> None:
+        self.messages.append(message["type"])
+        if message["type"] == "stats":
+            self.stats.append(message)
+        if message["type"] == "event":
+            self.events.append(message)
+            if message["accept"]:
+                error = self.accepting(message) if self.accepting is not None else None
+                answer = {"type": "accepted"} if error is None else {"type": "refused", "error": error}
+                self.channel.send({**answer, "n": message["n"]})
+
+
+@contextlib.contextmanager
+def running(
+    given: Policy | object,
+    names: Mapping[str, Sequence[Sequence[str]]],
+    tmp_path: Any,
+    *,
+    module: bool = False,
+    user: tuple[int, int] | None = None,
+    **limits: float,
+) -> Iterator[Proxy]:
+    """A served proxy. `names`: successive answers per name. `module`: as ``-m``, with the machine's own resolver."""
+    ours, theirs = pair()
+    lookups = tmp_path / "lookups"
+    lookups.write_text("")
+    start = ["-m", "agent.enforce.egress.main"] if module else ["-c", _PROGRAM]
+    argv = [sys.executable, *start, "--channel", str(theirs.fileno())]
+    argv += [] if module else [json.dumps(names), str(lookups), json.dumps(limits)]
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    process = subprocess.Popen(argv, pass_fds=(theirs.fileno(),))
+    theirs.close()
+    proxy = Proxy(process, Channel(ours), listener.getsockname()[1], str(lookups))
+    try:
+        threading.Thread(target=proxy.receive, daemon=True).start()
+        uid, gid = user or (None, None)
+        blob = base64.b64encode(pickle.dumps(given)).decode()
+        proxy.channel.send(
+            {"type": "start", "policy": blob, "actor": "session:t", "uid": uid, "gid": gid, "ca_file": None}
+        )
+        proxy.channel.send({"type": "listen", "roles": ["proxy"]}, [listener.fileno()])
+        listener.close()
+        proxy.wait(lambda p: "ready" in p.messages)
+        yield proxy
+    finally:
+        listener.close()
+        ours.shutdown(socket.SHUT_RDWR)
+        try:
+            process.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+        finally:
+            ours.close()
+
+
+@dataclass
+class Upstream:
+    """A server on loopback. `conversations` holds all bytes received, per connection."""
+
+    address: str
+    port: int
+    conversations: list[bytearray] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def upstream(
+    serve: Callable[[socket.socket, bytearray], None] | None = None, address: str = "127.0.0.1", port: int = 0
+) -> Iterator[Upstream]:
+    """`serve(sock, received)` in a thread per connection; the default echoes and passes on the end."""
+    listener = socket.create_server((address, port), backlog=1024)
+    server = Upstream(address, listener.getsockname()[1])
+
+    def work(sock: socket.socket, received: bytearray) -> None:
+        with sock, contextlib.suppress(OSError):
+            sock.settimeout(SECONDS)
+            (serve or echo)(sock, received)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = listener.accept()
+                server.conversations.append(bytearray())
+                threading.Thread(target=work, args=(sock, server.conversations[-1]), daemon=True).start()
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(SECONDS)
+
+
+def echo(sock: socket.socket, received: bytearray) -> None:
+    while data := sock.recv(65536):
+        received += data
+        sock.sendall(data)
+    sock.shutdown(socket.SHUT_WR)
+
+
+def collect(sock: socket.socket, received: bytearray) -> None:
+    while data := sock.recv(65536):
+        received += data
+
+
+def read_all(sock: socket.socket) -> bytes:
+    data = bytearray()
+    with contextlib.suppress(ConnectionResetError):
+        while piece := sock.recv(65536):
+            data += piece
+    return bytes(data)
+
+
+def read_exactly(sock: socket.socket, count: int) -> bytes:
+    data = bytearray()
+    while len(data) < count and (piece := sock.recv(min(65536, count - len(data)))):
+        data += piece
+    return bytes(data)
+
+
+def read_head(sock: socket.socket) -> bytes:
+    data = bytearray()
+    while not data.endswith(b"\r\n\r\n") and (piece := sock.recv(1)):
+        data += piece
+    return bytes(data)
+
+
+def client_hello(name: str | None) -> bytes:
+    """A ClientHello as OpenSSL makes it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    into, out = ssl.MemoryBIO(), ssl.MemoryBIO()
+    session = context.wrap_bio(into, out, server_hostname=name)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        session.do_handshake()
+    return out.read()
+
+
+def eventually(wanted: Callable[[], object]) -> None:
+    """For what happens in another process without a message; bounded."""
+    end = time.monotonic() + SECONDS
+    while not wanted():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.01)
