@@ -73,8 +73,8 @@ image:  ## the container image (IMAGE=name:tag, CA=bundle, PIP_CONF=file)
 	DOCKER_BUILDKIT=1 docker build --network=host $(if $(CA),--secret id=ca,src=$(CA)) \
 		$(if $(PIP_CONF),--secret id=pip,src=$(PIP_CONF)) --tag $(IMAGE) .
 
-lock: $(VENV)/.stamp-project  ## requirements*.lock anew from pyproject.toml
-	container/lock.sh $(VENV)/bin/python
+lock: $(VENV)/.stamp-project  ## requirements*.lock from pyproject.toml (UPGRADE=1: newest versions)
+	container/lock.sh $(VENV)/bin/python $(if $(UPGRADE),--upgrade)
 
 clean:  ## everything that can be made again (the audit log in var/ stays)
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -7,9 +7,12 @@
 #
 # Local wheels and version caps of this user's pip configuration would leak into a file that everybody installs from:
 # they are left out here. The index, the certificates and the proxy of that configuration are kept.
+#
+# Usage: lock.sh [PYTHON] [--upgrade]     without --upgrade, versions already locked stay where they still fit
 set -eu
 cd "$(dirname "$0")/.."
 python=${1:-.venv/bin/python}
+upgrade=${2:-}
 setting() { "$python" -m pip config get "$1" 2>/dev/null | tail -n 1 || true; }
 
 index=$(setting global.index-url)
@@ -21,8 +24,13 @@ unset PIP_FIND_LINKS PIP_CONSTRAINT PIP_EXTRA_INDEX_URL PIP_NO_INDEX
 [ -z "${PIP_PROXY:-$proxy}" ] || export PIP_PROXY="${PIP_PROXY:-$proxy}"
 export PIP_CONFIG_FILE=/dev/null
 
-group=$(mktemp)
-trap 'rm -f "$group"' EXIT
+inputs=$(mktemp -d)
+trap 'rm -rf "$inputs"' EXIT
+group=$inputs/dev.in
+both=$inputs/both.in
+# What an older supported Python needs in addition or in another version: one lock serves all of them.
+# mitmproxy, pyOpenSSL and referencing want typing-extensions before Python 3.13, and mitmproxy caps it there.
+echo 'typing-extensions<=4.14' > "$both"
 "$python" - <<'EOF' > "$group"
 import tomllib
 with open("pyproject.toml", "rb") as file:
@@ -31,8 +39,8 @@ EOF
 
 compile() {
     "$python" -m piptools compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-config --no-header \
-        --no-annotate --no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host "$@"
+        ${upgrade:+"$upgrade"} --no-annotate --no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host "$@"
 }
 compile --build-deps-for wheel --only-build-deps --output-file requirements-build.lock pyproject.toml
-compile --output-file requirements.lock pyproject.toml
+compile --output-file requirements.lock pyproject.toml "$both"
 compile --constraint requirements.lock --constraint requirements-build.lock --output-file requirements-dev.lock "$group"

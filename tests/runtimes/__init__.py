@@ -6,5 +6,7 @@ For tests (fixtures of conftest.py):
     docker_run(*cmd, options=(), entrypoint=None, stdin=None, timeout=120)   Docker's default capabilities and seccomp
     restricted_run(…)   the same in the Kubernetes "restricted" profile
     gvisor_run(*cmd, entrypoint=True, user=0, capabilities=…, environment={}, mounts=(), stdin=None, timeout=120)
+Another folder's conftest.py has them by importing them from here (`from tests.runtimes.conftest import docker, image,
+docker_run`); the engine is shared, and the second build comes from its cache.
 All return subprocess.CompletedProcess with text, and never raise because of an exit status.
 """
