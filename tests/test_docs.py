@@ -1,0 +1,120 @@
+"""The docs' tables are the code's: event types, kinds of breaks, built-in rules, exit codes, verbs, variables."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from agent.cli.main import VERBS
+from agent.exits import Exit
+from agent.policy.load import LayerSource, load_policy
+from agent.policy.request import CommandRequest, Origin
+from agent.policy.rule_ids import RESERVED
+from agent.policy.schema import DOCUMENT
+from agent.policy.self_protection import RULES
+from agent.record.chain import Kind
+from agent.record.event import EventType
+from agent.shell.requests import from_text
+
+ROOT = Path(__file__).parents[1]
+
+
+def section(file: str, heading: str) -> str:
+    """The text under a heading, up to the next one of the same or a higher rank."""
+    text = (ROOT / file).read_text()
+    rank = heading.split(" ", maxsplit=1)[0]
+    found = re.search(rf"^{re.escape(heading)}\n(.*?)(?=^#{{1,{len(rank)}}} |\Z)", text, re.M | re.S)
+    assert found, f"{file} has no heading {heading!r}"
+    return found[1]
+
+
+def first_cells(text: str) -> list[str]:
+    """What stands in backquotes in the first cell of each row."""
+    return re.findall(r"^\| `([^`]+)`", text, re.M)
+
+
+def test_the_audit_docs_list_every_event_type_once() -> None:
+    listed = first_cells(section("docs/audit-log.md", "## Event types"))
+    assert sorted(listed) == sorted(event_type.value for event_type in EventType)
+
+
+def test_an_event_type_is_marked_later_exactly_where_nothing_in_the_agent_writes_it() -> None:
+    sources = "\n".join(
+        path.read_text()
+        for path in (ROOT / "agent").rglob("*.py")
+        if path.name not in {"event.py", "metrics.py", "coalesce.py", "verify.py"}
+    )
+    rows = re.findall(r"^\| `([^`]+)` \| (.*) \|$", section("docs/audit-log.md", "## Event types"), re.M)
+    unwritten = {str(kind) for kind in EventType if f"EventType.{kind.name}" not in sources}
+    assert {kind for kind, text in rows if text.startswith("later")} == unwritten
+
+
+def test_the_audit_docs_list_every_kind_of_break_once() -> None:
+    assert sorted(first_cells(section("docs/audit-log.md", "## Verification"))) == sorted(Kind)
+
+
+def test_the_policy_docs_list_every_built_in_rule_once() -> None:
+    built_in = RESERVED | {rule.id for rule in RULES}
+    assert built_in <= set(first_cells(section("docs/policy.md", "## Rules that are the agent's own")))
+
+
+def test_the_tour_of_a_policy_file_shows_every_section() -> None:
+    tour = re.search(r"^```yaml\n(.*?)^```$", section("docs/policy.md", "## A tour"), re.M | re.S)
+    assert tour
+    assert set(re.findall(r"^(\w+):", tour[1], re.M)) == {key.name for key in DOCUMENT.keys}
+
+
+@pytest.mark.parametrize("file", ["README.md", "docs/policy.md"])
+def test_every_policy_in_the_docs_loads_without_a_complaint_and_agrees_with_its_examples(file: str) -> None:
+    policies = re.findall(r"^```yaml\n(.*?)^```$", (ROOT / file).read_text(), re.M | re.S)
+    assert policies
+    github = "version: 1\nallow:\n  - github.com\n"
+    for index, policy in enumerate(policies):
+        layer = LayerSource("docs", ((f"policy-{index}.yaml", policy),))
+        loaded = load_policy([layer], {"github": github}, read_command=read_command)
+        assert loaded.warnings == ()
+
+
+def read_command(text: str) -> CommandRequest:
+    return from_text(
+        text,
+        cwd="/vol/parhelia/workspaces",
+        home="/home/session",
+        today=date(2026, 11, 22),
+        origin=Origin(mechanism="docs"),
+        supervised=False,
+    )
+
+
+def test_the_readme_lists_the_exit_codes() -> None:
+    rows = re.findall(r"^\| (\d+) \|", section("README.md", "## Exit codes"), re.M)
+    assert [int(code) for code in rows] == [int(code) for code in Exit]
+
+
+def test_the_readme_lists_the_verbs() -> None:
+    rows = re.findall(r"^\| `(\w+)", section("README.md", "## Commands"), re.M)
+    assert list(dict.fromkeys(rows)) == list(VERBS)
+
+
+def test_the_readme_lists_the_environment_variables_that_the_agent_reads() -> None:
+    listed = first_cells(section("README.md", "## Environment"))
+    sources = "\n".join(path.read_text() for path in (ROOT / "agent").rglob("*.py"))
+    read = set(re.findall(r"[\"'](PARHELIA_[A-Z_]+)[\"']", sources))
+    assert set(listed) == read
+
+
+def test_links_between_the_docs_lead_somewhere() -> None:
+    for file in [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)]+)\)", file.read_text()):
+            path, _, anchor = target.partition("#")
+            if "://" in path:
+                continue
+            linked = (file.parent / path) if path else file
+            assert linked.exists(), f"{file.name}: {target}"
+            if anchor:
+                headings = re.findall(r"^#+ (.*)$", linked.read_text(), re.M)
+                slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+                assert anchor in slugs, f"{file.name}: {target}"
