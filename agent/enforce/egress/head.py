@@ -114,8 +114,9 @@ def end_of_head(data: bytes | bytearray) -> int | None:
     """Where the head ends (after its empty line), None where more is needed. Raises HeadError if none can come."""
     end = data.find(b"\r\n\r\n")
     if end < 0 and len(data) < MAX_HEAD:
-        line = bytes(data[: data.find(b"\n") + 1] or data)
-        if line and not _START.fullmatch(line.removesuffix(b"\n")):
+        line, newline, _ = bytes(data).partition(b"\n")
+        whole = _REQUEST.fullmatch(line.removesuffix(b"\r")) and line.endswith(b"\r")
+        if b"\n\n" in data or not (whole if newline else not line or _START.fullmatch(line)):
             raise HeadError("this is no HTTP/1 request")
         return None
     if end < 0 or end + 4 > MAX_HEAD:
