@@ -122,6 +122,31 @@ def set_fsgid(gid: int) -> None:
     _set_filesystem_id("setfsgid", gid)
 
 
+class FilesystemIdentity:
+    """A context in which the calling thread's file accesses are judged as another user's; reusable, not nestable.
+
+    Both None: nothing changes. Entering raises PermissionError where the kernel refuses (CAP_SETUID, CAP_SETGID).
+    """
+
+    def __init__(self, uid: int | None, gid: int | None) -> None:
+        self._uid = uid
+        self._gid = gid
+        self._own_uid = os.geteuid()
+        self._own_gid = os.getegid()
+
+    def __enter__(self) -> None:
+        if self._gid is not None:
+            set_fsgid(self._gid)
+        if self._uid is not None:
+            set_fsuid(self._uid)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if self._uid is not None:
+            set_fsuid(self._own_uid)
+        if self._gid is not None:
+            set_fsgid(self._own_gid)
+
+
 def close_range(first: int, last: int = LAST_DESCRIPTOR, *, cloexec: bool = False) -> None:
     """Close descriptors `first` to `last` inclusive, or only mark them close-on-exec."""
     try:

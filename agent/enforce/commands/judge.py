@@ -1,0 +1,236 @@
+"""One stopped call to one answer: read the task, resolve what it would run, ask the gate, remember what was approved.
+
+Rules:
+- An answer is an errno, or CONTINUE, which only follows a permitted decision on every program the exec would run (the
+  file and the interpreters behind it) under every name it could take its meaning from.
+- What was opened under /proc belongs to the stopped task only if its notification is still valid afterwards.
+- /proc, the task's memory and its files are looked at *as the session's user* (`eyes`), so that nothing is seen or
+  written that the session could not; deciding and recording happen as the agent.
+- A path that does not resolve gets the kernel's own errno and leaves no record; memory that cannot be read is a
+  recorded denial (rule ``exec-unreadable``).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Protocol
+
+from agent.describe import describe
+from agent.enforce.commands.approvals import Approval, Approvals, approval, observed
+from agent.enforce.commands.memory import MAX_PATH, Identity, Task, Unreadable, readable
+from agent.enforce.commands.program import AT_FDCWD, Run, resolve
+from agent.enforce.commands.refusal import tell
+from agent.linux.notify import Notification
+from agent.linux.process import FilesystemIdentity
+from agent.linux.syscalls import number
+from agent.policy.decision import Decision, Severity, Verdict
+from agent.policy.request import CommandRequest, Origin
+from agent.record.event import Event, RecordError
+
+log = logging.getLogger(__name__)
+
+CONTINUE = 0
+"""The answer that lets the kernel run the call; every other answer is an errno."""
+
+_PATH_DIRECTORIES = 64
+
+type BuildRequest = Callable[[tuple[str, ...], str, str], CommandRequest]
+"""(argv, exe, cwd) -> request. The judge fills in the origin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An exec as it was read: who, where, every program it would run, and what /proc must show afterwards."""
+
+    identity: Identity
+    cwd: str
+    runs: tuple[Run, ...]
+    approval: Approval
+
+
+class CommandGate(Protocol):
+    """What is needed of `agent.gate.Gate`."""
+
+    def check(self, request: CommandRequest, /) -> Decision: ...
+
+
+@dataclass(slots=True)
+class Refusal:
+    """The last refused exec, and the paths by which it was asked for."""
+
+    tgid: int
+    approval: Approval
+    asked: set[str]
+
+    def repeats(self, wanted: Wanted) -> bool:
+        """True where a search along PATH meets the same file, with the same argv, in one more directory.
+
+        That is one attempt, refused and recorded already. Asking by the same path again is another one.
+        """
+        same = (self.tgid, self.approval) == (wanted.identity.tgid, wanted.approval)
+        asked = wanted.runs[0].asked
+        directory, _, name = asked.rpartition("/")
+        searched = bool(directory) and all(path.endswith(f"/{name}") for path in self.asked)
+        if not same or not searched or asked in self.asked or len(self.asked) >= _PATH_DIRECTORIES:
+            return False
+        self.asked.add(asked)
+        return True
+
+
+class ExecJudge:
+    """Answers for one session's execs. For one thread only.
+
+    `post` takes the events that are not the gate's own. `is_valid` says whether a notification still waits. `eyes` is
+    the session's file-system identity for this thread.
+    """
+
+    def __init__(
+        self,
+        gate: CommandGate,
+        build_request: BuildRequest,
+        *,
+        actor: str,
+        post: Callable[[Event], None],
+        is_valid: Callable[[int], bool],
+        eyes: FilesystemIdentity,
+    ) -> None:
+        self._gate = gate
+        self._build = build_request
+        self._actor = actor
+        self._post = post
+        self._is_valid = is_valid
+        self._eyes = eyes
+        self._approvals = Approvals()
+        self._last: Refusal | None = None
+        self._execveat = number("execveat")
+        self._arch_prctl = number("arch_prctl")
+
+    def answer(self, stopped: Notification) -> int:
+        """CONTINUE or an errno. Raises on faults; the caller then denies."""
+        if stopped.number == self._arch_prctl:
+            return self._verify(stopped)
+        try:
+            with self._eyes, Task(stopped.tid) as task:
+                if not self._is_valid(stopped.id):
+                    return errno.EACCES
+                wanted = self._read(stopped, task)
+        except ProcessLookupError:
+            return errno.EACCES  # gone, or in no pid namespace of ours
+        except Unreadable as error:
+            refused = own_decision("exec-unreadable", str(error), Severity.HIGH)
+            self.record(refused, bare_request(stopped.tid))
+            return self._refuse(stopped, refused)
+        if isinstance(wanted, int):
+            return wanted
+        return self._decide(stopped, wanted)
+
+    def record(self, decision: Decision, request: CommandRequest) -> None:
+        """Hand over an event for a decision that no policy took."""
+        event = describe(request, decision, self._actor)
+        if event is None:
+            return
+        try:
+            self._post(event)
+        except RecordError:
+            log.exception("denial stands, but its record was lost")
+
+    def _read(self, stopped: Notification, task: Task) -> Wanted | int:
+        """What the exec would run, or the errno where it would run nothing. Raises Unreadable."""
+        a = stopped.arguments
+        if stopped.number == self._execveat:
+            directory, path_at, argv_at, flags = _signed(a[0]), a[1], a[2], a[4] & 0xFFFFFFFF
+        else:
+            directory, path_at, argv_at, flags = AT_FDCWD, a[0], a[1], 0
+        path = task.memory.string(path_at, MAX_PATH)
+        argv = task.memory.vector(argv_at)
+        if not argv:
+            raise Unreadable("an empty argv names no program")
+        try:
+            runs = resolve(task, directory, path, flags, argv)
+        except OSError as error:
+            return error.errno or errno.EACCES
+        return Wanted(task.identity, task.cwd_path(), runs, approval(runs[-1].file, runs[-1].argv, task.cwd))
+
+    def _decide(self, stopped: Notification, wanted: Wanted) -> int:
+        if self._last is not None and self._last.repeats(wanted):
+            return errno.EACCES
+        for run in wanted.runs:
+            argv = tuple(readable(word) for word in run.argv)
+            origin = _origin(wanted.identity, run.file.path, argv)
+            for name in run.names():
+                decision = self._gate.check(replace(self._build(argv, name, wanted.cwd), origin=origin))
+                if not decision.permitted:
+                    self._last = Refusal(wanted.identity.tgid, wanted.approval, {wanted.runs[0].asked})
+                    return self._refuse(stopped, decision)
+        self._approvals.add(wanted.identity.tgid, wanted.approval)
+        return CONTINUE
+
+    def _refuse(self, stopped: Notification, decision: Decision) -> int:
+        tell(stopped.tid, decision, self._eyes)
+        return errno.EACCES
+
+    def _verify(self, stopped: Notification) -> int:
+        """A program's first call: is it what was approved? `tid` is the process: exec leaves one thread (execve(2))."""
+        expected = self._approvals.expected(stopped.tid)
+        if not expected:
+            return CONTINUE
+        try:
+            with self._eyes:
+                seen = observed(stopped.tid)
+            if seen in expected:
+                return CONTINUE
+        except OSError as error:
+            log.warning("process %d cannot be compared with what was approved: %s", stopped.tid, error)
+        self._kill(stopped)
+        return errno.EACCES
+
+    def _kill(self, stopped: Notification) -> None:
+        try:
+            pidfd = os.pidfd_open(stopped.tid)
+        except ProcessLookupError:
+            return
+        try:
+            if not self._is_valid(stopped.id):
+                return  # dead already: the number may be another's by now
+            request = bare_request(stopped.tid)
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        finally:
+            os.close(pidfd)
+        self.record(own_decision("exec-race", "what ran is not what was approved; killed", Severity.CRITICAL), request)
+
+
+def own_decision(rule: str, reason: str, severity: Severity) -> Decision:
+    """A denial that no policy spoke."""
+    return Decision(verdict=Verdict.DENY, rule=rule, reason=reason, policy_digest="", severity=severity)
+
+
+def bare_request(pid: int) -> CommandRequest:
+    """What /proc shows of a process, for records and not for decisions."""
+    argv: tuple[str, ...] = ()
+    exe = cwd = "?"
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            argv = tuple(readable(word) for word in file.read(1 << 14).split(b"\0")[:-1])
+        exe = os.readlink(f"/proc/{pid}/exe")  # noqa: PTH115
+        cwd = os.readlink(f"/proc/{pid}/cwd")  # noqa: PTH115
+    except OSError as error:
+        log.info("process %d is not readable: %s", pid, error)
+    origin = Origin("exec", pid=pid, exe=exe, argv=argv)
+    today = datetime.now(UTC).date()
+    return CommandRequest(text=" ".join(argv) or "?", commands=(), today=today, origin=origin, cwd=cwd)
+
+
+def _origin(who: Identity, exe: str, argv: tuple[str, ...]) -> Origin:
+    return Origin("exec", pid=who.tgid, ppid=who.ppid, uid=who.uid, exe=exe, argv=argv)
+
+
+def _signed(word: int) -> int:
+    """The int in the low half of a system call's argument."""
+    low = word & 0xFFFFFFFF
+    return low - (1 << 32) if low >> 31 else low

@@ -1,0 +1,184 @@
+"""Reading a stopped task: its ids, its memory, its directories.
+
+Everything here goes through /proc/TID, where TID may be reused the moment the task dies: whoever opens a `Task` checks
+that its notification is still valid afterwards (seccomp_unotify(2)), and only then believes what it reads. Rules: the
+memory belongs to an adversary and may change while it is read; every length is bounded.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+MAX_ARGUMENTS = 1 << 18
+MAX_ARGUMENT_BYTES = 2 << 20
+"""The kernel's own bound with the usual 8 MiB stack limit (execve(2): a quarter of it)."""
+MAX_STRING = 1 << 17
+"""MAX_ARG_STRLEN of linux/binfmts.h: the kernel takes no longer argument."""
+MAX_PATH = 4096
+
+_PAGE = 4096
+_CHUNK = 4 * _PAGE
+_CACHED_CHUNKS = 64
+_O_READ = os.O_RDONLY | os.O_CLOEXEC
+_O_PATH = os.O_PATH | os.O_CLOEXEC
+
+
+class Unreadable(Exception):
+    """The task's memory cannot be read, or holds more than the supervisor reads: what would run is not known."""
+
+
+class Memory:
+    """Reads strings and pointers of another process through an open /proc/PID/mem (proc_pid_mem(5))."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._fd = descriptor
+        self._chunks: dict[int, bytes] = {}
+
+    def string(self, address: int, limit: int) -> bytes:
+        """The bytes at `address` up to a NUL. Raises Unreadable past `limit` bytes or where nothing is mapped."""
+        parts: list[bytes] = []
+        length = 0
+        while length <= limit:
+            chunk, offset = self._at(address + length)
+            end = chunk.find(b"\0", offset)
+            parts.append(chunk[offset:] if end < 0 else chunk[offset:end])
+            length += len(parts[-1])
+            if end >= 0:
+                break
+        if length > limit:
+            raise Unreadable(f"a string is longer than {limit} bytes")
+        return b"".join(parts)
+
+    def pointers(self, address: int, limit: int) -> list[int]:
+        """The NULL-terminated array of 64-bit pointers at `address`. Raises Unreadable past `limit` entries."""
+        found: list[int] = []
+        while len(found) <= limit:
+            chunk, offset = self._at(address + 8 * len(found))
+            usable = (len(chunk) - offset) // 8
+            if usable == 0:  # one pointer across the end of a chunk
+                usable, chunk, offset = 1, self._eight(address + 8 * len(found)), 0
+            batch = struct.unpack_from(f"={usable}Q", chunk, offset)
+            if 0 in batch:
+                found.extend(batch[: batch.index(0)])
+                break
+            found.extend(batch)
+        if len(found) > limit:
+            raise Unreadable(f"more than {limit} arguments")
+        return found
+
+    def vector(self, address: int) -> tuple[bytes, ...]:
+        """The strings of an argv array. Raises Unreadable past the bounds of this module."""
+        if address == 0:
+            return ()
+        strings: list[bytes] = []
+        total = 0
+        for pointer in self.pointers(address, MAX_ARGUMENTS):
+            strings.append(self.string(pointer, MAX_STRING))
+            total += len(strings[-1]) + 9
+            if total > MAX_ARGUMENT_BYTES:
+                raise Unreadable(f"the arguments are longer than {MAX_ARGUMENT_BYTES} bytes")
+        return tuple(strings)
+
+    def _at(self, address: int) -> tuple[bytes, int]:
+        offset = address % _PAGE
+        base = address - offset
+        chunk = self._chunks.get(base)
+        if chunk is None:
+            try:
+                chunk = os.pread(self._fd, _CHUNK, base)
+            except (OSError, OverflowError) as error:
+                raise Unreadable(f"no readable memory at {address:#x}") from error
+            if len(self._chunks) >= _CACHED_CHUNKS:
+                self._chunks.clear()
+            self._chunks[base] = chunk
+        if offset >= len(chunk):
+            raise Unreadable(f"no readable memory at {address:#x}")
+        return chunk, offset
+
+    def _eight(self, address: int) -> bytes:
+        return b"".join(chunk[offset : offset + 1] for chunk, offset in (self._at(address + i) for i in range(8)))
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who the task is: `tgid` is the process, `uid` its real user."""
+
+    tid: int
+    tgid: int
+    ppid: int
+    uid: int
+
+
+class Task:
+    """A stopped task's open descriptors: memory, root and working directory. Use as a context manager.
+
+    Raises ProcessLookupError where it is gone, Unreadable where the kernel does not let us look.
+    """
+
+    def __init__(self, tid: int) -> None:
+        self.root = self.cwd = self._mem = -1
+        try:
+            self.identity = _identity(tid)
+            self._mem = os.open(f"/proc/{tid}/mem", _O_READ)
+            self.root = os.open(f"/proc/{tid}/root", _O_PATH)
+            self.cwd = os.open(f"/proc/{tid}/cwd", _O_PATH)
+        except (FileNotFoundError, ProcessLookupError) as error:
+            self.close()
+            raise ProcessLookupError(f"task {tid} is gone") from error
+        except PermissionError as error:
+            self.close()
+            raise Unreadable("the process does not let its memory be read (PR_SET_DUMPABLE 0)") from error
+        self.memory = Memory(self._mem)
+
+    def directory(self, descriptor: int) -> int:
+        """A new descriptor for what the task has open as `descriptor`. Raises OSError (ENOENT: nothing)."""
+        return os.open(f"/proc/{self.identity.tid}/fd/{descriptor}", _O_PATH)
+
+    def cwd_path(self) -> str:
+        return path_of(self.cwd)
+
+    def close(self) -> None:
+        for descriptor in (self._mem, self.root, self.cwd):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.root = self.cwd = self._mem = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def path_of(descriptor: int) -> str:
+    """The path of an open file, symlinks resolved; ends in `` (deleted)`` where it has none any more."""
+    return readable(os.readlink(f"/proc/self/fd/{descriptor}".encode()))  # noqa: PTH115 - bytes, of a descriptor
+
+
+def readable(raw: bytes) -> str:
+    """Text for decisions and records: bytes that are not UTF-8 as ``\\xNN`` (the audit log's spelling)."""
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def _identity(tid: int) -> Identity:
+    descriptor = os.open(f"/proc/{tid}/status", _O_READ)
+    try:
+        text = os.read(descriptor, 4096)
+    finally:
+        os.close(descriptor)
+    tgid = ppid = uid = -1
+    for line in text.splitlines():  # proc_pid_status(5); the name in the first line has its newlines escaped
+        if line.startswith(b"Tgid:"):
+            tgid = int(line[5:])
+        elif line.startswith(b"PPid:"):
+            ppid = int(line[5:])
+        elif line.startswith(b"Uid:"):
+            uid = int(line[4:].split()[0])
+            break
+    return Identity(tid, tgid, ppid, uid)

@@ -1,0 +1,216 @@
+"""What an exec would really run: the file behind the path, and the interpreters behind its first line.
+
+The path is walked here as the kernel will walk it for the task: from its own root and working directory, with its own
+/proc/self. What does not resolve gets the kernel's errno from us, never a "continue": the file could appear in between.
+The walk of a symlink is path_resolution(7), the first line is fs/binfmt_script.c.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from agent.enforce.commands.memory import MAX_PATH, Task, Unreadable, path_of, readable
+
+AT_FDCWD = -100  # linux/fcntl.h
+AT_EMPTY_PATH = 0x1000
+
+_MAX_LINKS = 40  # MAXSYMLINKS, linux/namei.h
+_MAX_INTERPRETERS = 5  # fs/exec.c, exec_binprm
+_FIRST_LINE = 256  # BINPRM_BUF_SIZE, linux/binfmts.h
+_PROC_ROOT_INODE = 1  # PROC_ROOT_INO, include/linux/proc_ns.h
+_O_WALK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_BLANK = b" \t"
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file's identity: `path` as the kernel names it, symlinks resolved."""
+
+    path: str
+    device: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One program of an exec: `argv` as it gets it, `asked` the path it was asked for by, `file` what that is."""
+
+    argv: tuple[bytes, ...]
+    asked: str
+    file: File
+
+    def names(self) -> Iterator[str]:
+        """Every path or name this program could take its meaning from, the real one first.
+
+        A multi-call program (busybox, mke2fs as mkfs.ext4) goes by the name it was called, not by its file.
+        """
+        seen = {self.file.path.rpartition("/")[2]}
+        yield self.file.path
+        for other in (self.asked, readable(self.argv[0])):
+            base = other.rpartition("/")[2]
+            if base and base not in seen:
+                seen.add(base)
+                yield other
+
+
+def resolve(task: Task, directory: int, path: bytes, flags: int, argv: tuple[bytes, ...]) -> tuple[Run, ...]:
+    """What execveat(directory, path, argv, flags) would run: the file, then its interpreter, and so on.
+
+    The last one is what /proc/PID/exe will show, with the argv /proc/PID/cmdline will show. Raises OSError with the
+    errno the kernel would give, Unreadable where a file's first line cannot be read.
+    """
+    runs: list[Run] = []
+    spelled = path if directory == AT_FDCWD or path.startswith(b"/") else _by_descriptor(directory, path)
+    with _start(task, directory, path, flags) as opened:
+        file, script = _inspect(opened)
+    runs.append(Run(argv, readable(path) or file.path, file))
+    while script is not None:
+        if len(runs) > _MAX_INTERPRETERS:
+            raise OSError(errno.ELOOP, "interpreters nested too deeply")
+        interpreter, option = script
+        argv = (interpreter, *([option] if option else []), spelled, *argv[1:])
+        with _walked(task, task.cwd, interpreter) as opened:
+            file, script = _inspect(opened)
+        runs.append(Run(argv, readable(interpreter), file))
+        spelled = interpreter
+    return tuple(runs)
+
+
+def script_line(head: bytes) -> tuple[bytes, bytes] | None:
+    """Interpreter and optional argument of a ``#!`` line (binfmt_script.c), None where `head` is no such line.
+
+    `head` is the file's first 256 bytes. Raises OSError(ENOEXEC) where the kernel refuses the line.
+    """
+    if not head.startswith(b"#!"):
+        return None
+    line, newline, _ = head[2:].partition(b"\n")
+    if not newline:
+        # Cut at 256 bytes or at the file's end: the name must have ended before that.
+        cut = len(head) >= _FIRST_LINE
+        if cut and not any(blank in line.lstrip(_BLANK) for blank in (b" ", b"\t")):
+            raise OSError(errno.ENOEXEC, "the interpreter's name is cut off")
+        line = line[: _FIRST_LINE - 3] if cut else line
+    line = line.partition(b"\0")[0].strip(_BLANK)
+    for at, byte in enumerate(line):
+        if byte in _BLANK:
+            return line[:at], line[at:].strip(_BLANK)
+    if not line:
+        raise OSError(errno.ENOEXEC, "no interpreter named")
+    return line, b""
+
+
+def _by_descriptor(directory: int, path: bytes) -> bytes:
+    """How the kernel names a program started by descriptor (fs/exec.c, alloc_bprm)."""
+    return b"/dev/fd/%d" % directory + (b"/" + path if path else b"")
+
+
+@contextmanager
+def _start(task: Task, directory: int, path: bytes, flags: int) -> Iterator[int]:
+    if path.startswith(b"/") or (directory == AT_FDCWD and path):
+        with _walked(task, task.cwd, path) as opened:
+            yield opened
+        return
+    if not path and not flags & AT_EMPTY_PATH:
+        raise OSError(errno.ENOENT, "an empty path")
+    try:
+        base = os.dup(task.cwd) if directory == AT_FDCWD else task.directory(directory)
+    except FileNotFoundError as error:
+        raise OSError(errno.EBADF, f"descriptor {directory} is not open") from error
+    try:
+        if path:
+            with _walked(task, base, path) as opened:
+                yield opened
+        else:
+            yield base
+    finally:
+        os.close(base)
+
+
+def _inspect(opened: int) -> tuple[File, tuple[bytes, bytes] | None]:
+    status = os.fstat(opened)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EACCES, "not a regular file")
+    file = File(path_of(opened), status.st_dev, status.st_ino)
+    try:
+        reader = os.open(f"/proc/self/fd/{opened}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except PermissionError as error:
+        if not status.st_mode & 0o111:
+            raise  # the kernel refuses it as well
+        raise Unreadable(f"{file.path} may be executed but not read: what it runs is not known") from error
+    try:
+        return file, script_line(os.pread(reader, _FIRST_LINE, 0))
+    finally:
+        os.close(reader)
+
+
+@contextmanager
+def _walked(task: Task, start: int, path: bytes) -> Iterator[int]:
+    if len(path) >= MAX_PATH:
+        raise OSError(errno.ENAMETOOLONG, "the path is too long")
+    walk = _Walk(task, start)
+    try:
+        walk.go(path)
+        yield walk.at
+    finally:
+        os.close(walk.at)
+
+
+class _Walk:
+    """One path resolution. `at` is the descriptor reached so far, owned by whoever made the walk."""
+
+    def __init__(self, task: Task, start: int) -> None:
+        self._task = task
+        self._links = 0
+        self.at = os.dup(start)
+
+    def go(self, path: bytes) -> None:
+        pending = self._components(path)
+        while pending:
+            name = pending.pop()
+            if name == b"..":
+                self._up()
+                continue
+            found = os.open(name, _O_WALK, dir_fd=self.at)
+            if stat.S_ISLNK(os.fstat(found).st_mode):
+                try:
+                    pending.extend(self._follow(name, found))
+                finally:
+                    os.close(found)
+            else:
+                self._move(found)
+
+    def _components(self, path: bytes) -> list[bytes]:
+        """What is left to walk, next one last; an absolute path starts again at the task's root."""
+        if path.startswith(b"/"):
+            self._move(os.dup(self._task.root))
+        return [part for part in reversed(path.split(b"/")) if part not in (b"", b".")]
+
+    def _follow(self, name: bytes, link: int) -> list[bytes]:
+        self._links += 1
+        if self._links > _MAX_LINKS:
+            raise OSError(errno.ELOOP, "too many symbolic links")
+        here = os.fstat(self.at)
+        if here.st_dev == os.stat("/proc").st_dev:  # noqa: PTH116
+            identity = self._task.identity
+            if here.st_ino == _PROC_ROOT_INODE and name == b"self":
+                return [b"%d" % identity.tgid]
+            if here.st_ino == _PROC_ROOT_INODE and name == b"thread-self":
+                return [b"%d" % identity.tid, b"task", b"%d" % identity.tgid]
+            if here.st_ino != _PROC_ROOT_INODE:  # exe, cwd, root, fd/N: links to an object, not to a name
+                self._move(os.open(name, os.O_PATH | os.O_CLOEXEC, dir_fd=self.at))
+                return []
+        return self._components(os.readlink(b"", dir_fd=link))
+
+    def _up(self) -> None:
+        here, root = os.fstat(self.at), os.fstat(self._task.root)
+        if (here.st_dev, here.st_ino) != (root.st_dev, root.st_ino):
+            self._move(os.open(b"..", _O_WALK, dir_fd=self.at))
+
+    def _move(self, to: int) -> None:
+        os.close(self.at)
+        self.at = to

@@ -1,0 +1,633 @@
+"""The exec ring against real programs, under the session's real filter."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from agent.enforce.commands.supervisor import ExecSupervisor
+from agent.gate import Gate
+from agent.linux import process, seccomp
+from agent.linux.syscalls import Arch, native, syscall
+from agent.policy.decision import Decision, Severity, Verdict
+from agent.policy.model import CommandMatch, CommandRule, CommandSection, Layer, Policy, Where
+from agent.policy.request import CommandRequest, Origin
+from agent.record.event import Event, EventType, Result
+from agent.session.filter import FilterOptions
+from agent.shell.requests import from_argv
+from tests.conftest import require
+from tests.enforce.commands.filtered import GID, UID, Filtered, Finished
+
+TODAY = date(2026, 11, 22)
+
+
+def policy() -> Policy:
+    def rule(ident: str, *programs: str, operands: tuple[str, ...] = ()) -> CommandRule:
+        return CommandRule(
+            id=ident,
+            match=CommandMatch(program=programs, operands=operands),
+            where=Where("test.yaml", 1, 1),
+            severity=Severity.CRITICAL,
+            reason="deletes\x1b[2J the system",
+            instead="delete inside the workspace",
+        )
+
+    rules = (rule("delete-system", "rm", operands=("/", "/etc/**")), rule("no-mkfs", "mkfs", "mkfs.ext4"))
+    return Policy(layers=(Layer(source="test", commands=CommandSection(deny=rules)),), digest="d" * 64)
+
+
+@dataclass
+class Recorded:
+    """A recorder that keeps what it is given."""
+
+    events: list[Event] = field(default_factory=list)
+
+    def post(self, event: Event) -> None:
+        self.events.append(event)
+
+    def accept(self, event: Event) -> None:
+        self.events.append(event)
+
+    def rules(self) -> list[object]:
+        return [event.details["rule"] for event in self.events]
+
+
+def build_request(argv: tuple[str, ...], exe: str, cwd: str) -> CommandRequest:
+    return from_argv(argv, exe=exe, cwd=cwd, home="/nonexistent", today=TODAY, origin=Origin("exec"), supervised=True)
+
+
+@cache
+def notification_available() -> bool:
+    return seccomp.notification_available()
+
+
+@pytest.fixture(autouse=True)
+def _needs_root() -> None:
+    require(os.geteuid() == 0, "root, to give the session a uid of its own")
+    require(notification_available(), "seccomp user notification")
+
+
+@dataclass
+class Supervised:
+    recorded: Recorded
+    run: Callable[..., Finished]
+    directory: Path
+
+    def text(self, text: str) -> Finished:
+        """Run `text` as a script, whose meaning is not analysed beforehand: every exec in it comes to the ring."""
+        self.directory.chmod(0o755)
+        (self.directory / "text").write_text(text)
+        return self.run("/bin/bash", str(self.directory / "text"), cwd=self.directory)
+
+
+@pytest.fixture
+def supervised(tmp_path: Path) -> Iterator[Supervised]:
+    """Runs an argv as the session, supervised by a real gate with `policy()`."""
+    recorded = Recorded()
+    open_sessions: list[Filtered] = []
+    supervisors: list[ExecSupervisor] = []
+
+    def run(*argv: str, cwd: Path = Path("/"), before_exec: Callable[[], None] | None = None) -> Finished:
+        session = Filtered(list(argv), cwd=cwd, before_exec=before_exec)
+        open_sessions.append(session)
+        supervisor = supervise(session, recorded)
+        supervisors.append(supervisor)
+        session.go()
+        return session.finish()
+
+    reachable(tmp_path)
+    os.chown(tmp_path, UID, GID)
+    yield Supervised(recorded, run, tmp_path)
+    for supervisor in supervisors:
+        supervisor.stop()
+    for session in open_sessions:
+        session.close()
+
+
+def supervise(session: Filtered, recorded: Recorded, **options: object) -> ExecSupervisor:
+    gate = options.pop("gate", None) or Gate(policy, recorded, "session:test")
+    supervisor = ExecSupervisor(
+        session.listener,
+        gate,  # type: ignore[arg-type]
+        build_request,
+        session_uid=UID,
+        session_gid=GID,
+        actor="session:test",
+        post=recorded.post,
+        **options,  # type: ignore[arg-type]
+    )
+    supervisor.start()
+    return supervisor
+
+
+def reachable(directory: Path) -> None:
+    """Let the session's user pass through pytest's private directories, which are this test's own."""
+    directory.chmod(0o755)
+    for parent in directory.parents:
+        if parent.name.startswith("pytest-"):
+            parent.chmod(0o711)
+
+
+def compiled(directory: Path, name: str, source: str, *flags: str) -> Path:
+    require(shutil.which("gcc"), "gcc")
+    reachable(directory)
+    program = directory / name
+    subprocess.run(
+        ["gcc", "-O1", "-x", "c", "-", "-o", program, "-lpthread", *flags], input=source.encode(), check=True
+    )
+    return program
+
+
+def script(directory: Path, name: str, text: str, mode: int = 0o755) -> Path:
+    reachable(directory)
+    path = directory / name
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def test_an_ordinary_command_runs_and_leaves_no_record(supervised: Supervised) -> None:
+    finished = supervised.run("/bin/sh", "-c", "/bin/echo hello; /usr/bin/env true && echo fine")
+    assert finished == Finished(0, "hello\nfine\n", "")
+    assert supervised.recorded.events == []
+
+
+def test_a_refused_command_ends_with_126_says_why_once_and_is_recorded_once(supervised: Supervised) -> None:
+    finished = supervised.text("rm -rf /; echo $?")
+    assert finished.out == "126\n"
+    ours = [line for line in finished.err.splitlines() if line.startswith("parhelia:")]
+    assert ours == ["parhelia: denied by delete-system: deletes\\x1b[2J the system. delete inside the workspace"]
+    (event,) = supervised.recorded.events
+    assert (event.type, event.result) == (EventType.BASH_DANGEROUS, Result.DENIED)
+    assert event.resource == "rm -rf /"
+    assert event.details["mechanism"] == "exec"
+    assert event.details["uid"] == UID
+    assert event.details["argv"] == ["rm", "-rf", "/"]
+
+
+def test_asking_again_by_the_same_path_is_recorded_again(supervised: Supervised) -> None:
+    supervised.text("/bin/rm -rf /; /bin/rm -rf /")
+    assert supervised.recorded.rules() == ["delete-system", "delete-system"]
+
+
+@pytest.mark.parametrize(
+    ("what", "command"),
+    [
+        ("a link of another name", "ln -s /bin/rm harmless; ./harmless -rf /etc/x"),
+        ("a relative path", "cd /usr; ./bin/rm -rf /"),
+        ("a path with dots", "/usr/bin/../../bin/rm -rf /"),
+        ("a lying argv[0]", "exec -a harmless /bin/rm -rf /"),
+        ("an interpreter line", "printf '#!/bin/rm -rf\\n' > s; chmod +x s; ./s /etc/x"),
+        (
+            "an interpreter of an interpreter",
+            "printf '#!/bin/rm\\n' > a; printf '#!./a\\n' > b; chmod +x a b; ./b /etc/x",
+        ),
+        ("the open file of a descriptor", "exec 9</bin/rm; /proc/self/fd/9 -rf /"),
+        ("the same through /dev/fd", "exec 9</bin/rm; /dev/fd/9 -rf /"),
+        ("through the root link of proc", "/proc/self/root/bin/rm -rf /"),
+        ("a name that decides the meaning", "ln -s /bin/echo mkfs.ext4; ./mkfs.ext4 /dev/null"),
+    ],
+)
+def test_a_refused_program_stays_refused_behind(supervised: Supervised, what: str, command: str) -> None:
+    finished = supervised.text(command)
+    assert finished.status == 126, finished
+    assert set(supervised.recorded.rules()) <= {"delete-system", "no-mkfs"}
+    assert supervised.recorded.events
+
+
+EXECVEAT = """
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <errno.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    char *kill_all[] = {"rm", "-rf", "/", 0}, *say[] = {"echo", "ran", 0}, *env[] = {0};
+    int directory = open("/usr/bin", O_PATH), file = open("/usr/bin/rm", O_PATH);
+    syscall(SYS_execveat, directory, "rm", kill_all, env, 0);
+    printf("relative %d\\n", errno);
+    syscall(SYS_execveat, file, "", kill_all, env, 0x1000);
+    printf("descriptor %d\\n", errno);
+    syscall(SYS_execveat, file, "", kill_all, env, 0);
+    printf("no flag %d\\n", errno);
+    syscall(SYS_execveat, 77, "rm", kill_all, env, 0);
+    printf("closed %d\\n", errno);
+    syscall(SYS_execve, "/no/such", say, env);
+    printf("missing %d\\n", errno);
+    syscall(SYS_execve, "/usr/bin", say, env);
+    printf("directory %d\\n", errno);
+    fflush(stdout);
+    syscall(SYS_execveat, open("/usr/bin/echo", O_PATH), "", say, env, 0x1000);
+    return 1;
+}
+"""
+
+
+def test_execveat_is_decided_by_its_descriptor_and_errors_are_the_kernels(
+    supervised: Supervised, tmp_path: Path
+) -> None:
+    finished = supervised.run(str(compiled(tmp_path, "execveat", EXECVEAT)))
+    assert finished.out.splitlines() == [
+        f"relative {errno.EACCES}",
+        f"descriptor {errno.EACCES}",
+        f"no flag {errno.ENOENT}",
+        f"closed {errno.EBADF}",
+        f"missing {errno.ENOENT}",
+        f"directory {errno.EACCES}",
+        "ran",
+    ]
+    assert supervised.recorded.rules() == ["delete-system", "delete-system"]
+
+
+def test_scripts_of_all_shapes_run(supervised: Supervised, tmp_path: Path) -> None:
+    shapes = {
+        "plain": "#!/bin/sh\necho $0 $1\n",
+        "blank": "#!  /bin/sh  -e  \necho $0 $1\n",
+        "env": "#!/usr/bin/env sh\necho $0 $1\n",
+        "nested": "#!./plain\n",
+    }
+    for name, text in shapes.items():
+        script(tmp_path, name, text)
+    finished = supervised.run("/bin/sh", "-c", "for i in plain blank env nested; do ./$i word; done", cwd=tmp_path)
+    assert finished.out == "./plain word\n./blank word\n./env word\n./plain ./nested\n"
+    assert (finished.status, supervised.recorded.events) == (0, [])
+
+
+def test_memory_that_cannot_be_read_is_denied_and_recorded(supervised: Supervised) -> None:
+    finished = supervised.run("/bin/true", before_exec=lambda: process.set_dumpable(False))
+    assert finished.status == 126
+    assert supervised.recorded.rules() == ["exec-unreadable"]
+
+
+WILD = """
+#include <stdio.h>
+#include <errno.h>
+#include <string.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <sys/mman.h>
+#include <unistd.h>
+static void try(const char *what, const void *path, const void *argv) {
+    errno = 0;
+    syscall(SYS_execve, path, argv, 0);
+    printf("%s %d\\n", what, errno);
+}
+int main(void) {
+    char *none[] = {0}, *wild[] = {(char *)8, 0}, *kernel[] = {(char *)0xffffffff81000000, 0};
+    try("path", (void *)16, none);
+    try("no argv", "/bin/true", 0);
+    try("empty argv", "/bin/true", none);
+    try("wild argument", "/bin/true", wild);
+    try("kernel argument", "/bin/true", kernel);
+    try("wild argv", "/bin/true", (void *)0x7ffffffff000);
+    size_t n = 1 << 20;
+    char **many = malloc((n + 1) * sizeof *many);
+    for (size_t i = 0; i < n; i++) many[i] = "a";
+    many[n] = 0;
+    try("too many", "/bin/true", many);
+    char *big = malloc(1 << 18);
+    memset(big, 'a', (1 << 18) - 1);
+    big[(1 << 18) - 1] = 0;
+    char *one[] = {"true", big, 0};
+    try("too long", "/bin/true", one);
+    return 0;
+}
+"""
+
+
+def test_arguments_that_cannot_be_read_whole_are_denied(supervised: Supervised, tmp_path: Path) -> None:
+    finished = supervised.run(str(compiled(tmp_path, "wild", WILD)))
+    lines = finished.out.splitlines()
+    assert [line.rpartition(" ")[0] for line in lines] == [
+        "path", "no argv", "empty argv", "wild argument", "kernel argument", "wild argv", "too many", "too long"
+    ]  # fmt: skip
+    assert {line.rpartition(" ")[2] for line in lines} == {str(errno.EACCES)}
+    assert supervised.recorded.rules() == ["exec-unreadable"] * 8
+
+
+RACE = """
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <stdio.h>
+#include <unistd.h>
+#include <string.h>
+static volatile char word[64] = "harmless";
+static void *flip(void *_) {
+    for (;;) {
+        strcpy((char *)word, "harmless");
+        for (volatile int i = 0; i < 300; i++);
+        strcpy((char *)word, "ATTACKED");
+        for (volatile int i = 0; i < 300; i++);
+    }
+}
+int main(int argc, char **argv) {
+    pthread_t t;
+    pthread_create(&t, 0, flip, 0);
+    usleep(1000 + (getpid() % 7) * 100);
+    char *args[] = {"echo", (char *)word, 0};
+    execv("/bin/echo", args);
+    return 3;
+}
+"""
+
+
+class RefusesAttack:
+    """Denies any argv with the attacker's word, so that what it allowed never held it."""
+
+    def __init__(self) -> None:
+        self.allowed = 0
+
+    def check(self, request: CommandRequest, /) -> Decision:
+        bad = any(word != "harmless" for word in (request.origin.argv or ())[1:])
+        self.allowed += not bad
+        return Decision(Verdict.DENY if bad else Verdict.ALLOW, "attack" if bad else "fine", "", "")
+
+
+@pytest.mark.skipif(native() is not Arch.X86_64, reason="the race check rests on arch_prctl, which only x86-64 has")
+def test_an_argv_rewritten_by_a_sibling_thread_after_the_check_never_runs(tmp_path: Path) -> None:
+    program = compiled(tmp_path, "race", RACE)
+    outcomes: list[str] = []
+    killed = 0
+    for _ in range(40):
+        recorded, session = Recorded(), Filtered([str(program)])
+        supervisor = supervise(session, recorded, gate=RefusesAttack())
+        session.go()
+        finished = session.finish()
+        supervisor.stop()
+        session.close()
+        outcomes.append(finished.out.strip())
+        if finished.status == -9:
+            killed += 1
+            assert recorded.rules() == ["exec-race"], "a kill is recorded"
+        else:
+            assert recorded.rules() == []
+    assert "ATTACKED" not in outcomes
+    assert all(out in ("harmless", "") for out in outcomes)
+    assert killed or "harmless" in outcomes, "the attack was really tried"
+
+
+SWAP = """
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <stdio.h>
+#include <unistd.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <asm/prctl.h>
+static volatile char word[64] = "harmless";
+static volatile int phase;
+/* Uses the waiting time of the decision: one rewrite, certainly between check and kernel read. */
+static void *flip(void *_) {
+    usleep(%d);
+    for (int i = 0; i < 64; i++) word[i] = "ATTACKED"[i %% 8] * (i < 8);
+    return 0;
+}
+int main(int argc, char **argv) {
+    pthread_t t;
+    char *args[] = {"echo", (char *)word, 0};
+    pthread_create(&t, 0, flip, 0);
+    execv("/bin/echo", args);
+    return 3;
+}
+"""
+
+
+class SlowlyAllows(RefusesAttack):
+    """Takes its time after reading, so that the rewrite falls between check and exec each time."""
+
+    def check(self, request: CommandRequest, /) -> Decision:
+        decision = super().check(request)
+        if "echo" in request.text:
+            threading.Event().wait(0.3)
+        return decision
+
+
+@pytest.mark.skipif(native() is not Arch.X86_64, reason="the race check rests on arch_prctl, which only x86-64 has")
+def test_an_argv_rewritten_while_the_decision_is_made_is_killed_and_recorded(tmp_path: Path) -> None:
+    program = compiled(tmp_path, "swap", SWAP % 150_000)
+    recorded, session = Recorded(), Filtered([str(program)])
+    supervisor = supervise(session, recorded, gate=SlowlyAllows())
+    session.go()
+    finished = session.finish()
+    supervisor.stop()
+    session.close()
+    assert (finished.status, finished.out) == (-9, "")
+    (event,) = recorded.events
+    assert event.type is EventType.BASH_DANGEROUS
+    assert event.details["rule"] == "exec-race"
+    assert event.details["severity"] == "critical"
+    assert event.resource == "echo ATTACKED"
+
+
+CONSUME = """
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <stdio.h>
+#include <unistd.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <asm/prctl.h>
+/* Calls ARCH_SET_FS itself while its exec is pending, looking just like what was approved, to use the approval up. */
+static char arg[16] = "harmless";
+static void *spoil(void *_) {
+    unsigned long fs;
+    usleep(500000);
+    syscall(SYS_arch_prctl, ARCH_GET_FS, &fs);
+    syscall(SYS_arch_prctl, ARCH_SET_FS, fs);
+    strcpy(arg, "ATTACKED");
+    return 0;
+}
+int main(int argc, char **argv) {
+    if (!strcmp(argv[1], "ATTACKED")) { puts("attacked"); return 0; }
+    if (argc == 2) { char *first[] = {argv[0], "harmless", "2", 0}; execv("/proc/self/exe", first); return 4; }
+    pthread_t t;
+    char *again[] = {argv[0], arg, "2", 0};
+    pthread_create(&t, 0, spoil, 0);
+    usleep(300000);
+    execv("/proc/self/exe", again);
+    return 3;
+}
+"""
+
+
+class AllowsHarmless(RefusesAttack):
+    def check(self, request: CommandRequest, /) -> Decision:
+        bad = any("ATTACKED" in word for word in request.origin.argv or ())
+        if len(request.origin.argv or ()) == 3:
+            threading.Event().wait(0.6)
+        return Decision(Verdict.DENY if bad else Verdict.ALLOW, "attack" if bad else "fine", "", "")
+
+
+@pytest.mark.skipif(native() is not Arch.X86_64, reason="the race check rests on arch_prctl, which only x86-64 has")
+def test_an_approval_cannot_be_used_up_by_the_process_itself(tmp_path: Path) -> None:
+    program = compiled(tmp_path, "consume", CONSUME)
+    recorded, session = Recorded(), Filtered([str(program), "harmless"])
+    supervisor = supervise(session, recorded, gate=AllowsHarmless())
+    session.go()
+    finished = session.finish()
+    supervisor.stop()
+    session.close()
+    assert "attacked" not in finished.out
+    assert finished.status == -9
+    assert recorded.rules() == ["exec-race"]
+
+
+def test_a_working_directory_moved_during_the_decision_is_a_race(tmp_path: Path) -> None:
+    require(native() is Arch.X86_64, "arch_prctl, which only x86-64 has")
+    moved = SWAP.replace('for (int i = 0; i < 64; i++) word[i] = "ATTACKED"[i %% 8] * (i < 8);', 'chdir("/usr");')
+    program = compiled(tmp_path, "moved", moved % 150_000)
+    recorded, session = Recorded(), Filtered([str(program)])
+    supervisor = supervise(session, recorded, gate=SlowlyAllows())
+    session.go()
+    finished = session.finish()
+    supervisor.stop()
+    session.close()
+    assert (finished.status, finished.out) == (-9, "")
+    assert recorded.rules() == ["exec-race"]
+
+
+def test_a_fault_in_the_decision_is_a_recorded_denial_and_supervision_goes_on() -> None:
+    class Faulty:
+        def check(self, request: CommandRequest, /) -> Decision:
+            if request.origin.argv == ("/bin/echo", "no"):
+                raise RuntimeError("a bug")
+            return Decision(Verdict.ALLOW, "fine", "", "")
+
+    recorded, session = Recorded(), Filtered(["/bin/sh", "-c", "/bin/echo no; echo $?; /bin/echo yes"])
+    supervisor = supervise(session, recorded, gate=Faulty())
+    session.go()
+    finished = session.finish()
+    supervisor.stop()
+    session.close()
+    assert finished.out == "126\nyes\n"
+    assert recorded.rules() == ["agent-fault"]
+
+
+def test_a_decision_that_does_not_end_is_denied_at_its_deadline() -> None:
+    release = threading.Event()
+
+    class Stuck:
+        def check(self, request: CommandRequest, /) -> Decision:
+            if request.origin.argv == ("/bin/echo", "slow"):
+                release.wait(60)
+            return Decision(Verdict.ALLOW, "fine", "", "")
+
+    command = "/bin/echo slow; echo $?; /bin/echo next; echo $?"
+    recorded, session = Recorded(), Filtered(["/bin/sh", "-c", command])
+    supervisor = supervise(session, recorded, gate=Stuck(), deadline=0.4)
+    session.go()
+    finished = session.finish()
+    release.set()
+    supervisor.stop()
+    session.close()
+    assert finished.out == "126\n126\n"
+    assert recorded.rules() == ["exec-deadline", "exec-deadline"]
+
+
+def test_when_the_supervisor_is_gone_execs_answer_enosys() -> None:
+    recorded, session = Recorded(), Filtered(["/bin/sh", "-c", "/bin/echo before; read x; /bin/echo after; echo $?"])
+    read_end, write_end = os.pipe()
+    session.close()
+    session = Filtered(
+        ["/bin/sh", "-c", "/bin/echo before; read x; /bin/echo after; echo $?"],
+        before_exec=lambda: (os.dup2(read_end, 0), None)[1],
+    )
+    ended = threading.Event()
+    reasons: list[str | None] = []
+    supervisor = supervise(session, recorded, ended=lambda reason: (reasons.append(reason), ended.set())[1])
+    session.go()
+    first = os.read(session._out, 100)
+    supervisor.stop()
+    os.write(write_end, b"x\n")
+    finished = session.finish()
+    for descriptor in (read_end, write_end):
+        os.close(descriptor)
+    session.close()
+    assert first == b"before\n"
+    assert "after" not in finished.out
+    assert os.strerror(errno.ENOSYS) in finished.err
+    assert ended.wait(10)
+    assert reasons == [None]
+
+
+def test_supervision_ends_by_itself_with_the_last_task() -> None:
+    ended = threading.Event()
+    session = Filtered(["/bin/true"])
+    supervise(session, Recorded(), ended=lambda reason: ended.set())
+    session.go()
+    assert session.finish().status == 0
+    assert ended.wait(10)
+    session.close()
+
+
+def test_a_supervisor_without_cap_sys_ptrace_reads_by_the_sessions_user(tmp_path: Path) -> None:
+    """As root in Docker: the capability is dropped in a child that supervises."""
+    text = script(tmp_path, "text", "/bin/echo seen; rm -rf /")
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            _drop_ptrace()
+            recorded, session = Recorded(), Filtered(["/bin/sh", str(text)])
+            supervisor = supervise(session, recorded)
+            session.go()
+            finished = session.finish()
+            supervisor.stop()
+            right = finished.out == "seen\n" and finished.status == 126 and recorded.rules() == ["delete-system"]
+            told = "parhelia: denied by delete-system" in finished.err
+            status = 0 if right and told else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def _drop_ptrace() -> None:
+    import struct
+
+    kept = sum(
+        1 << n for n in process.capabilities() if n not in (process.Capability.SYS_PTRACE, process.Capability.SYS_ADMIN)
+    )
+    low, high = kept & 0xFFFFFFFF, kept >> 32
+    header = struct.pack("=Ii", process.CAPABILITY_VERSION_3, 0)
+    syscall("capset", header, struct.pack("=6I", low, low, 0, high, high, 0))
+    assert process.Capability.SYS_PTRACE not in process.capabilities()
+
+
+@pytest.mark.parametrize(("mode", "written"), [(os.O_WRONLY | os.O_APPEND, True), (os.O_RDONLY, False)])
+def test_the_line_goes_only_to_what_the_task_holds_open_for_writing(tmp_path: Path, mode: int, written: bool) -> None:
+    target = script(tmp_path, "target", "", 0o666)
+
+    def redirect() -> None:
+        os.dup2(os.open(target, mode), 2)
+
+    session = Filtered(["/bin/rm", "-rf", "/"], before_exec=redirect)
+    supervisor = supervise(session, Recorded())
+    session.go()
+    session.finish()
+    supervisor.stop()
+    session.close()
+    assert ("denied by delete-system" in target.read_text()) is written
+
+
+def test_latencies_are_reported_for_every_exec() -> None:
+    seconds: list[float] = []
+    session = Filtered(["/bin/sh", "-c", "/bin/true; /bin/true"], options=FilterOptions(True, False, False))
+    supervisor = supervise(session, Recorded(), observe=seconds.append)
+    session.go()
+    session.finish()
+    supervisor.stop()
+    session.close()
+    assert len(seconds) >= 3
+    assert all(value > 0 for value in seconds)
