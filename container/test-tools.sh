@@ -6,7 +6,6 @@ set -eu
 
 # a file of the package, then the package
 wanted='/usr/sbin/dockerd docker.io
-/usr/bin/docker docker.io
 /usr/bin/runsc runsc
 /usr/sbin/debootstrap debootstrap
 /usr/bin/prometheus prometheus
@@ -23,7 +22,7 @@ wanted='/usr/sbin/dockerd docker.io
 missing=$(echo "$wanted" | while read -r file package; do [ -e "$file" ] || echo "$package"; done | sort -u)
 command -v ip >/dev/null || missing="$missing iproute2"
 missing=$(echo $missing)
-[ -n "$missing" ] || exit 0
+[ -n "$missing" ] || [ ! -e /usr/bin/docker ] || exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
     echo "note: the suite also uses these Debian packages, which are not here: $missing" >&2
@@ -39,11 +38,16 @@ if [ ! -e "$policy" ]; then
     chmod 0755 "$policy"
 fi
 export DEBIAN_FRONTEND=noninteractive
+[ -n "$(apt-cache show docker.io 2>/dev/null)" ] || apt-get update > /dev/null 2>&1 || true
+# Since Debian 13 the client and its builder are packages of their own.
+if [ ! -e /usr/bin/docker ] && [ -n "$(apt-cache show docker-buildx 2>/dev/null)" ]; then
+    missing="$missing docker-cli docker-buildx"
+fi
 echo "installing for the tests: $missing"
 log=$(mktemp)
 install() {
     # shellcheck disable=SC2086  # a list of package names
-    apt-get install --yes --no-install-recommends --no-remove $missing > "$log" 2>&1
+    apt-get install --option DPkg::Lock::Timeout=300 --yes --no-install-recommends --no-remove $missing > "$log" 2>&1
 }
 if ! install && ! { apt-get update > "$log" 2>&1 || true; install; }; then
     tail -n 20 "$log" >&2
