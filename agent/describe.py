@@ -23,9 +23,7 @@ _PATH_ACTION = {
 
 def describe(request: Request, decision: Decision, actor: str) -> Event | None:
     """The event for this decision, None where it leaves no line."""
-    denied = decision.verdict is Verdict.DENY or (
-        decision.verdict is Verdict.UNVERIFIABLE and not decision.supervised
-    )
+    denied = decision.verdict is Verdict.DENY or (decision.verdict is Verdict.UNVERIFIABLE and not decision.supervised)
     details = _details(request.origin, decision)
     match request:
         case EgressRequest():

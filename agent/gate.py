@@ -31,7 +31,7 @@ class Recorder(Protocol):
     def post(self, event: Event) -> None:
         """Take the event without waiting for anything."""
 
-    def accept(self, event: Event) -> None | Awaitable[None]:
+    def accept(self, event: Event) -> Awaitable[None] | None:
         """Take the event; the caller may act on it only once this (or the awaitable it returns) is done."""
 
 

@@ -1,0 +1,49 @@
+"""The command line: finds the verb, imports only that verb, runs it.
+
+Each verb lives in one file of this package, with `add_parser(subparsers)` that sets `func(args) -> int`. Exit codes are
+the contract's (`agent.exits`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from agent.exits import Exit
+
+VERBS = {
+    "run": "agent.cli.run",
+    "check": "agent.cli.check",
+    "hook": "agent.cli.hook",
+    "policy": "agent.cli.policy",
+    "audit": "agent.cli.audit",
+    "doctor": "agent.cli.doctor",
+}
+"""Verb -> module, in the order that help shows."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb; returns its exit code. `argv` without the program's name, default `sys.argv[1:]`."""
+    arguments = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(
+        prog="parhelia-agent", description="Policy enforcement for AI coding sessions: egress, commands, paths, audit."
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    wanted = [arguments[0]] if arguments and arguments[0] in VERBS else list(VERBS)
+    for verb in wanted:
+        importlib.import_module(VERBS[verb]).add_parser(subparsers)
+    args = parser.parse_args(arguments)
+    try:
+        return int(args.func(args))
+    except BrokenPipeError:
+        return int(Exit.USAGE)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _version() -> str:
+    from agent.version import version
+
+    return f"parhelia-agent {version()}"

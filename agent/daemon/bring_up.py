@@ -1,0 +1,309 @@
+"""Bringing one session up, in order, and ending it: policy, log, egress, confinement, proofs, go.
+
+Each step needs the one before; whatever fails raises `Refused` with the contract's exit code, and nothing of the
+session has run. `finish` undoes in the opposite order and writes the last events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from agent.channel import Channel, ChannelClosed
+from agent.daemon import places as layout
+from agent.daemon.egress_link import EgressFault, EgressLink
+from agent.daemon.journal import Journal
+from agent.daemon.launcher import LaunchFailed, LaunchLink
+from agent.daemon.planning import make_plan, session_details, workdir
+from agent.daemon.policy_store import PolicyStore, policy_sources
+from agent.daemon.spec import RunSpec
+#TMP from agent.enforce.commands.hook_server import HookServer
+from agent.enforce.commands.supervisor import ExecSupervisor
+from agent.exits import Exit
+from agent.gate import Gate
+from agent.policy.grants import Grants, path_grants
+from agent.policy.load import PolicyError
+from agent.policy.model import Policy
+from agent.policy.request import CommandRequest, Origin
+from agent.record.event import RecordError
+from agent.record.ledger import Ledger, WriterBusy
+from agent.record.metrics import Metrics
+from agent.record.push import Pusher
+from agent.session.levels import Level, Offer, Point, Reached, reached, shortfall
+from agent.session.probe import probe
+from agent.session.proofs import PRIVATE
+from agent.shell.requests import from_argv
+from agent.version import version
+
+JAIL_PORT = 3128
+NORMAL_END = "the session ended"
+EGRESS_STOP_SECONDS = 3.0
+BACKLOG = 1024
+
+
+class Refused(Exception):
+    """The session was not started."""
+
+    def __init__(self, exit_code: Exit, reason: str) -> None:
+        super().__init__(reason)
+        self.exit = exit_code
+        self.reason = reason
+
+
+class BringUp:
+    """One session, from nothing to running and back. `on_fault` is called when a part of the agent fails, with the
+    point it served and the reason; the caller then ends the session."""
+
+    def __init__(self, spec: RunSpec, egress: Channel, on_fault: Callable[[Point, str], None]) -> None:
+        self._spec = spec
+        self._egress_channel = egress
+        self._on_fault = on_fault
+        self._policy: PolicyStore | None = None
+        self._metrics = Metrics(version=version())
+        self._pusher: Pusher | None = None
+        self._ledger: Ledger | None = None
+        self._journal: Journal | None = None
+        self._link: EgressLink | None = None
+        self._places: layout.Places | None = None
+        self._launch: LaunchLink | None = None
+        self._supervisor: ExecSupervisor | None = None
+        self._hooks: object = None
+        self._created = False
+        self.cause = NORMAL_END
+        self.warnings: list[str] = []
+
+    @property
+    def pid(self) -> int:
+        """The session's first process, 0 before the launch."""
+        return 0 if self._launch is None else self._launch.pid
+
+    async def start(self, stdio: tuple[int, int, int]) -> None:
+        """All steps up to the session's first instruction. Raises Refused."""
+        ledger, journal = self._open_log()
+        policy = self._load_policy(ledger, journal)
+        gate = Gate(self._current, ledger, self._spec.actor)
+        self._link = EgressLink(
+            self._egress_channel,
+            ledger,
+            self._metrics,
+            self._spec.actor,
+            lambda reason: self._on_fault(Point.EGRESS, reason),
+        )
+        own_ca = asyncio.create_task(self._link.start(policy, self._spec.egress_user, self._spec.system_ca))
+        try:
+            offer = probe()
+            levels = reached(offer)
+            self._announce(levels, journal)
+            self._judge_command(gate, offer)
+            ground = self._lay_out(policy)
+            layout.write_ca_bundle(ground[0], self._spec.system_ca, await own_ca)
+            await self._launch_session(policy, ground, offer=offer, levels=levels, gate=gate, stdio=stdio)
+        except layout.Exposed as error:
+            raise Refused(Exit.POLICY_INVALID, str(error)) from error
+        except (EgressFault, LaunchFailed, ChannelClosed, RecordError) as error:
+            raise Refused(Exit.UNPROTECTED, str(error)) from error
+        except OSError as error:
+            raise Refused(Exit.UNPROTECTED, f"the session could not be prepared: {error}") from error
+        finally:
+            own_ca.cancel()
+
+    async def finish(self, status: int | None, reason: str) -> None:
+        """The last events, the last numbers, and the clean-up."""
+        if self._hooks is not None:
+            await self._hooks.stop()
+        if self._supervisor is not None:
+            self._supervisor.stop()
+        if self._link is not None:
+            await self._link.stop(EGRESS_STOP_SECONDS)
+        if self._ledger is not None and self._journal is not None:
+            if self._created and self._link is not None:
+                self._journal.session_ended(status, reason, self._link.bytes_up, self._link.bytes_down)
+            self._journal.agent_stopped(reason)
+            self._ledger.close()
+        if self._pusher is not None:
+            self._metrics.end_session()
+            await asyncio.to_thread(self._pusher.close)
+        if self._places is not None:
+            layout.tidy(self._places)
+
+    def failed(self, point: Point, reason: str) -> None:
+        """Record, once, why the session ends before its time."""
+        if self.cause == NORMAL_END:
+            self.cause = reason
+            if self._journal is not None:
+                self._journal.degraded(point, Level.OFF, reason)
+
+    def _open_log(self) -> tuple[Ledger, Journal]:
+        spec = self._spec
+        ledger = Ledger(
+            Path(spec.audit_dir),
+            session_id=spec.session_id,
+            boot=spec.boot,
+            policy_digest=lambda: "" if self._policy is None else self._policy.current.digest,
+            metrics=self._metrics,
+        )
+        try:
+            ledger.start()
+        except WriterBusy as error:
+            raise Refused(Exit.UNPROTECTED, f"audit log: {error}") from error
+        except (RecordError, OSError) as error:
+            raise Refused(Exit.UNPROTECTED, f"audit log {spec.audit_dir}: {error}") from error
+        self._ledger = ledger
+        self._journal = Journal(ledger, spec)
+        if spec.pushgateway_url:
+            instance = f"{spec.session_id}-{spec.boot}"
+            self._pusher = Pusher(self._metrics, spec.pushgateway_url, env=spec.env_label, instance=instance)
+            self._pusher.start()
+        self._journal.agent_started()
+        return ledger, self._journal
+
+    def _load_policy(self, ledger: Ledger, journal: Journal) -> Policy:
+        try:
+            self._policy = PolicyStore([Path(directory) for directory in self._spec.policy_dirs])
+        except PolicyError as error:
+            journal.policy_rejected(str(error))
+            raise Refused(Exit.POLICY_INVALID, str(error)) from error
+        policy = self._policy.current
+        ledger.configure(policy.audit)
+        self._metrics.set_policy(policy.digest)
+        self.warnings += [str(warning) for warning in policy.warnings]
+        journal.policy_loaded([layer.source for layer in policy.layers])
+        return policy
+
+    def _current(self) -> Policy:
+        if self._policy is None:
+            raise LookupError("no policy is loaded")
+        return self._policy.current
+
+    def _announce(self, levels: dict[Point, Reached], journal: Journal) -> None:
+        """Every level below ENFORCED is said: metric, event, terminal; and it may be the end (--require contained)."""
+        for point, found in levels.items():
+            self._metrics.set_level(str(point), str(found.level))
+            if found.level is not Level.ENFORCED:
+                journal.degraded(point, found.level, found.why)
+                self.warnings.append(f"{point} is {found.level}: {found.why}")
+        missing = shortfall(levels)
+        if missing and self._spec.require_contained:
+            words = "; ".join(f"{point} is {levels[point].level}: {levels[point].why}" for point in missing)
+            raise Refused(Exit.UNPROTECTED, f"--require contained: {words}")
+
+    def _judge_command(self, gate: Gate, offer: Offer) -> None:
+        origin = Origin(mechanism="launch", argv=self._spec.command)
+        decision = gate.check(self._request(self._spec.command, None, workdir(self._spec), origin, offer.notify))
+        if not decision.permitted:
+            raise Refused(
+                Exit.COMMAND_DENIED, f"denied by {decision.rule}: {decision.reason}. {decision.instead}".rstrip()
+            )
+
+    def _request(
+        self, argv: tuple[str, ...], exe: str | None, cwd: str, origin: Origin, supervised: bool
+    ) -> CommandRequest:
+        return from_argv(
+            argv,
+            exe=exe,
+            cwd=cwd,
+            home=self._spec.session_user.home,
+            today=datetime.datetime.now(datetime.UTC).date(),
+            origin=origin,
+            supervised=supervised,
+        )
+
+    def _lay_out(self, policy: Policy) -> tuple[layout.Places, Grants]:
+        spec = self._spec
+        places = self._places = layout.lay_out(spec)
+        grants = path_grants(policy, home=places.home, tmpdir=places.tmpdir)
+        self._places = places = layout.set_canary(places, grants, spec.boot)
+        self.warnings += [f"paths.read: {root} does not exist here" for root in layout.make_roots(grants, spec)]
+        return places, grants
+
+    async def _launch_session(
+        self,
+        policy: Policy,
+        ground: tuple[layout.Places, Grants],
+        *,
+        offer: Offer,
+        levels: dict[Point, Reached],
+        gate: Gate,
+        stdio: tuple[int, int, int],
+    ) -> None:
+        link, journal = self._link, self._journal
+        places, grants = ground
+        if link is None or journal is None or self._policy is None:
+            raise Refused(Exit.UNPROTECTED, "the launch came before its preparations")
+
+        async def supervise(listener: int) -> None:
+            self._supervisor = self._make_supervisor(listener, gate)
+            self._supervisor.start()
+
+        #TMP self._hooks = HookServer(places.hook_socket, gate, home=places.home, supervised=offer.notify)
+        #TMP await self._hooks.start()
+        self._launch = LaunchLink(link.listen, supervise)
+        with socket.socket() as dial, socket.socket() as outside:
+            _listen(outside)
+            port = JAIL_PORT
+            if offer.jail is None:
+                port = _listen(dial)
+                await link.listen([dial.fileno()])
+            plan = make_plan(
+                self._spec,
+                policy,
+                places,
+                grants,
+                offer,
+                port=port,
+                outside=outside.getsockname()[1],
+                policy_files=[str(path) for path in policy_sources(policy)],
+            )
+            broken = await self._launch.prepare(plan, stdio)
+        self._judge_proofs(broken, levels, journal)
+        journal.session_created(session_details(self._spec, plan, levels, grants))
+        self._created = True
+        self._launch.go()
+
+    def _make_supervisor(self, listener: int, gate: Gate) -> ExecSupervisor:
+        user, ledger = self._spec.session_user, self._ledger
+        separate = self._spec.egress_user is not None
+        if ledger is None:
+            raise Refused(Exit.UNPROTECTED, "the supervisor needs the log")
+        return ExecSupervisor(
+            listener,
+            gate,
+            lambda argv, exe, cwd: self._request(argv, exe, cwd, Origin(mechanism="exec"), True),
+            session_uid=user.uid if separate else None,
+            session_gid=user.gid if separate else None,
+            actor=self._spec.actor,
+            post=ledger.post,
+            observe=lambda seconds: self._metrics.observe_decision("exec", seconds),
+            ended=self._supervisor_ended(asyncio.get_running_loop()),
+        )
+
+    def _supervisor_ended(self, loop: asyncio.AbstractEventLoop) -> Callable[[str | None], None]:
+        def ended(reason: str | None) -> None:
+            if reason is not None:
+                loop.call_soon_threadsafe(self._on_fault, Point.EXEC, f"the exec supervisor failed: {reason}")
+
+        return ended
+
+    def _judge_proofs(self, broken: list[tuple[str, str]], levels: dict[Point, Reached], journal: Journal) -> None:
+        """An attempt that should have failed and did not: the level falls, and what is private must stay private."""
+        for what, text in broken:
+            if what == PRIVATE:
+                raise Refused(Exit.POLICY_INVALID, text)
+            point = Point(what)
+            levels[point] = Reached(Level.OFF, text)
+            self.warnings.append(f"{point} is off: {text}")
+            self._metrics.set_level(what, str(Level.OFF))
+            journal.degraded(point, Level.OFF, text)
+            if self._spec.require_contained:
+                raise Refused(Exit.UNPROTECTED, f"--require contained: {text}")
+
+
+def _listen(listener: socket.socket) -> int:
+    """Serve a free port of the agent's own loopback; returns it."""
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(BACKLOG)
+    port: int = listener.getsockname()[1]
+    return port

@@ -1,0 +1,156 @@
+"""The guard: policy, gate, audit writer, supervisor and sockets of one session.
+
+Started by the keeper. Brings everything up in order (policy, log, egress, launcher, proofs), lets the session start,
+and when it has ended writes the last events. Rules: whatever fails before the session starts ends the run with a reason
+and the contract's exit code; a dead keeper or egress process ends the session at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+from agent.channel import Channel, ChannelClosed, Message
+from agent.daemon.bring_up import BringUp, Refused
+from agent.daemon.offspring import end_all
+from agent.daemon.spec import RunSpec
+from agent.exits import Exit
+from agent.linux.process import set_child_subreaper, set_dumpable
+from agent.session.levels import Point
+
+log = logging.getLogger(__name__)
+
+
+class Guard:
+    """One session's guard, on one asyncio loop."""
+
+    def __init__(self, keeper: Channel, egress: Channel) -> None:
+        self._keeper = keeper
+        self._egress = egress
+        self._loop = asyncio.get_running_loop()
+        self._exited: asyncio.Future[int] = self._loop.create_future()
+        self._finish: asyncio.Future[None] = self._loop.create_future()
+        self._session: BringUp | None = None
+        self._orphaned = False
+
+    async def run(self, spec: RunSpec, stdio: tuple[int, int, int]) -> int:
+        """Returns this process's exit status; the session's own goes to the keeper."""
+        self._loop.add_signal_handler(signal.SIGCHLD, self._reap)
+        self._loop.add_reader(self._keeper.fileno(), self._from_keeper)
+        session = self._session = BringUp(spec, self._egress, self._fault)
+        try:
+            await session.start(stdio)
+        except Refused as refused:
+            self._tell({"type": "failed", "exit": int(refused.exit), "text": refused.reason})
+            await session.finish(None, refused.reason)
+            return int(refused.exit)
+        for fd in set(stdio):
+            os.close(fd)
+        for warning in session.warnings:
+            self._tell({"type": "say", "text": warning})
+        self._tell({"type": "started", "pid": session.pid})
+        status = await self._exited
+        if self._orphaned:
+            end_all(os.getpid(), (), self._reap)
+            await session.finish(status, "the keeper died")
+            return 1
+        self._tell({"type": "exited", "status": status})
+        await self._finish
+        await session.finish(status, session.cause)
+        return 0
+
+    def _tell(self, message: Message) -> None:
+        with suppress(ChannelClosed):
+            self._keeper.send(message)
+
+    def _from_keeper(self) -> None:
+        try:
+            messages = self._keeper.feed()
+        except ChannelClosed:
+            self._orphan()
+            return
+        for message, _ in messages:
+            match message["type"]:
+                case "signal":
+                    self._signal(int(message["number"]))
+                case "worker_died":
+                    self._fault(Point.EGRESS, "the egress process died")
+                case "finish":
+                    if not self._finish.done():
+                        self._finish.set_result(None)
+                case unknown:
+                    log.error("unknown message %r from the keeper", unknown)
+
+    def _orphan(self) -> None:
+        """The keeper is gone: nobody is left to carry the session, so it ends."""
+        self._loop.remove_reader(self._keeper.fileno())
+        self._orphaned = True
+        if not self._finish.done():
+            self._finish.set_result(None)
+        end_all(os.getpid(), (), self._reap)
+        if not self._exited.done():
+            self._exited.set_result(signal.SIGKILL)
+
+    def _fault(self, point: Point, reason: str) -> None:
+        """A part of the agent failed: the session ends."""
+        if self._session is not None:
+            self._session.failed(point, reason)
+        end_all(os.getpid(), (), self._reap)
+
+    def _signal(self, number: int) -> None:
+        if self._session is not None and self._session.pid:
+            with suppress(ProcessLookupError):
+                os.killpg(self._session.pid, number)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if self._session is not None and pid == self._session.pid and not self._exited.done():
+                self._exited.set_result(status)
+
+
+async def _main() -> int:
+    keeper = Channel(socket.socket(fileno=_argument("--keeper")))
+    egress = Channel(socket.socket(fileno=_argument("--egress")))
+    message, fds = keeper.receive()
+    spec = RunSpec.parse(message["spec"])
+    logging.basicConfig(
+        level=logging.INFO if spec.verbose else logging.WARNING, format="parhelia: %(levelname)s %(name)s: %(message)s"
+    )
+    return await Guard(keeper, egress).run(spec, (fds[0], fds[1], fds[2]))
+
+
+def _argument(name: str) -> int:
+    return int(sys.argv[sys.argv.index(name) + 1])
+
+
+def main() -> NoReturn:
+    """`python -I -m agent.daemon.guard --keeper FD --egress FD`: started by the keeper only."""
+    set_dumpable(False)
+    set_child_subreaper()
+    os.chdir("/")
+    os.umask(0o022)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end of the keeper's channel says the same, in order
+    with suppress(OSError):  # needs CAP_SYS_RESOURCE; the launcher resets it for the session
+        Path("/proc/self/oom_score_adj").write_text("-500\n", encoding="ascii")
+    try:
+        status = asyncio.run(_main())
+    except ChannelClosed:
+        status = int(Exit.UNPROTECTED)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

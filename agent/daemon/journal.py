@@ -1,0 +1,82 @@
+"""The agent's own events of one run: start and stop, policy, session, and whatever is less than it should be.
+
+The enforcement points' events come from the gate; these come from here and nowhere else. A failure to record is the
+ledger's to count (`audit.gap`), except for the start of the session, which waits for acceptance like every allow.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from agent.daemon.spec import RunSpec
+from agent.record.event import Action, Event, EventType, Json, RecordError, ResourceType, Result
+from agent.record.ledger import Ledger
+from agent.session.levels import Level, Point
+from agent.version import version
+
+
+class Journal:
+    """Writes the run's own events into its ledger."""
+
+    def __init__(self, ledger: Ledger, spec: RunSpec) -> None:
+        self._ledger = ledger
+        self._spec = spec
+
+    def agent_started(self) -> None:
+        self._post(EventType.AGENT_START, Action.CREATE, "run", {"version": version(), "pid": os.getpid()})
+
+    def agent_stopped(self, reason: str) -> None:
+        self._post(EventType.AGENT_STOP, Action.DELETE, reason, {})
+
+    def policy_loaded(self, sources: list[str]) -> None:
+        self._post(EventType.POLICY_LOAD, Action.READ, "start", {"sources": [*sources]})
+
+    def policy_rejected(self, reason: str) -> None:
+        self._post(EventType.POLICY_REJECTED, Action.READ, reason, {}, Result.ERROR)
+
+    def degraded(self, point: Point, level: Level, reason: str) -> None:
+        details: dict[str, Json] = {"point": str(point), "level": str(level)}
+        self._post(EventType.AGENT_DEGRADED, Action.UPDATE, reason, details)
+
+    def session_created(self, details: dict[str, Json]) -> None:
+        """Raises RecordError where the writer did not take it: the session must not start unrecorded."""
+        self._ledger.accept(self._event(EventType.SESSION_CREATE, Action.CREATE, "run", details, Result.SUCCESS))
+
+    def session_ended(self, status: int | None, reason: str, bytes_up: int, bytes_down: int) -> None:
+        """`status` as of wait(2), None where it is not known."""
+        details: dict[str, Json] = {"bytes_up": bytes_up, "bytes_down": bytes_down}
+        if status is not None and os.WIFSIGNALED(status):
+            details["signal"] = signal.Signals(os.WTERMSIG(status)).name
+        elif status is not None:
+            details["exit_status"] = os.WEXITSTATUS(status)
+        self._post(EventType.SESSION_TERMINATE, Action.DELETE, reason, details)
+
+    def _post(
+        self, kind: EventType, action: Action, reason: str, details: dict[str, Json], result: Result = Result.SUCCESS
+    ) -> None:
+        try:
+            self._ledger.post(self._event(kind, action, reason, details, result))
+        except RecordError:
+            return  # counted by the ledger, and told by an audit.gap event
+
+    def _event(self, kind: EventType, action: Action, reason: str, details: dict[str, Json], result: Result) -> Event:
+        resource, resource_type = self._subject(kind)
+        return Event(
+            type=kind,
+            actor="agent",
+            action=action,
+            resource=resource,
+            resource_type=resource_type,
+            result=result,
+            details={"reason": reason, **details},
+        )
+
+    def _subject(self, kind: EventType) -> tuple[str, ResourceType]:
+        match kind.value.split(".")[0]:
+            case "session":
+                return self._spec.session_id, ResourceType.SESSION
+            case "policy":
+                return ", ".join(self._spec.policy_dirs) or "embedded default", ResourceType.POLICY
+            case _:
+                return "parhelia-agent", ResourceType.AGENT

@@ -1,0 +1,237 @@
+"""The keeper: starts guard and egress, carries the terminal and the signals, and makes sure that the end is the end.
+
+Standard library only, besides the agent's own ground floor: it must not fail. Rules: the death of any agent process
+ends the session at once (nothing new is allowed by a half-dead agent); the session's end ends everything it started;
+the operator's terminal is always put back.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import shutil
+import signal
+import socket
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from agent.channel import Channel, ChannelClosed, Message, pair
+from agent.daemon.offspring import end_all
+from agent.daemon.spec import RunSpec
+from agent.daemon.terminal import Terminal
+from agent.exits import Exit
+from agent.linux.process import set_child_subreaper, set_dumpable
+
+FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+FINISH_SECONDS = 15.0
+
+
+class Keeper:
+    """One run, from the first process to the last."""
+
+    def __init__(self, spec: RunSpec) -> None:
+        self._spec = spec
+        self._selector = selectors.DefaultSelector()
+        self._guard_pid = 0
+        self._egress_pid = 0
+        self._session_pid: int | None = None
+        self._status: int | None = None
+        self._failure: int | None = None
+        self._finishing = False
+        self._dead: set[int] = set()
+
+    def run(self) -> int:
+        """Returns the status to exit with."""
+        set_dumpable(False)
+        set_child_subreaper()
+        os.umask(0o022)
+        wake = self._watch_signals()
+        terminal = Terminal.open()
+        try:
+            _make_run_dir(self._spec)
+            channel = self._start(terminal)
+            terminal.raw()
+            self._loop(channel, terminal, wake)
+        finally:
+            self._end(terminal)
+        if self._failure is not None:
+            return self._failure
+        if self._status is None:
+            return 128 + signal.SIGKILL if self._session_pid else int(Exit.UNPROTECTED)
+        return _exit_code(self._status)
+
+    def _watch_signals(self) -> socket.socket:
+        wake, notify = socket.socketpair()
+        wake.setblocking(False)
+        notify.setblocking(False)
+        signal.set_wakeup_fd(notify.fileno(), warn_on_full_buffer=False)
+        for number in (*FORWARDED, signal.SIGCHLD, signal.SIGWINCH):
+            signal.signal(number, lambda *_: None)
+        self._notify = notify
+        return wake
+
+    def _start(self, terminal: Terminal) -> Channel:
+        ours, guards = pair()
+        guard_side, egress_side = pair()
+        self._egress_pid = _spawn("agent.enforce.egress.main", ["--channel", str(egress_side.fileno())], [egress_side])
+        self._guard_pid = _spawn(
+            "agent.daemon.guard",
+            ["--keeper", str(guards.fileno()), "--egress", str(guard_side.fileno())],
+            [guards, guard_side],
+        )
+        for sock in (guards, guard_side, egress_side):
+            sock.close()
+        channel = Channel(ours)
+        channel.send({"type": "start", "spec": self._spec.dump(), "keeper": os.getpid()}, terminal.stdio)
+        terminal.release_slave()
+        return channel
+
+    def _loop(self, channel: Channel, terminal: Terminal, wake: socket.socket) -> None:
+        while self._guard_pid not in self._dead:
+            wanted = {wake.fileno(): selectors.EVENT_READ, channel.fileno(): selectors.EVENT_READ, **terminal.wanted()}
+            for fd, mask in self._select(wanted):
+                if fd == wake.fileno():
+                    self._signals(wake, channel, terminal)
+                elif fd == channel.fileno():
+                    if not self._messages(channel):
+                        return
+                else:
+                    terminal.handle(fd, mask)
+
+    def _select(self, wanted: dict[int, int]) -> list[tuple[int, int]]:
+        current = {key.fd: key.events for key in self._selector.get_map().values()}
+        for fd in current.keys() - wanted.keys():
+            self._selector.unregister(fd)
+        for fd, events in wanted.items():
+            if fd not in current:
+                self._selector.register(fd, events)
+            elif current[fd] != events:
+                self._selector.modify(fd, events)
+        return [(key.fd, mask) for key, mask in self._selector.select()]
+
+    def _signals(self, wake: socket.socket, channel: Channel, terminal: Terminal) -> None:
+        try:
+            numbers = wake.recv(256)
+        except BlockingIOError:
+            return
+        for number in numbers:
+            if number == signal.SIGWINCH:
+                terminal.resize()
+            elif number == signal.SIGCHLD:
+                self._reap()
+                self._check_workers(channel)
+            else:
+                with suppress(ChannelClosed):
+                    channel.send({"type": "signal", "number": number})
+
+    def _check_workers(self, channel: Channel) -> None:
+        if self._egress_pid in self._dead and not self._finishing and self._failure is None:
+            self._say("the egress process died; the session is ended")
+            with suppress(ChannelClosed):
+                channel.send({"type": "worker_died", "worker": "egress"})
+            self._end_session()
+
+    def _messages(self, channel: Channel) -> bool:
+        try:
+            channel.sock.setblocking(False)
+            messages = channel.feed()
+        except ChannelClosed:
+            if not self._finishing:
+                self._say("the guard died; the session is ended" if self._session_pid else "the guard did not start")
+            return False
+        finally:
+            channel.sock.setblocking(True)
+        for message, _ in messages:
+            self._take(message, channel)
+        return True
+
+    def _take(self, message: Message, channel: Channel) -> None:
+        match message["type"]:
+            case "started":
+                self._session_pid = message["pid"]
+            case "say":
+                self._say(message["text"])
+            case "failed":
+                self._finishing = True
+                self._failure = message["exit"]
+                self._say(message["text"])
+            case "exited":
+                self._finishing = True
+                self._status = message["status"]
+                self._end_session()
+                with suppress(ChannelClosed):
+                    channel.send({"type": "finish"})
+            case _:
+                self._say("the guard sent an unknown message")
+
+    def _end_session(self) -> None:
+        end_all(self._guard_pid, (), self._reap)
+        end_all(os.getpid(), (self._guard_pid, self._egress_pid), self._reap)
+
+    def _end(self, terminal: Terminal) -> None:
+        """Everything ends here, in this order: session, guard (it writes the last events), egress, terminal."""
+        self._wait(self._guard_pid, FINISH_SECONDS if self._finishing else 0.0)
+        end_all(os.getpid(), (), self._reap)
+        terminal.drain()
+        terminal.restore()
+        shutil.rmtree(self._spec.run_dir, ignore_errors=True)
+
+    def _wait(self, pid: int, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while pid and pid not in self._dead and time.monotonic() < deadline:
+            self._reap()
+            time.sleep(0.005)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, _ = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._dead.add(pid)
+
+    def _say(self, text: str) -> None:
+        for line in text.splitlines():
+            sys.stderr.write(f"parhelia: {line}\r\n" if os.isatty(2) else f"parhelia: {line}\n")
+        sys.stderr.flush()
+
+
+def _make_run_dir(spec: RunSpec) -> None:
+    Path(spec.run_root).mkdir(parents=True, exist_ok=True, mode=0o755)
+    Path(spec.run_dir).mkdir(mode=0o711)
+
+
+def _spawn(module: str, arguments: list[str], sockets: list[socket.socket]) -> int:
+    """Start one agent process with only these sockets beyond the standard streams; stdin and stdout are /dev/null."""
+    for sock in sockets:
+        os.set_inheritable(sock.fileno(), True)
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
+    ]
+    argv = [sys.executable, "-I", "-m", module, *arguments]
+    try:
+        return os.posix_spawn(sys.executable, argv, dict(os.environ), file_actions=actions, setsid=True)
+    finally:
+        for sock in sockets:
+            os.set_inheritable(sock.fileno(), False)
+
+
+def _exit_code(status: int) -> int:
+    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+
+
+def main() -> int:
+    """`python -I -m agent.daemon.keeper --spec FD`: started by `agent.cli.run` only."""
+    memory = int(sys.argv[sys.argv.index("--spec") + 1])
+    with open(memory, "rb") as file:
+        spec = RunSpec.from_bytes(file.read())
+    return Keeper(spec).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

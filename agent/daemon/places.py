@@ -1,0 +1,156 @@
+"""The directories of one run: what is made for the session, and what must stay out of its reach.
+
+`public` is the only part of the agent's run directory that the session may read: the CA bundle, the hook's socket and
+its client. Everything else of the agent's (log, policy, sockets) is private: closed by ownership, by a grant that does
+not cover it, or by a covering mount; where none of these is to be had the run is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from agent.daemon.spec import RunSpec
+from agent.policy.grants import Grants
+from agent.policy.paths import covers
+
+HOOK_CLIENT = Path(__file__).parent.parent / "enforce" / "commands" / "hook_client.py"
+
+
+CA_BUNDLE = "ca-bundle.pem"
+
+
+class Exposed(Exception):
+    """Something private could be read by the session; the text names it and the fix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where things lie in this run."""
+
+    public: str
+    private: str
+    tmpdir: str
+    home: str
+    ca_bundle: str
+    hook_socket: str
+    canary: str | None
+
+
+CANARY_HOMES = ("/run", "/var/tmp", "/dev/shm", "/srv", "/var")  # noqa: S108  (one world-readable file, not a secret)
+
+
+def lay_out(spec: RunSpec) -> Places:
+    """Make the session's own directories. Raises OSError."""
+    public = Path(spec.run_dir, "public")
+    private = Path(spec.run_dir, "private")
+    public.mkdir(mode=0o755)
+    private.mkdir(mode=0o700)
+    user = spec.session_user
+    home = Path(user.home)
+    if not home.is_dir():
+        home.mkdir(parents=True, mode=0o700)
+        _give(home, spec)
+    tmpdir = Path("/tmp", f"session-{spec.session_id}-{spec.boot}")  # noqa: S108  (made 0700, fresh, ours)
+    tmpdir.mkdir(mode=0o700)
+    _give(tmpdir, spec)
+    if HOOK_CLIENT.is_file():
+        shutil.copyfile(HOOK_CLIENT, public / "hook_client.py")
+        (public / "hook_client.py").chmod(0o755)
+    return Places(
+        public=str(public),
+        private=str(private),
+        tmpdir=str(tmpdir),
+        home=str(home),
+        ca_bundle=str(public / CA_BUNDLE),
+        hook_socket=str(public / "hook.sock"),
+        canary=None,
+    )
+
+
+def set_canary(places: Places, grants: Grants, boot: str) -> Places:
+    """Lay a file that everybody may read and write where no grant covers it: only the path guard keeps it closed, and
+    the launcher proves that it does. No canary where the policy grants everything."""
+    granted = (*grants.read, *grants.write)
+    for home in CANARY_HOMES:
+        path = Path(home, f".parhelia-canary-{boot}")
+        if Path(home).is_dir() and not any(covers(root, str(path.resolve())) for root in granted):
+            path.write_text("outside every grant; see agent/session/proofs.py\n", encoding="ascii")
+            path.chmod(0o666)
+            return replace(places, canary=str(path))
+    return places
+
+
+def make_roots(grants: Grants, spec: RunSpec) -> list[str]:
+    """Make missing write roots for the session; returns the missing read roots (they are only warned about)."""
+    for root in grants.write:
+        path = Path(root)
+        if not path.exists():
+            path.mkdir(parents=True, mode=0o755)
+            _give(path, spec)
+    return [root for root in grants.read if not Path(root).exists()]
+
+
+def write_ca_bundle(places: Places, system_ca: str | None, own: str | None) -> None:
+    """The session's trust: the system's certificates and, where interception is on, the agent's own."""
+    system = Path(system_ca).read_text(encoding="utf-8") if system_ca else ""
+    bundle = Path(places.ca_bundle)
+    bundle.write_text(system.rstrip("\n") + "\n" + (own or ""), encoding="utf-8")
+    bundle.chmod(0o644)
+
+
+def private_paths(spec: RunSpec, policy_files: Sequence[str]) -> list[str]:
+    """What the session must never read: log, policy files, the run directory's private part."""
+    return [spec.audit_dir, f"{spec.run_dir}/private", *policy_files]
+
+
+def to_hide(spec: RunSpec, paths: list[str], grants: Grants, landlock: bool, mounts: bool) -> list[str]:
+    """The private paths that only a covering mount keeps from the session. Raises Exposed where there is no mount."""
+    granted = (*grants.read, *grants.write)
+    open_ones = []
+    for path in paths:
+        ungranted = landlock and not any(covers(root, path) for root in granted)
+        if not ungranted and not _closed(path, spec.session_user.uid, spec.session_user.gid):
+            open_ones.append(path)
+    if open_ones and not mounts:
+        raise Exposed(
+            f"{open_ones[0]} can be read by the session's user: chmod 700 it (owner root), or do not grant it"
+        )
+    return open_ones
+
+
+def tidy(places: Places) -> None:
+    """Remove what was made for this run outside the run directory."""
+    shutil.rmtree(places.tmpdir, ignore_errors=True)
+    if places.canary is not None:
+        with suppress(OSError):
+            Path(places.canary).unlink()
+
+
+def _closed(path: str, uid: int, gid: int) -> bool:
+    """True where file permissions keep this uid from reaching `path` (some directory on the way, or it itself)."""
+    real = Path(os.path.realpath(path))
+    for part in (*reversed(real.parents), real):
+        try:
+            info = part.stat()
+        except FileNotFoundError:
+            continue
+        if info.st_uid == uid:
+            return False
+        needed = stat.S_IRWXG if info.st_gid == gid else stat.S_IRWXO
+        searchable = stat.S_IXGRP if info.st_gid == gid else stat.S_IXOTH
+        if part == real and not info.st_mode & needed:
+            return True
+        if part != real and not info.st_mode & searchable:
+            return True
+    return False
+
+
+def _give(path: Path, spec: RunSpec) -> None:
+    if os.geteuid() == 0:
+        os.chown(path, spec.session_user.uid, spec.session_user.gid)

@@ -1,0 +1,94 @@
+"""From the policy, the machine's offer and the run's directories to the launcher's plan."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from agent.daemon import places as layout
+from agent.daemon.environment import session_environment
+from agent.daemon.spec import RunSpec
+from agent.policy.grants import DEVICES, Grants
+from agent.policy.model import Policy
+from agent.record.event import Json
+from agent.session.levels import LANDLOCK_PATHS, LANDLOCK_TCP, Offer, Point, Reached
+from agent.session.plan import Plan, Proofs
+from agent.shell.redact import redact
+
+PUBLIC = "/run/parhelia"
+"""Where the session finds the agent's public directory wherever a mount namespace is to be had: the hook client's
+socket path is compiled in."""
+DEFAULT_WORKDIR = "/vol/parhelia/workspaces"
+
+
+def workdir(spec: RunSpec) -> str:
+    """Where the session starts."""
+    return spec.workdir or DEFAULT_WORKDIR
+
+
+def make_plan(
+    spec: RunSpec,
+    policy: Policy,
+    places: layout.Places,
+    grants: Grants,
+    offer: Offer,
+    *,
+    port: int,
+    outside: int,
+    policy_files: Sequence[str],
+) -> Plan:
+    """Everything the launcher is told. `port`: the proxy's; `outside`: the canary listener's. Raises places.Exposed."""
+    separate = spec.egress_user is not None
+    landlock = offer.landlock >= LANDLOCK_PATHS
+    tcp_rule = offer.jail is None and offer.landlock >= LANDLOCK_TCP
+    private = layout.private_paths(spec, policy_files)
+    hide = layout.to_hide(spec, private, grants, landlock, offer.mounts)
+    public = PUBLIC if offer.mounts else places.public
+    if offer.mounts:
+        Path(PUBLIC).mkdir(parents=True, exist_ok=True)
+    env = session_environment(
+        spec, policy, places, workdir=workdir(spec), ca_bundle=f"{public}/{layout.CA_BUNDLE}", port=port
+    )
+    return Plan(
+        argv=spec.command,
+        env=env,
+        workdir=workdir(spec),
+        uid=spec.session_user.uid if separate else None,
+        gid=spec.session_user.gid if separate else None,
+        jail=offer.jail,
+        mounts=offer.mounts,
+        hide=tuple(hide),
+        bind=((places.public, PUBLIC),) if offer.mounts else (),
+        landlock=landlock,
+        read=(*grants.read, public),
+        write=grants.write,
+        devices=DEVICES,
+        connect_ports=(port,) if tcp_rule else None,
+        seccomp=offer.seccomp,
+        notify_exec=offer.notify,
+        proxy_port=port,
+        proofs=Proofs(
+            dial=outside if offer.jail or tcp_rule else None,
+            ungranted=(places.canary,) if landlock and places.canary else (),
+            private=tuple(private) if separate else (),
+            signal=(os.getpid(), os.getppid()) if separate else (),
+        ),
+    )
+
+
+def session_details(spec: RunSpec, plan: Plan, levels: dict[Point, Reached], grants: Grants) -> dict[str, Json]:
+    """What `session.create` says: who, what, where, how far each point is enforced, and the digest of the grants."""
+    shown = json.dumps([grants.read, grants.write], sort_keys=True).encode()
+    points: dict[str, Json] = {str(point): str(found.level) for point, found in levels.items()}
+    argv: list[Json] = [redact(word) for word in plan.argv]
+    return {
+        "argv": argv,
+        "user": spec.session_user.name,
+        "workdir": plan.workdir,
+        "levels": points,
+        "grants_sha256": hashlib.sha256(shown).hexdigest(),
+        "env_label": spec.env_label,
+    }

@@ -1,0 +1,55 @@
+"""What this machine offers, which level each enforcement point reaches, why, and what would raise it.
+
+The same probe and the same table as a real start (`agent.session`): `doctor` cannot say more than `run` does. It also
+names what no level shows: refusals that only the kernel sees and that therefore leave no line in the log.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agent.linux.process import Capability, capabilities
+from agent.session.levels import Offer, Point, Reached, reached, shortfall
+from agent.session.probe import probe
+
+UNSEEN = (
+    (
+        Point.PATHS,
+        "a file access that Landlock or file permissions refuse fails with EACCES, EPERM or EROFS, unrecorded",
+    ),
+    (
+        Point.EGRESS,
+        "a connection that does not go through the proxy fails in the kernel (no route, or EACCES), unrecorded",
+    ),
+)
+"""Refusals that reach nobody but the program that tried (design: Landlock's audit does not work in a container)."""
+
+
+def examine() -> dict[str, Any]:
+    """Everything `doctor` says, as JSON-able data."""
+    offer = probe()
+    levels = reached(offer)
+    return {
+        "contained": not shortfall(levels),
+        "points": {str(point): _point(found) for point, found in levels.items()},
+        "mechanisms": _mechanisms(offer),
+        "unrecorded": [{"point": str(point), "what": what} for point, what in UNSEEN],
+    }
+
+
+def _point(found: Reached) -> dict[str, str]:
+    shown = {"level": str(found.level), "why": found.why}
+    return shown | {"to_raise": found.instead} if found.instead else shown
+
+
+def _mechanisms(offer: Offer) -> dict[str, Any]:
+    held = capabilities()
+    return {
+        "root": offer.root,
+        "network_namespace": offer.jail or f"no ({offer.jail_why})",
+        "mount_namespace": offer.mounts,
+        "landlock_abi": offer.landlock,
+        "seccomp_filter": offer.seccomp,
+        "seccomp_notification": offer.notify,
+        "capabilities": sorted(capability.name for capability in Capability if capability in held),
+    }

@@ -1,0 +1,128 @@
+"""How much is enforced, as a value: the four enforcement points, their levels, and what each machine reaches.
+
+`Offer` is what a machine has (found by `agent.session.probe`); `reached` says which level follows, why, and what would
+raise it. One table serves `doctor`, the launcher's choice of mechanisms, the `agent.degraded` events and the metric.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Point(StrEnum):
+    """The enforcement points."""
+
+    EGRESS = "egress"
+    EXEC = "exec"
+    PATHS = "paths"
+    AGENT = "agent"
+
+
+class Level(StrEnum):
+    """ENFORCED: the session can't get round it, proven at start. PARTIAL: a named hole. ADVISORY: only programs that
+    cooperate. OFF: nothing."""
+
+    ENFORCED = "enforced"
+    PARTIAL = "partial"
+    ADVISORY = "advisory"
+    OFF = "off"
+
+
+CONTAINED = (Point.EGRESS, Point.PATHS, Point.AGENT)
+"""What `--require contained` demands to be ENFORCED."""
+
+LANDLOCK_PATHS = 3
+"""The first Landlock ABI that covers truncation (landlock(7)); below it a grant can be got round."""
+LANDLOCK_TCP = 4
+"""The first Landlock ABI with TCP connect rules (landlock(7))."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What this machine has for confinement. `jail`: how an isolating network namespace is to be had."""
+
+    root: bool
+    jail: str | None  # "root", "user" or None
+    mounts: bool
+    landlock: int
+    seccomp: bool
+    notify: bool
+    jail_why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """One point's level, why it is that, and what would raise it ('' where nothing need)."""
+
+    level: Level
+    why: str
+    instead: str = ""
+
+
+def reached(offer: Offer) -> dict[Point, Reached]:
+    """The level each enforcement point reaches on a machine that offers this."""
+    return {
+        Point.EGRESS: _egress(offer),
+        Point.EXEC: _exec(offer),
+        Point.PATHS: _paths(offer),
+        Point.AGENT: _agent(offer),
+    }
+
+
+def shortfall(levels: dict[Point, Reached]) -> list[Point]:
+    """The points that keep this machine from being *contained*."""
+    return [point for point in CONTAINED if levels[point].level is not Level.ENFORCED]
+
+
+def _egress(offer: Offer) -> Reached:
+    if offer.jail:
+        how = "" if offer.jail == "root" else " (through a user namespace)"
+        return Reached(Level.ENFORCED, f"own network namespace{how}: no route out, the proxy's socket is the only door")
+    if offer.landlock >= LANDLOCK_TCP and offer.seccomp:
+        return Reached(
+            Level.PARTIAL,
+            "socket filter and Landlock TCP, which knows ports, not addresses: any address on the proxy's port is open"
+            f" ({offer.jail_why or 'no network namespace to be had'})",
+            "a network namespace: CAP_SYS_ADMIN, or user namespaces allowed by the container's seccomp profile",
+        )
+    return Reached(
+        Level.ADVISORY,
+        f"proxy variables only: {offer.jail_why or 'no network namespace'}, and no Landlock TCP rules",
+        "Linux 6.7 or later (Landlock ABI 4), or a network namespace",
+    )
+
+
+def _exec(offer: Offer) -> Reached:
+    if not offer.notify:
+        return Reached(
+            Level.ADVISORY,
+            "no seccomp user notification: only the first command and what the tool hook sees are decided",
+            "a kernel with seccomp user notification (Linux 5.5 or later; gVisor has none)",
+        )
+    if platform.machine() != "x86_64":
+        return Reached(
+            Level.PARTIAL,
+            "every exec is decided, but not checked again afterwards: a sibling thread may rewrite argv in between",
+            "x86-64",
+        )
+    return Reached(Level.ENFORCED, "every exec is decided on its final argv and checked again after the exec")
+
+
+def _paths(offer: Offer) -> Reached:
+    if offer.landlock >= LANDLOCK_PATHS:
+        return Reached(Level.ENFORCED, f"Landlock (ABI {offer.landlock}), own uid, no_new_privs")
+    return Reached(
+        Level.PARTIAL,
+        "file permissions of a separate uid only: what everybody may read or write (such as /var/tmp) stays open",
+        "Linux 6.2 or later with Landlock enabled",
+    )
+
+
+def _agent(offer: Offer) -> Reached:
+    if offer.root:
+        return Reached(Level.ENFORCED, "the agent runs under other uids than the session")
+    return Reached(
+        Level.OFF, "the agent and the session share one uid", "start the agent as root, so that it can separate uids"
+    )

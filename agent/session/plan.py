@@ -1,0 +1,70 @@
+"""What the launcher is told: the session's command and every step of its confinement, as one value.
+
+The guard decides (from `agent.session.levels` and the policy) and the launcher obeys; a step that the plan asks for
+and that fails ends the launch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Proofs:
+    """What the confined launcher must fail to do before the session starts; None or empty: not tried.
+
+    `dial`: the port of a listener on the loopback of the agent's network namespace. `ungranted`: files open to
+    everybody that only the path guard keeps closed. `private`: the agent's own files. `signal`: pids that must be out
+    of reach.
+    """
+
+    dial: int | None = None
+    ungranted: tuple[str, ...] = ()
+    private: tuple[str, ...] = ()
+    signal: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One launch. `jail`: how the network namespace is made (``root``, ``user``) or None. `hide` and `bind` need a
+    mount namespace. `read`, `write`, `devices` are the Landlock grants, used where `landlock` is true; `connect_ports`
+    the TCP ports that stay reachable, None for no TCP rule. Uids None: stay as is."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    workdir: str
+    uid: int | None
+    gid: int | None
+    jail: str | None
+    mounts: bool
+    hide: tuple[str, ...]
+    bind: tuple[tuple[str, str], ...]
+    landlock: bool
+    read: tuple[str, ...]
+    write: tuple[str, ...]
+    devices: tuple[str, ...]
+    connect_ports: tuple[int, ...] | None
+    seccomp: bool
+    notify_exec: bool
+    proxy_port: int
+    proofs: Proofs
+
+    def dump(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def parse(data: dict[str, Any]) -> Plan:
+        """The inverse of `dump` after JSON. Raises TypeError where keys are missing or unknown."""
+        proofs = data.pop("proofs")
+        for key in ("argv", "hide", "read", "write", "devices"):
+            data[key] = tuple(data[key])
+        data["bind"] = tuple((source, target) for source, target in data["bind"])
+        if data["connect_ports"] is not None:
+            data["connect_ports"] = tuple(data["connect_ports"])
+        return Plan(
+            proofs=Proofs(
+                proofs["dial"], tuple(proofs["ungranted"]), tuple(proofs["private"]), tuple(proofs["signal"])
+            ),
+            **data,
+        )

@@ -1,0 +1,43 @@
+"""Everything below a process is found and ended, the spared and the rest of the machine are not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+from agent.daemon.offspring import descendants, end_all
+
+TWO_TREES = (
+    "import subprocess, sys; trees = [subprocess.Popen([sys.executable, '-c', sys.argv[1]]) for _ in range(2)]; "
+    "print(*(tree.pid for tree in trees), flush=True); [tree.wait() for tree in trees]"
+)
+TREE = "import os, subprocess, sys, time; subprocess.Popen(['setsid', 'sleep', '60']); time.sleep(60)"
+
+
+def wait_for(count: int, root: int) -> list[int]:
+    for _ in range(200):
+        found = descendants(root)
+        if len(found) >= count:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"only {descendants(root)}")
+
+
+def test_a_tree_is_ended_and_a_spared_branch_lives() -> None:
+    top = subprocess.Popen([sys.executable, "-c", TWO_TREES, TREE], stdout=subprocess.PIPE, text=True)
+    assert top.stdout is not None
+    ended, spared = (int(word) for word in top.stdout.readline().split())
+    try:
+        below = wait_for(4, top.pid)
+        assert {ended, spared} < set(below)
+        kept = {spared, *wait_for(1, spared)}
+        end_all(top.pid, (spared,), lambda: None, seconds=2.0)
+        left = set(descendants(top.pid))
+        assert left == kept
+    finally:
+        for pid in (*descendants(top.pid), top.pid):
+            os.kill(pid, 9)
+        top.wait()
+        top.stdout.close()

@@ -1,0 +1,144 @@
+"""Killing a part of the agent never leaves a session that can do more than before: it ends."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.daemon.offspring import descendants
+from tests.escape.runtime import Case, Host, policy, read_log, verify
+
+PARTS = {"keeper": "agent.daemon.keeper", "guard": "agent.daemon.guard", "egress": "agent.enforce.egress.main"}
+WAIT_SECONDS = 20.0
+
+
+def until(found: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not found():
+        assert time.monotonic() < deadline, f"still waiting: {what}"
+        time.sleep(0.02)
+
+
+def part(root: int, module: str) -> int:
+    """The process below `root` that runs this module."""
+    for pid in (root, *descendants(root)):
+        try:
+            argv = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if module.encode() in argv:
+            return pid
+    return 0
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def running(host: Host, tmp_path: Path) -> tuple[Host, subprocess.Popen[str], list[int]]:
+    """A session with a background process in a session of its own that tries to get out for ever."""
+    mark = f"/tmp/parhelia-mark-{os.getpid()}-{random.randrange(1 << 30)}"
+    attack = (
+        "import os, socket, sys, time\n"
+        f"port = {host.upstream.ports['raw']}\n"
+        "while True:\n"
+        "    try: socket.create_connection(('127.0.0.1', port), 1).close()\n"
+        "    except OSError: pass\n"
+        "    time.sleep(0.05)\n"
+    )
+    script = f'setsid python3 -c "$0" & echo up > {mark}; wait'
+    process = subprocess.Popen(
+        host.command(Case(("/bin/sh", "-c", script, attack), policy())),
+        env=host.environment(Case((), "")), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    try:
+        until(lambda: Path(mark).exists() or process.poll() is not None, "the session to start")
+        assert process.poll() is None, process.communicate()
+        until(lambda: session_processes(process.pid), "the session's processes")
+        yield host, process, session_processes(process.pid)  # type: ignore[misc]
+    finally:
+        Path(mark).unlink(missing_ok=True)
+        for pid in (*descendants(process.pid), process.pid):
+            if alive(pid):
+                os.kill(pid, signal.SIGKILL)
+        process.communicate(timeout=WAIT_SECONDS)
+
+
+def session_processes(root: int) -> list[int]:
+    found = []
+    for pid in descendants(root):
+        try:
+            if b"socket.create_connection" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+        except OSError:
+            continue
+    return found if len(found) >= 2 else []  # the shell that started it and the attacker itself
+
+
+@pytest.mark.parametrize("victim", list(PARTS))
+def test_the_session_ends_with_any_part_of_the_agent(
+    running: tuple[Host, subprocess.Popen[str], list[int]], victim: str
+) -> None:
+    host, process, session = running
+    before = host.upstream.escapes
+    pid = part(process.pid, PARTS[victim])
+    assert pid, f"no {victim}"
+    everything = [*descendants(process.pid)]
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not any(alive(one) for one in session), "the session to end")
+    until(lambda: not any(alive(one) for one in everything), "the agent to end")
+    assert process.wait(WAIT_SECONDS) != 0
+    assert host.upstream.escapes == before
+    if victim != "guard":
+        assert verify(host.audit) == 0
+        kinds = [event["details"]["event_type"] for event in read_log(host.audit)]
+        assert kinds[-2:] == ["session.terminate", "agent.stop"]
+    if victim == "egress":
+        degraded = [e for e in read_log(host.audit) if e["details"]["event_type"] == "agent.degraded"]
+        assert degraded[-1]["details"]["point"] == "egress"
+
+
+def test_the_log_of_a_killed_guard_is_whole_and_is_continued(
+    running: tuple[Host, subprocess.Popen[str], list[int]],
+) -> None:
+    host, process, _ = running
+    os.kill(part(process.pid, PARTS["guard"]), signal.SIGKILL)
+    assert process.wait(WAIT_SECONDS) != 0
+    before = read_log(host.audit)
+    assert "session.create" in {event["details"]["event_type"] for event in before}
+    again = host.run(Case(("/bin/true",), policy()))
+    assert again.status == 0, again.stderr
+    assert again.verified == 0
+    assert again.events[: len(before)] == before
+
+
+def test_a_signal_to_the_agent_reaches_the_session_and_its_status_comes_back(host: Host) -> None:
+    script = "trap 'echo caught; exit 9' TERM; echo up; while :; do sleep 0.1; done"
+    process = subprocess.Popen(
+        host.command(Case(("/bin/sh", "-c", script), policy())), env=host.environment(Case((), "")),
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n", process.communicate()
+    os.kill(part(process.pid, PARTS["keeper"]), signal.SIGTERM)
+    out, err = process.communicate(timeout=WAIT_SECONDS)
+    assert (process.returncode, out) == (9, "caught\n"), err
+
+
+def test_nothing_that_the_session_started_outlives_it(host: Host) -> None:
+    outcome = host.run(Case(("/bin/sh", "-c", "setsid sleep 300 & nohup sleep 301 & echo $!; exit 3"), policy()))
+    assert outcome.status == 3, outcome.stderr
+    assert outcome.stdout.strip().isdigit()
+    assert not alive(int(outcome.stdout))

@@ -1,0 +1,33 @@
+"""Commands that only show what they are when they are executed: decided by the exec ring, where there is one."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.escape.runtime import Case, Host, policy
+
+HIDDEN = [
+    ("A=r; B=m; $A$B -rf /", "recursive-delete-system"),
+    ("$(echo rm) -r --force /etc", "recursive-delete-system"),
+    ("printf 'rm -rf /usr/lib' | sh", "recursive-delete-system"),
+    ('python3 -c \'import os; os.execvp("rm", ["rm", "-rf", "/"])\'', "recursive-delete-system"),
+    ("find /etc -maxdepth 0 -exec rm -rf {} +", "recursive-delete-system"),
+    ("x=if=/dev/zero; dd $x of=/dev/null count=1", "commands.deny[1]"),
+]
+
+
+@pytest.mark.parametrize(("script", "rule"), HIDDEN)
+def test_a_command_hidden_from_the_text_is_refused_at_exec(host: Host, script: str, rule: str) -> None:
+    outcome = host.run(Case(("/bin/sh", "-c", f"{script}; echo status=$?"), policy()))
+    events = outcome.of("bash.dangerous")
+    assert events and events[0]["details"]["rule"] == rule, outcome.stderr + outcome.stdout
+    assert "status=0" not in outcome.stdout
+    assert outcome.verified == 0
+
+
+def test_a_refused_exec_says_126_and_the_reason(host: Host) -> None:
+    outcome = host.run(Case(("/bin/bash", "-c", 'c=rm; "$c" -rf /; echo status=$?'), policy()))
+    assert "status=126" in outcome.stdout, outcome.stdout + outcome.stderr
+    assert (
+        "parhelia: denied by recursive-delete-system: deletes the system. delete inside the workspace" in outcome.stderr
+    )

@@ -1,0 +1,120 @@
+"""One confined session, end to end: what it may do works, what it may not fails, and both are on record."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.escape.runtime import Case, Outcome, Runtime, policy
+
+CURL = "curl -sS --max-time 20 -k --noproxy ''"
+
+
+def shell(runtime: Runtime, script: str, *flags: str) -> Outcome:
+    return runtime.run(Case(("/bin/sh", "-c", script), policy(), flags))
+
+
+def ports(runtime: Runtime) -> dict[str, int]:
+    return runtime.upstream.ports  # type: ignore[attr-defined, no-any-return]
+
+
+def test_the_session_is_another_user_and_ends_with_its_own_status(runtime: Runtime) -> None:
+    outcome = shell(runtime, "id -un; exit 7")
+    assert outcome.stdout == "session\n", outcome.stderr
+    assert outcome.status == 7
+    assert outcome.verified == 0
+    order = [
+        event["details"]["event_type"] for event in outcome.events if "degraded" not in event["details"]["event_type"]
+    ]
+    assert order == ["agent.start", "policy.load", "session.create", "session.terminate", "agent.stop"]
+    assert outcome.of("session.terminate")[0]["details"]["exit_status"] == 7
+
+
+def test_an_allowed_host_is_reached_over_http_and_tls_and_recorded_once_each(runtime: Runtime) -> None:
+    at = ports(runtime)
+    outcome = shell(runtime, f"{CURL} http://allowed.test:{at['http']}/; {CURL} https://allowed.test:{at['tls']}/")
+    assert outcome.stdout == f"reached allowed.test:{at['http']}\nreached allowed.test:{at['tls']}\n", outcome.stderr
+    allowed = outcome.of("network.egress")
+    assert [event["resource"] for event in allowed] == [f"allowed.test:{at['http']}", f"allowed.test:{at['tls']}"]
+    assert outcome.of("session.terminate")[0]["details"]["bytes_down"] > 100
+
+
+def test_a_forbidden_host_is_refused_with_the_rule_and_recorded(runtime: Runtime) -> None:
+    at = ports(runtime)
+    outcome = shell(
+        runtime, f"{CURL} -i http://forbidden.test:{at['http']}/; {CURL} https://forbidden.test:{at['tls']}/"
+    )
+    assert "403" in outcome.stdout and "X-Parhelia-Rule: egress-default" in outcome.stdout, outcome.stdout
+    assert "reached" not in outcome.stdout
+    blocked = outcome.of("network.egress_blocked")
+    assert [event["resource"] for event in blocked] == [f"forbidden.test:{at['http']}", f"forbidden.test:{at['tls']}"]
+    assert {event["details"]["rule"] for event in blocked} == {"egress-default"}
+    assert {event["result"] for event in blocked} == {"denied"}
+
+
+def test_without_proxy_variables_there_is_no_way_out(runtime: Runtime) -> None:
+    at = ports(runtime)
+    bare = "env -u http_proxy -u https_proxy -u HTTP_PROXY -u HTTPS_PROXY -u ALL_PROXY -u all_proxy"
+    outcome = shell(runtime, f"{bare} curl -sS --max-time 5 http://forbidden.test:{at['http']}/; echo status=$?")
+    assert "reached" not in outcome.stdout
+    assert "status=0" not in outcome.stdout
+
+
+RAW = """
+import socket, sys
+for family, kind, address in (
+    (socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", int(sys.argv[1]))),
+    (socket.AF_INET, socket.SOCK_STREAM, ("192.0.2.1", 443)),
+    (socket.AF_INET, socket.SOCK_DGRAM, ("192.0.2.1", 53)),
+    (socket.AF_INET6, socket.SOCK_STREAM, ("2001:db8::1", 443)),
+):
+    try:
+        s = socket.socket(family, kind); s.settimeout(3); s.connect(address); s.send(b"x")
+        print("ESCAPED", address)
+    except OSError as error:
+        print("refused", error.errno)
+"""
+
+
+def test_a_raw_socket_reaches_nothing_outside(runtime: Runtime) -> None:
+    before = runtime.upstream.escapes  # type: ignore[attr-defined]
+    outcome = runtime.run(Case(("/usr/bin/python3", "-c", RAW, str(ports(runtime)["raw"])), policy()))
+    assert outcome.stdout.count("refused") == 4, outcome.stdout + outcome.stderr
+    assert "ESCAPED" not in outcome.stdout
+    assert runtime.upstream.escapes == before  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("command", "rule"),
+    [
+        ("rm -rf /", "recursive-delete-system"),
+        ('bash -c "sudo rm -r -f /*"', "recursive-delete-system"),
+        ("mkfs.ext4 /dev/sda", "commands.deny[0]"),
+        ("dd of=/dev/null bs=1 count=1 if=/dev/zero", "commands.deny[1]"),
+    ],
+)
+def test_a_dangerous_session_command_never_starts(runtime: Runtime, command: str, rule: str) -> None:
+    outcome = shell(runtime, command)
+    assert outcome.status == 126, outcome.stderr
+    assert f"denied by {rule}" in outcome.stderr
+    (event,) = outcome.of("bash.dangerous")
+    assert event["details"]["rule"] == rule
+    assert event["result"] == "denied"
+    assert outcome.of("session.create") == []
+
+
+def test_what_is_private_or_ungranted_stays_closed(runtime: Runtime) -> None:
+    script = (
+        "echo x > /etc/parhelia-x; echo etc=$?; cat {audit}/audit.jsonl; echo log=$?; "
+        "cat {policy}/policy.yaml; echo policy=$?; ls {audit}; echo list=$?"
+    )
+    where = {"audit": runtime.audit, "policy": runtime.policies}  # type: ignore[attr-defined]
+    outcome = shell(runtime, script.format(**where))
+    for word in ("etc", "log", "policy", "list"):
+        assert f"{word}=0" not in outcome.stdout, outcome.stdout
+    assert "event_hash" not in outcome.stdout and "version: 1" not in outcome.stdout
+
+
+def test_a_command_that_does_not_exist_exits_127(runtime: Runtime) -> None:
+    outcome = runtime.run(Case(("no-such-program-here",), policy()))
+    assert outcome.status == 127
+    assert "no-such-program-here" in outcome.stderr

@@ -1,0 +1,136 @@
+"""A person at a terminal: Ctrl-C, window size, job control, exit status behave as without the agent."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import termios
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.escape.runtime import Case, Host, policy
+
+SECONDS = 30.0
+
+
+class Person:
+    """Types into a run on a terminal of its own and reads the screen."""
+
+    def __init__(self, host: Host, *command: str) -> None:
+        argv = host.command(Case(command, policy()))
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.execvpe(argv[0], argv, host.environment(Case((), "")) | {"TERM": "xterm"})
+        self.screen = ""
+        self.resize(33, 101)
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def sees(self, text: str) -> str:
+        """Read until `text` appears; returns all that came before and with it."""
+        deadline = time.monotonic() + SECONDS
+        while text not in self.screen:
+            assert time.monotonic() < deadline, self.screen
+            ready, _, _ = select.select([self.fd], [], [], 0.2)
+            if ready:
+                try:
+                    data = os.read(self.fd, 4096)
+                except OSError:
+                    data = b""
+                assert data, f"the terminal closed: {self.screen}"
+                self.screen += data.decode(errors="replace")
+        before, _, self.screen = self.screen.partition(text)
+        return before + text
+
+    def types(self, text: str) -> None:
+        os.write(self.fd, text.encode())
+
+    def status(self) -> int:
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            ready, _, _ = select.select([self.fd], [], [], 0.1)
+            if ready:
+                try:
+                    self.screen += os.read(self.fd, 4096).decode(errors="replace")
+                except OSError:
+                    ready = []
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.pid = 0
+                return os.waitstatus_to_exitcode(status)
+        raise AssertionError(f"still running: {self.screen}")
+
+    def leave(self) -> None:
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        os.close(self.fd)
+
+
+@pytest.fixture
+def person(host: Host) -> Iterator[Person]:
+    person = Person(host, "/bin/bash", "--norc", "--noprofile", "-i")
+    person.types("PS1='ready> '\n")
+    person.sees("ready> ")
+    person.sees("ready> ")
+    yield person
+    person.leave()
+
+
+def test_ctrl_c_ends_the_program_and_not_the_session(person: Person) -> None:
+    person.types("sleep 100; echo after-$((1+1))\n")
+    time.sleep(0.5)
+    person.types("\x03")
+    person.sees("ready> ")
+    person.types("echo still-$((40+2))\n")
+    person.sees("still-42")
+
+
+def test_the_window_size_arrives_and_changes(person: Person) -> None:
+    person.types("stty size\n")
+    person.sees("33 101")
+    person.resize(44, 122)
+    time.sleep(0.3)
+    person.types("stty size\n")
+    person.sees("44 122")
+
+
+def test_job_control_stops_and_continues(person: Person) -> None:
+    person.types("sleep 101\n")
+    time.sleep(0.5)
+    person.types("\x1a")
+    person.sees("Stopped")
+    person.types("fg\n")
+    time.sleep(0.3)
+    person.types("\x03")
+    person.sees("ready> ")
+    person.types("exit 6\n")
+    assert person.status() == 6
+
+
+def test_the_controlling_terminal_is_not_the_operators(person: Person) -> None:
+    operators = os.ptsname(person.fd) if hasattr(os, "ptsname") else None
+    person.types("tty; ls -l /proc/self/fd/0; exit 0\n")
+    shown = person.sees("exit")
+    assert "/dev/pts/" in shown
+    assert operators is None or operators not in shown
+    person.status()
+
+
+def test_the_screen_is_put_back_after_the_session(host: Host) -> None:
+    person = Person(host, "/bin/sh", "-c", "echo done")
+    try:
+        before = termios.tcgetattr(person.fd)
+        person.sees("done")
+        assert person.status() == 0
+        after = termios.tcgetattr(person.fd)
+        assert after[3] & (termios.ECHO | termios.ICANON) == before[3] & (termios.ECHO | termios.ICANON)
+    finally:
+        person.leave()

@@ -1,0 +1,74 @@
+"""Stand-in servers for the sessions of this suite: plain HTTP, TLS, and a listener that counts whoever gets through.
+
+Runs in the test's process, and by itself inside a container (`python3 upstream.py HTTP_PORT TLS_PORT RAW_PORT CERT`),
+with the standard library only. Every answer is `reached NAME`; a connection to the raw port is an escape.
+"""
+
+from __future__ import annotations
+
+import http.server
+import socket
+import ssl
+import sys
+import threading
+
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    """Says that it was reached, and by which name."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        body = f"reached {self.headers.get('Host', '')}\n".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+class Upstream:
+    """The three servers on 127.0.0.1. `escapes` counts connections to the raw port."""
+
+    def __init__(self, certificate: str, ports: tuple[int, int, int] = (0, 0, 0)) -> None:
+        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", ports[0]), Answer)
+        self.tls = http.server.ThreadingHTTPServer(("127.0.0.1", ports[1]), Answer)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        self.tls.socket = context.wrap_socket(self.tls.socket, server_side=True)
+        self.raw = socket.create_server(("127.0.0.1", ports[2]))
+        self.escapes = 0
+        for serve in (self.http.serve_forever, self.tls.serve_forever, self._count):
+            threading.Thread(target=serve, daemon=True).start()
+
+    @property
+    def ports(self) -> dict[str, int]:
+        return {
+            "http": self.http.server_address[1],
+            "tls": self.tls.server_address[1],
+            "raw": self.raw.getsockname()[1],
+        }
+
+    def close(self) -> None:
+        self.http.shutdown()
+        self.tls.shutdown()
+        self.http.server_close()
+        self.tls.server_close()
+        self.raw.close()
+
+    def _count(self) -> None:
+        while True:
+            try:
+                peer, _ = self.raw.accept()
+            except OSError:
+                return
+            self.escapes += 1
+            peer.close()
+
+
+if __name__ == "__main__":
+    Upstream(sys.argv[4], (int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
+    print("serving", flush=True)
+    threading.Event().wait(600)

@@ -1,0 +1,44 @@
+"""Which level each machine reaches, and what it says about it."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.record import metrics
+from agent.session.levels import Level, Offer, Point, reached, shortfall
+
+NATIVE = Offer(root=True, jail="root", mounts=True, landlock=7, seccomp=True, notify=True)
+DOCKER = Offer(root=True, jail=None, mounts=False, landlock=7, seccomp=True, notify=True, jail_why="not permitted")
+GVISOR = Offer(root=True, jail="user", mounts=False, landlock=0, seccomp=True, notify=False)
+NOTHING = Offer(root=False, jail=None, mounts=False, landlock=0, seccomp=False, notify=False)
+E, P, A, O = Level.ENFORCED, Level.PARTIAL, Level.ADVISORY, Level.OFF  # noqa: E741
+
+
+@pytest.mark.parametrize(
+    ("offer", "egress", "paths", "agent", "execs", "missing"),
+    [
+        (NATIVE, E, E, E, E, []),
+        (DOCKER, P, E, E, E, [Point.EGRESS]),
+        (GVISOR, E, P, E, A, [Point.PATHS]),
+        (NOTHING, A, P, O, A, [Point.EGRESS, Point.PATHS, Point.AGENT]),
+    ],
+)
+def test_each_machine_reaches_its_level(
+    offer: Offer, egress: Level, paths: Level, agent: Level, execs: Level, missing: list[Point]
+) -> None:
+    levels = reached(offer)
+    found = [levels[point].level for point in (Point.EGRESS, Point.PATHS, Point.AGENT, Point.EXEC)]
+    assert found == [egress, paths, agent, execs]
+    assert shortfall(levels) == missing
+    for point, said in levels.items():
+        assert said.why, point
+        assert bool(said.instead) is (said.level is not E), point
+
+
+def test_the_metric_knows_the_same_points_and_levels() -> None:
+    assert set(metrics.POINTS) == {str(point) for point in Point}
+    assert set(metrics.LEVELS) == {str(level) for level in Level}
+
+
+def test_the_leak_of_landlock_tcp_is_named() -> None:
+    assert "any address on the proxy's port is open" in reached(DOCKER)[Point.EGRESS].why

@@ -1,0 +1,28 @@
+"""A plan survives its journey to the launcher."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from agent.session.plan import Plan, Proofs
+
+PLAN = Plan(
+    argv=("sh", "-c", "id"), env={"A": "b"}, workdir="/tmp", uid=1, gid=2, jail="root", mounts=True,
+    hide=("/a",), bind=(("/b", "/c"),), landlock=True, read=("/usr",), write=("/tmp",), devices=("/dev/null",),
+    connect_ports=(3128,), seccomp=True, notify_exec=True, proxy_port=3128,
+    proofs=Proofs(dial=1, ungranted=("/x",), private=("/y",), signal=(3,)),
+)  # fmt: skip
+
+
+def test_a_plan_comes_back_equal_from_json() -> None:
+    assert Plan.parse(json.loads(json.dumps(PLAN.dump()))) == PLAN
+
+
+def test_an_unknown_or_missing_key_is_an_error_and_not_a_default() -> None:
+    for change in (lambda d: d.update(extra=1), lambda d: d.pop("landlock")):
+        data = json.loads(json.dumps(PLAN.dump()))
+        change(data)
+        with pytest.raises((TypeError, KeyError)):
+            Plan.parse(data)

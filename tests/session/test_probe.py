@@ -1,0 +1,23 @@
+"""The probe says what is really there."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+from pathlib import Path
+
+from agent.session.probe import probe
+from tests.conftest import require
+
+
+def test_the_probe_agrees_with_the_kernel_and_leaves_nothing_behind() -> None:
+    require(os.geteuid() == 0, "namespaces without restrictions need root")
+    namespaces = {name: os.readlink(f"/proc/self/ns/{name}") for name in ("net", "mnt", "user")}
+    mounts = Path("/proc/self/mounts").read_text()
+    offer = probe()
+    assert offer.landlock == max(0, ctypes.CDLL(None).syscall(444, None, 0, 1))
+    can = subprocess.run(["unshare", "--net", "true"], check=False).returncode == 0
+    assert (offer.jail == "root") is can
+    assert {name: os.readlink(f"/proc/self/ns/{name}") for name in namespaces} == namespaces
+    assert Path("/proc/self/mounts").read_text() == mounts
