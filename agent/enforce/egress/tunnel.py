@@ -52,18 +52,20 @@ class Pipes:
 
     def __init__(self, most: int) -> None:
         self._left = most
+        self._usable = True
         self._free: list[tuple[int, int]] = []
 
     def take(self) -> tuple[int, int] | None:
         """An empty pipe (read end, write end), None where none is to be had."""
+        if not self._usable:
+            return None
         if self._free:
             return self._free.pop()
         if self._left <= 0:
             return None
         try:
             pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:  # no descriptors left: tunnels go on copying
-            self._left = 0
+        except OSError:  # no descriptors left: this tunnel goes on copying
             return None
         with contextlib.suppress(OSError):  # over the user's pipe limit (pipe(7)): the default size will do
             fcntl.fcntl(pipe[0], _F_SETPIPE_SZ, _PIPE_BYTES)
@@ -72,16 +74,16 @@ class Pipes:
 
     def refuse(self) -> None:
         """No more pipes: this kernel can't use them."""
-        self._left = 0
+        self._usable = False
 
     def give(self, pipe: tuple[int, int], *, empty: bool) -> None:
         """Back to the stock; a pipe that still holds bytes is closed instead."""
-        if empty and len(self._free) < 8 and self._left:
+        if empty and len(self._free) < 8:
             self._free.append(pipe)
             return
         os.close(pipe[0])
         os.close(pipe[1])
-        self._left += bool(self._left)
+        self._left += 1
 
 
 class Carrier:
