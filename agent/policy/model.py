@@ -69,16 +69,17 @@ class Examples:
 class HostRule:
     """One entry of `egress.allow` or `egress.deny`.
 
-    `pattern` is a normalised host (``pypi.org``), a wildcard (``*.githubusercontent.com``: any depth below, not the name
-    itself) or the canonical text of an address literal. `methods` and `paths` None mean any (no interception needed).
-    `addresses`: non-public ranges this rule grants.
+    `pattern` is a normalised host (``pypi.org``), a wildcard (``*.githubusercontent.com``: any depth below, not the
+    name itself) or the canonical text of an address literal. `methods` and `paths` None mean any (no interception
+    needed). `addresses`: non-public ranges this rule grants. `ports` and `protocol` None mean any: only in `deny`,
+    where a rule that names a host closes it on every port.
     """
 
     id: str
     pattern: str
     where: Where
-    ports: tuple[int, ...] = (443,)
-    protocol: Protocol = Protocol.TLS
+    ports: tuple[int, ...] | None = (443,)
+    protocol: Protocol | None = Protocol.TLS
     methods: tuple[str, ...] | None = None
     paths: tuple[str, ...] | None = None
     addresses: tuple[Network, ...] = ()
@@ -126,6 +127,7 @@ class PathRule:
     where: Where
     reason: str = ""
     instead: str = ""
+    examples: Examples = Examples()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +145,12 @@ class RuleException:
 
 @dataclass(frozen=True, slots=True)
 class EgressSection:
+    """`allow_given` False: a further layer without the key `allow`, which narrows by its denies alone."""
+
     mode: Mode = Mode.ENFORCE
     allow: tuple[HostRule, ...] = ()
     deny: tuple[HostRule, ...] = ()
+    allow_given: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +162,14 @@ class CommandSection:
 
 @dataclass(frozen=True, slots=True)
 class PathSection:
+    """`write_given`, `read_given` False: a further layer without that key, neutral for it."""
+
     mode: Mode = Mode.ENFORCE
     write: tuple[PathRule, ...] = ()
     read: tuple[PathRule, ...] = ()
     protect: tuple[PathRule, ...] = ()
+    write_given: bool = True
+    read_given: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,12 +192,28 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
+class Offer:
+    """A shipped bundle that the policy could add with `use:`, and the host patterns it would bring (none: they are the
+    tool's configuration and known only once it is used). A denial's `instead` points to it."""
+
+    bundle: str
+    patterns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
-    """The effective policy: layers that each can only narrow. `digest`: lower-case hex SHA-256 of its canonical form."""
+    """The effective policy: layers that each can only narrow. `digest`: lower-case hex SHA-256 of its canonical form.
+
+    Not part of the digest, because they change no rule: `offers`; `agent_files`, the agent's own places of this
+    machine, which no grant opens; `links`, grants that are symlinks here, as (path as written, place it leads to).
+    """
 
     layers: tuple[Layer, ...]
     digest: str
     warnings: tuple[str, ...] = ()
+    offers: tuple[Offer, ...] = ()
+    agent_files: tuple[str, ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
 
     @property
     def audit(self) -> AuditSection:

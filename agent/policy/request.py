@@ -126,13 +126,18 @@ class CommandRequest:
 
 @dataclass(frozen=True, slots=True)
 class PathRequest:
-    """May the session access `path`? `path` is absolute, normalised and free of symlinks."""
+    """May the session access `path`? `path` is absolute, normalised and free of symlinks.
+
+    `home` and `tmpdir` are the session's own and granted to it; empty: not known, not granted.
+    """
 
     access: Access
     path: str
     today: date
     origin: Origin
     asked: str = field(default="")
+    home: str = ""
+    tmpdir: str = ""
 
 
 Request = EgressRequest | CommandRequest | PathRequest

@@ -1,0 +1,63 @@
+"""What the verbs that read a policy share: the `--policy` flag, its environment, and how a refused policy is shown."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from agent.policy.model import Policy
+from agent.policy.problem import PolicyError
+
+STANDARD = Path("/etc/parhelia/policies")
+
+
+def add_policy_flag(parser: argparse.ArgumentParser) -> None:
+    """`--policy DIR`, repeatable: each one layer."""
+    parser.add_argument(
+        "--policy",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="policy layer (repeatable; default $PARHELIA_POLICY_DIR, /etc/parhelia/policies, the embedded policy)",
+    )
+
+
+def policy_directories(flags: list[str]) -> list[Path]:
+    """The layers asked for: flags, else the environment, else the standard directory, else none (the embedded one)."""
+    if flags:
+        return [Path(flag) for flag in flags]
+    given = os.environ.get("PARHELIA_POLICY_DIR")
+    if given:
+        return [Path(given)]
+    return [STANDARD] if STANDARD.is_dir() else []
+
+
+def load(flags: list[str]) -> Policy:
+    """The effective policy. Raises PolicyError."""
+    from agent.daemon.policy_store import read_policy
+
+    return read_policy(policy_directories(flags))
+
+
+def show_problems(error: PolicyError, *, as_json: bool) -> None:
+    """All problems: one JSON document on stdout, or lines on stderr."""
+    if as_json:
+        problems = [
+            {
+                "file": problem.where.file,
+                "line": problem.where.line,
+                "column": problem.where.column,
+                "message": problem.message,
+                "fix": problem.fix,
+            }
+            for problem in error.problems
+        ]
+        print(json.dumps({"valid": False, "problems": problems}, ensure_ascii=False))  # noqa: T201
+        return
+    for problem in error.problems:
+        print(problem, file=sys.stderr)  # noqa: T201
+    count = len(error.problems)
+    print(f"parhelia: the policy is refused: {count} problem{'s' if count != 1 else ''}", file=sys.stderr)  # noqa: T201

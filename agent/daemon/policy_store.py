@@ -1,0 +1,194 @@
+"""The policy in force: reads the files, loads them, swaps the whole, keeps the last good one.
+
+Rules kept here: all I/O of policies is here and in `tool_hosts`; a file that cannot be read is a problem like any
+other; a reload that fails changes nothing and says why; a reader never sees half a policy (one reference is swapped).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from agent.daemon.embedded import embedded_policy_dir
+from agent.daemon.tool_hosts import ToolHosts
+from agent.policy.bundles import Bundle
+from agent.policy.load import LayerSource, PolicyError, Problem, load_policy, offer
+from agent.policy.model import Offer, Policy, Where
+from agent.policy.request import CommandRequest, Origin
+
+EMBEDDED_NAME: Final = "policies"
+"""How the embedded default policy is named in `where` and in problems."""
+
+MAX_BYTES: Final = 1 << 20
+MAX_FILES: Final = 500
+
+
+class Bundles(Mapping[str, Bundle]):
+    """The bundles `use:` may name; each is read only when it is asked for."""
+
+    def __init__(self, directory: Path, tools: ToolHosts) -> None:
+        self._files = {file.stem: file for file in sorted(directory.glob("*.yaml"))}
+        self._tools = tools
+
+    def __getitem__(self, name: str) -> Bundle:
+        if name in self._files:
+            return self._files[name].read_text(encoding="utf-8")
+        return self._tools.bundle(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._files or name in self._tools.names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted({*self._files, *self._tools.names}))
+
+    def __len__(self) -> int:
+        return len({*self._files, *self._tools.names})
+
+    def offers(self) -> tuple[Offer, ...]:
+        """What denials may point to."""
+        return tuple(
+            offer(name, self._files[name].read_text(encoding="utf-8")) if name in self._files else Offer(name)
+            for name in self
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """How a reload ended. `problems` not empty: the old policy stays in force."""
+
+    policy: Policy
+    changed: bool
+    problems: tuple[Problem, ...] = ()
+
+
+class PolicyStore:
+    """Holds the policy in force. Raises PolicyError where the first load fails."""
+
+    def __init__(self, directories: Sequence[Path]) -> None:
+        self._directories = tuple(directories)
+        self._current = read_policy(self._directories)
+
+    @property
+    def current(self) -> Policy:
+        """The policy in force."""
+        return self._current
+
+    def reload(self) -> Reloaded:
+        """Read the files again; put the new policy in force if it is valid."""
+        try:
+            fresh = read_policy(self._directories)
+        except PolicyError as error:
+            return Reloaded(self._current, changed=False, problems=error.problems)
+        changed = fresh.digest != self._current.digest
+        self._current = fresh
+        return Reloaded(fresh, changed=changed)
+
+
+def read_policy(directories: Sequence[Path]) -> Policy:
+    """The effective policy of the directories (each one layer); of none: the embedded default.
+
+    Raises PolicyError with every problem, unreadable files included.
+    """
+    embedded = embedded_policy_dir()
+    problems: list[Problem] = []
+    if directories:
+        sources = [_source(directory, str(directory), problems) for directory in directories]
+    else:
+        sources = [_source(embedded, EMBEDDED_NAME, problems)]
+    if problems:
+        raise PolicyError([*problems, *_problems_of(sources, embedded)])
+    bundles = Bundles(embedded / "bundles", ToolHosts(dict(os.environ)))
+    policy = load_policy(sources, bundles, read_command=_read_command, offers=bundles.offers())
+    return replace(
+        policy,
+        agent_files=tuple(dict.fromkeys(os.path.realpath(directory) for directory in directories)),
+        links=_links(policy),
+    )
+
+
+def policy_sources(policy: Policy) -> tuple[Path, ...]:
+    """The directories the policy was read from; none for the embedded default, which every installation shows."""
+    return tuple(Path(layer.source) for layer in policy.layers if layer.source != EMBEDDED_NAME)
+
+
+def _source(directory: Path, shown: str, problems: list[Problem]) -> LayerSource:
+    try:
+        names = sorted(entry.name for entry in directory.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        where = Where(shown, 1, 1)
+        problems.append(Problem(where, f"the policy directory cannot be read: {error.strerror}", "check the path"))
+        return LayerSource(shown, ())
+    for name in names:
+        if name.endswith((".yml", ".YAML", ".YML")):
+            problems.append(Problem(Where(f"{shown}/{name}", 1, 1), "only *.yaml files are read", "rename it to .yaml"))
+    files = [name for name in names if name.endswith(".yaml")]
+    if not files and not problems:
+        problems.append(Problem(Where(shown, 1, 1), "no *.yaml file here", "check the path, or add a policy file"))
+    if len(files) > MAX_FILES:
+        problems.append(Problem(Where(shown, 1, 1), f"more than {MAX_FILES} policy files", "join some"))
+        files = []
+    texts = [(f"{shown}/{name}", _read(directory / name, f"{shown}/{name}", problems)) for name in files]
+    return LayerSource(shown, tuple((name, text) for name, text in texts if text is not None))
+
+
+def _read(file: Path, shown: str, problems: list[Problem]) -> str | None:
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(descriptor, "rb") as opened:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                problems.append(Problem(Where(shown, 1, 1), "not a regular file", "remove it, or rename it"))
+                return None
+            data = opened.read(MAX_BYTES + 1)
+    except OSError as error:
+        problems.append(Problem(Where(shown, 1, 1), f"cannot be read: {error.strerror}", "check owner and mode"))
+        return None
+    if len(data) > MAX_BYTES:
+        problems.append(Problem(Where(shown, 1, 1), f"longer than {MAX_BYTES} bytes", "split it"))
+        return None
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
+        problems.append(Problem(Where(shown, line, column), "a byte that is not UTF-8", "save the file as UTF-8"))
+        return None
+
+
+def _problems_of(sources: Sequence[LayerSource], embedded: Path) -> tuple[Problem, ...]:
+    """The problems inside the files that could be read, so that one run shows all."""
+    try:
+        load_policy(sources, Bundles(embedded / "bundles", ToolHosts(dict(os.environ))), read_command=_read_command)
+    except PolicyError as error:
+        return error.problems
+    return ()
+
+
+def _links(policy: Policy) -> tuple[tuple[str, str], ...]:
+    """Grants that are symlinks on this machine (``/bin`` -> ``/usr/bin``): requests come with resolved paths."""
+    pairs = []
+    for layer in policy.layers:
+        if layer.paths is None:
+            continue
+        for rule in (*layer.paths.write, *layer.paths.read):
+            target = os.path.realpath(rule.path)
+            if target != rule.path:
+                pairs.append((rule.path, target))
+    return tuple(dict.fromkeys(pairs))
+
+
+def _read_command(text: str) -> CommandRequest:
+    """The examples of command rules, read as if typed in a session's workspace."""
+    from agent.shell.requests import from_text
+
+    return from_text(
+        text,
+        cwd="/vol/parhelia/workspaces/example",
+        home="/home/session",
+        today=datetime.now(tz=UTC).date(),
+        origin=Origin(mechanism="examples"),
+    )

@@ -1,0 +1,120 @@
+"""Command rules and exceptions from values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from agent.policy.build import Bench, examples, severity, wording
+from agent.policy.build_egress import host_pattern
+from agent.policy.commands import ShorthandError, parse_shorthand
+from agent.policy.decision import Severity
+from agent.policy.model import CommandMatch, CommandRule, HostRule, RuleException
+from agent.policy.paths import is_normal
+from agent.policy.rule_ids import is_reserved
+from agent.policy.shape import Day, Record, Text, Value
+
+
+def command_rule(bench: Bench, value: Value, rule_id: str) -> CommandRule | None:
+    """One entry of `commands.deny`, None where it has a problem."""
+    match = _shorthand(bench, value) if isinstance(value, Text) else _rule_match(bench, value)
+    if match is None:
+        return None
+    reason, instead = wording(value)
+    return CommandRule(
+        id=rule_id,
+        match=match,
+        where=value.where,
+        severity=severity(value, Severity.HIGH),
+        reason=reason,
+        instead=instead,
+        examples=examples(value),
+    )
+
+
+def rule_exception(
+    bench: Bench, value: Value, commands: Iterable[CommandRule], hosts: Iterable[HostRule]
+) -> RuleException | None:
+    """One entry of `exceptions`; it must name a deny rule of its own layer, and say what it lets pass in its terms."""
+    if not isinstance(value, Record) or value.faulty:
+        return None
+    rule, expires = value.text("rule"), value.get("expires")
+    about_command = rule in {command.id for command in commands}
+    about_host = rule in {host.id for host in hosts}
+    if not about_command and not about_host:
+        _unknown_rule(bench, value, rule)
+        return None
+    if about_command and value.has("host"):
+        bench.fault(value.place("host"), f"'{rule}' is a command rule", "say what passes with `match:`")
+        return None
+    if about_host and value.has("match"):
+        bench.fault(value.place("match"), f"'{rule}' is a host rule", "say what passes with `host:`")
+        return None
+    inner = value.record("match")
+    match = None if inner is None else command_match(bench, inner)
+    text = value.get("host")
+    host = host_pattern(bench, text) if isinstance(text, Text) else None
+    if not isinstance(expires, Day) or (inner is not None and match is None) or (text is not None and host is None):
+        return None
+    return RuleException(
+        rule=rule,
+        match=match,
+        host=host,
+        owner=value.text("owner"),
+        reason=value.text("reason"),
+        expires=expires.value,
+        where=value.where,
+    )
+
+
+def command_match(bench: Bench, record: Record) -> CommandMatch | None:
+    """The match, None where it could never hold."""
+    if record.faulty:
+        return None
+    before = len(bench.problems)
+    for text in record.texts("operands"):
+        fault = _operand_fault(text.value)
+        if fault is not None:
+            bench.fault(text.where, f"the operand '{text.value}' can never match: {fault[0]}", fault[1])
+    if len(bench.problems) > before:
+        return None
+    return CommandMatch(
+        program=record.words("program"),
+        subcommand=record.words("subcommand"),
+        options=record.words("options"),
+        operands=record.words("operands"),
+    )
+
+
+def _rule_match(bench: Bench, value: Value) -> CommandMatch | None:
+    inner = value.record("match") if isinstance(value, Record) else None
+    return None if inner is None else command_match(bench, inner)
+
+
+def _shorthand(bench: Bench, text: Text) -> CommandMatch | None:
+    try:
+        match = parse_shorthand(text.value)
+    except ShorthandError as error:
+        bench.fault(text.where, str(error), error.fix)
+        return None
+    for operand in match.operands:
+        fault = _operand_fault(operand)
+        if fault is not None:
+            bench.fault(text.where, f"the operand '{operand}' can never match: {fault[0]}", fault[1])
+            return None
+    return match
+
+
+def _operand_fault(pattern: str) -> tuple[str, str] | None:
+    if pattern.startswith("~") and pattern != "~" and not pattern.startswith("~/"):
+        return "'~user' is not expanded", "write the directory itself, or ~/ for the session's home"
+    if pattern.startswith("/") and pattern != "/" and not is_normal(pattern):
+        return "operands are compared without '.', '..', '//' and trailing '/'", "write the path without them"
+    return None
+
+
+def _unknown_rule(bench: Bench, value: Record, rule: str) -> None:
+    if is_reserved(rule):
+        fix = "what the agent itself refuses has no exceptions; a default denial needs an allow"
+    else:
+        fix = "name a rule of egress.deny or commands.deny in the same directory"
+    bench.fault(value.place("rule"), f"no deny rule of this layer has the id '{rule}'", fix)

@@ -1,0 +1,203 @@
+"""One layer from the records of its files: lists are joined in the order of the files' names, settings must agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+
+from agent.policy import shadow
+from agent.policy.build import Bench
+from agent.policy.build_commands import command_rule, rule_exception
+from agent.policy.build_egress import host_rule, tool_rule
+from agent.policy.build_paths import grant, protection
+from agent.policy.bundles import Bundle, BundleFault
+from agent.policy.model import (
+    AuditSection,
+    CommandSection,
+    Durability,
+    EgressSection,
+    HostRule,
+    Layer,
+    Mode,
+    OnFailure,
+    PathRule,
+    PathSection,
+    Unverifiable,
+    Where,
+)
+from agent.policy.problem import Problem
+from agent.policy.reader import Reader
+from agent.policy.schema import BUNDLE
+from agent.policy.shape import Record, Text, Value
+from agent.policy.yaml_nodes import compose
+
+
+class LayerBuilder:
+    """Builds one layer. `records`: the files, read, in the order of their names. `first`: the layer that allows."""
+
+    def __init__(
+        self, records: Sequence[Record], bundles: Mapping[str, Bundle], problems: list[Problem], *, first: bool
+    ) -> None:
+        self._records = records
+        self._bundles = bundles
+        self._bench = Bench(problems)
+        self._first = first
+
+    def build(self, source: str) -> tuple[Layer, Bench]:
+        """The layer, as far as it has no problems, and what examples are reported to."""
+        egress = self._egress()
+        commands = self._commands()
+        paths = self._paths()
+        exceptions = [
+            rule_exception(
+                self._bench,
+                value,
+                commands.deny if commands is not None else (),
+                egress.deny if egress is not None else (),
+            )
+            for value in self._joined(self._records, "exceptions")
+        ]
+        layer = Layer(
+            source=source,
+            egress=egress,
+            commands=commands,
+            paths=paths,
+            exceptions=tuple(exception for exception in exceptions if exception is not None),
+            audit=self._audit(),
+            session_env=tuple(
+                dict.fromkeys(word for record in self._sections("session") for word in record.words("env"))
+            ),
+        )
+        return layer, self._bench
+
+    def _egress(self) -> EgressSection | None:
+        records = self._sections("egress")
+        used = self._bundle_rules()
+        if not records and not used:
+            return None
+        allow = [
+            host_rule(self._bench, value, self._bench.identify(value, "egress", "allow", index), allow=True)
+            for index, value in enumerate(self._joined(records, "allow"))
+        ]
+        deny = [
+            host_rule(self._bench, value, self._bench.identify(value, "egress", "deny", index), allow=False)
+            for index, value in enumerate(self._joined(records, "deny"))
+        ]
+        own = [rule for rule in allow if rule is not None]
+        closed = [rule for rule in deny if rule is not None]
+        shadow.report_hosts(self._bench, own, closed, frozenset(rule.id for rule in own))
+        return EgressSection(
+            mode=self._setting(records, "mode", Mode, Mode.ENFORCE),
+            allow=(*own, *used),
+            deny=tuple(closed),
+            allow_given=self._first or bool(used) or any(record.has("allow") for record in records),
+        )
+
+    def _commands(self) -> CommandSection | None:
+        records = self._sections("commands")
+        if not records:
+            return None
+        deny = [
+            command_rule(self._bench, value, self._bench.identify(value, "commands", "deny", index))
+            for index, value in enumerate(self._joined(records, "deny"))
+        ]
+        return CommandSection(
+            mode=self._setting(records, "mode", Mode, Mode.ENFORCE),
+            unverifiable=self._setting(records, "unverifiable", Unverifiable, Unverifiable.SUPERVISE),
+            deny=tuple(rule for rule in deny if rule is not None),
+        )
+
+    def _paths(self) -> PathSection | None:
+        records = self._sections("paths")
+        if not records:
+            return None
+        section = PathSection(
+            mode=self._setting(records, "mode", Mode, Mode.ENFORCE),
+            write=self._grants(records, "write"),
+            read=self._grants(records, "read"),
+            protect=self._protections(records),
+            write_given=self._first or any(record.has("write") for record in records),
+            read_given=self._first or any(record.has("read") for record in records),
+        )
+        shadow.report_paths(self._bench, section)
+        return section
+
+    def _grants(self, records: Sequence[Record], key: str) -> tuple[PathRule, ...]:
+        rules = [
+            grant(self._bench, value, self._bench.identify(value, "paths", key, index), write=key == "write")
+            for index, value in enumerate(self._joined(records, key))
+        ]
+        return tuple(rule for rule in rules if rule is not None)
+
+    def _protections(self, records: Sequence[Record]) -> tuple[PathRule, ...]:
+        rules = [
+            protection(self._bench, value, self._bench.identify(value, "paths", "protect", index))
+            for index, value in enumerate(self._joined(records, "protect"))
+        ]
+        return tuple(rule for rule in rules if rule is not None)
+
+    def _audit(self) -> AuditSection | None:
+        records = self._sections("audit")
+        if not records:
+            return None
+        return AuditSection(
+            on_failure=self._setting(records, "on_failure", OnFailure, OnFailure.DENY),
+            durable=self._setting(records, "durable", Durability, Durability.GROUP),
+        )
+
+    def _bundle_rules(self) -> tuple[HostRule, ...]:
+        rules: list[HostRule] = []
+        seen: dict[str, Where] = {}
+        for text in self._joined(self._records, "use"):
+            if not isinstance(text, Text):
+                continue
+            if text.value in seen:
+                self._bench.fault(text.where, f"the bundle '{text.value}' is used twice", "remove one of the two")
+                continue
+            seen[text.value] = text.where
+            rules += self._bundle(text)
+        return tuple(rules)
+
+    def _bundle(self, use: Text) -> list[HostRule]:
+        if use.value not in self._bundles:
+            names = ", ".join(sorted(self._bundles)) or "none are installed"
+            self._bench.fault(use.where, f"there is no bundle '{use.value}'", f"the bundles are: {names}")
+            return []
+        bundle = self._bundles[use.value]
+        if isinstance(bundle, BundleFault):
+            self._bench.fault(use.where, f"the bundle '{use.value}' cannot be used: {bundle.message}", bundle.fix)
+            return []
+        if isinstance(bundle, str):
+            return bundle_rules(self._bench, use.value, bundle)
+        rules = [tool_rule(self._bench, host, f"{use.value}[{index}]", use.where) for index, host in enumerate(bundle)]
+        return [rule for rule in rules if rule is not None]
+
+    def _sections(self, name: str) -> list[Record]:
+        return [section for record in self._records if (section := record.record(name)) is not None]
+
+    @staticmethod
+    def _joined(records: Sequence[Record], key: str) -> list[Value]:
+        return [value for record in records for value in record.items(key)]
+
+    def _setting[T: StrEnum](self, records: Sequence[Record], key: str, kind: type[T], default: T) -> T:
+        """A setting of the section; two files may both give it, but not differently."""
+        given = [text for record in records if isinstance(text := record.get(key), Text)]
+        for other in given[1:]:
+            if other.value != given[0].value:
+                message = f"'{key}: {other.value}' contradicts {given[0].where} ({given[0].value})"
+                self._bench.fault(other.where, message, "give it once for the directory")
+        return kind(given[0].value) if given else default
+
+
+def bundle_rules(bench: Bench, name: str, text: str) -> list[HostRule]:
+    """The rules of a shipped bundle. Their ids start with its name: ``github/web``."""
+    file = f"bundles/{name}.yaml"
+    node = compose(file, text, bench.problems)
+    record = Reader(file, bench.problems).read(node, BUNDLE) if node is not None else None
+    if not isinstance(record, Record):
+        return []
+    rules = [
+        host_rule(bench, value, bench.identify(value, "allow", "", index, prefix=f"{name}/"), allow=True)
+        for index, value in enumerate(record.items("allow"))
+    ]
+    return [rule for rule in rules if rule is not None]

@@ -1,0 +1,76 @@
+"""Path rules from values: absolute, normalised trees; and the grants that no mechanism could ever enforce refused."""
+
+from __future__ import annotations
+
+import re
+
+from agent.policy.build import Bench, examples, subject, wording
+from agent.policy.globs import ANY_DEPTH
+from agent.policy.model import PathRule
+from agent.policy.paths import AGENT_FILES, HOOK_SETTINGS, PROC, covers, is_normal
+from agent.policy.shape import Text, Value
+
+_OF_A_PROCESS = re.compile(r"/proc/(self|thread-self|[0-9]+)(/|$)")
+
+
+def grant(bench: Bench, value: Value, rule_id: str, *, write: bool) -> PathRule | None:
+    """One entry of `paths.write` or `paths.read`, None where it has a problem."""
+    text = subject(value, "path")
+    if text is None:
+        return None
+    fault = _grant_fault(text.value, write=write)
+    if fault is not None:
+        bench.fault(text.where, *fault)
+        return None
+    return _rule(value, rule_id, text.value)
+
+
+def protection(bench: Bench, value: Value, rule_id: str) -> PathRule | None:
+    """One entry of `paths.protect`, None where it has a problem."""
+    text = subject(value, "path")
+    if text is None:
+        return None
+    fault = _protection_fault(text)
+    if fault is not None:
+        bench.fault(text.where, *fault)
+        return None
+    return _rule(value, rule_id, text.value)
+
+
+def _rule(value: Value, rule_id: str, path: str) -> PathRule:
+    reason, instead = wording(value)
+    return PathRule(id=rule_id, path=path, where=value.where, reason=reason, instead=instead, examples=examples(value))
+
+
+def _grant_fault(path: str, *, write: bool) -> tuple[str, str] | None:
+    if path.startswith("~"):
+        return f"'{path}': a grant is an absolute path", "the session's own HOME and TMPDIR are always granted"
+    if not path.startswith("/"):
+        return f"'{path}' is not absolute", f"write '/{path}' or the whole path"
+    if any(character in path for character in "*?["):
+        return f"'{path}': a grant is a tree, not a glob; no mechanism could enforce it", "name the directory"
+    if not is_normal(path):
+        return f"'{path}' can never match: it is not normalised", "remove '.', '..', '//' and a trailing '/'"
+    if _OF_A_PROCESS.match(path):
+        return f"'{path}' would be bound to one process", f"remove it: {PROC} is always granted"
+    if any(covers(place, path) for place in AGENT_FILES):
+        return f"'{path}' is the agent's own and never granted", "remove it"
+    if write and (covers(HOOK_SETTINGS, path) or covers(PROC, path)):
+        return f"'{path}' is never writable", "remove it"
+    return None
+
+
+def _protection_fault(text: Text) -> tuple[str, str] | None:
+    path = text.value
+    pieces = path.removeprefix("/").split("/")
+    if path.startswith("~"):
+        return f"'{path}': '~' is not expanded here", "leave it away: without leading slash it holds at any depth"
+    if "" in pieces or {".", ".."} & set(pieces):
+        return f"'{path}' can never match: it is not normalised", "remove '.', '..', '//' and a trailing '/'"
+    if any(ANY_DEPTH in piece and piece != ANY_DEPTH for piece in pieces):
+        return f"'{path}' can never match: '**' stands for whole segments", "write '*' inside a name"
+    if "?" in path or "[" in path:
+        return f"'{path}': only '*' and '**' are wildcards here", "use '*', or list the names"
+    if all(piece == ANY_DEPTH or set(piece) == {"*"} for piece in pieces):
+        return f"'{path}' would protect everything", "leave the write grants away instead"
+    return None

@@ -1,0 +1,141 @@
+"""The canonical form of a policy and its digest.
+
+Rules kept here: the digest is of what the policy does and says, so it does not change with files, order, positions,
+examples or the ids that are only places; it changes with everything that changes a decision or its words. Layers keep
+their order. The form is JSON with sorted keys and without spaces, UTF-8, hashed with SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+
+from agent.policy.model import (
+    AuditSection,
+    CommandMatch,
+    CommandRule,
+    CommandSection,
+    EgressSection,
+    HostRule,
+    Layer,
+    PathRule,
+    PathSection,
+    RuleException,
+)
+from agent.policy.rule_ids import is_by_place
+
+type Json = str | int | bool | list["Json"] | dict[str, "Json"] | None
+
+FORM = 1
+"""Raised when the form changes, so that equal digests always mean equal policies."""
+
+
+def digest(layers: Iterable[Layer]) -> str:
+    """Lower-case hex SHA-256 of the canonical form."""
+    form: Json = {"form": FORM, "layers": [_layer(layer, first=index == 0) for index, layer in enumerate(layers)]}
+    return hashlib.sha256(_text(form).encode()).hexdigest()
+
+
+def _layer(layer: Layer, *, first: bool) -> Json:
+    egress = layer.egress or (EgressSection() if first else None)
+    paths = layer.paths or (PathSection() if first else None)
+    return {
+        "egress": None if egress is None else _egress(egress),
+        "commands": None if layer.commands is None else _commands(layer.commands),
+        "paths": None if paths is None else _paths(paths),
+        "exceptions": _sorted(_exception(exception, layer) for exception in layer.exceptions),
+        "audit": None if layer.audit is None else _audit(layer.audit),
+        "session_env": _sorted(layer.session_env),
+    }
+
+
+def _egress(section: EgressSection) -> Json:
+    return {
+        "mode": str(section.mode),
+        "allow": _sorted(_host(rule) for rule in section.allow) if section.allow_given else None,
+        "deny": _sorted(_host(rule) for rule in section.deny),
+    }
+
+
+def _host(rule: HostRule) -> Json:
+    return {
+        **_words(rule),
+        "host": rule.pattern,
+        "ports": None if rule.ports is None else _sorted(rule.ports),
+        "protocol": None if rule.protocol is None else str(rule.protocol),
+        "methods": None if rule.methods is None else _sorted(rule.methods),
+        "paths": None if rule.paths is None else _sorted(rule.paths),
+        "addresses": _sorted(str(network) for network in rule.addresses),
+        "severity": str(rule.severity),
+    }
+
+
+def _commands(section: CommandSection) -> Json:
+    return {
+        "mode": str(section.mode),
+        "unverifiable": str(section.unverifiable),
+        "deny": _sorted(_command(rule) for rule in section.deny),
+    }
+
+
+def _command(rule: CommandRule) -> Json:
+    return {**_words(rule), "match": _match(rule.match), "severity": str(rule.severity)}
+
+
+def _match(match: CommandMatch) -> Json:
+    return {
+        "program": _sorted(match.program),
+        "subcommand": list(match.subcommand),
+        "options": _sorted(match.options),
+        "operands": _sorted(match.operands),
+    }
+
+
+def _paths(section: PathSection) -> Json:
+    return {
+        "mode": str(section.mode),
+        "write": _sorted(_path(rule) for rule in section.write) if section.write_given else None,
+        "read": _sorted(_path(rule) for rule in section.read) if section.read_given else None,
+        "protect": _sorted(_path(rule) for rule in section.protect),
+    }
+
+
+def _path(rule: PathRule) -> Json:
+    return {**_words(rule), "path": rule.path}
+
+
+def _exception(exception: RuleException, layer: Layer) -> Json:
+    return {
+        "rule": exception.rule if not is_by_place(exception.rule) else _sorted(_named(exception.rule, layer)),
+        "match": None if exception.match is None else _match(exception.match),
+        "host": exception.host,
+        "owner": exception.owner,
+        "reason": exception.reason,
+        "expires": exception.expires.isoformat(),
+    }
+
+
+def _named(rule: str, layer: Layer) -> list[Json]:
+    """What a place stands for: the content of the rule that is there."""
+    commands = layer.commands.deny if layer.commands is not None else ()
+    hosts = layer.egress.deny if layer.egress is not None else ()
+    return [*(_command(r) for r in commands if r.id == rule), *(_host(r) for r in hosts if r.id == rule)]
+
+
+def _audit(section: AuditSection) -> Json:
+    return {"on_failure": str(section.on_failure), "durable": str(section.durable)}
+
+
+def _words(rule: HostRule | CommandRule | PathRule) -> dict[str, Json]:
+    return {"id": None if is_by_place(rule.id) else rule.id, "reason": rule.reason, "instead": rule.instead}
+
+
+def _sorted(values: Iterable[Json]) -> list[Json]:
+    """A set of values: each once, in the order of their texts."""
+    unique = {_text(value): value for value in values}
+    return [unique[key] for key in sorted(unique)]
+
+
+def _text(value: Json) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -1,0 +1,110 @@
+"""Policy files to a `Policy`: strict, position-aware, complete in its complaints.
+
+Rules kept here: pure (whoever calls has read the files); all files of a layer add up, in the order of their names; all
+problems of all layers are collected and raised at once; nothing but `PolicyError` comes out of any text; a policy that
+is returned is valid and its rules agree with their examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from agent.policy import examples
+from agent.policy.build import Bench
+from agent.policy.build_layer import LayerBuilder, bundle_rules
+from agent.policy.bundles import Bundle
+from agent.policy.canonical import digest
+from agent.policy.examples import ReadCommand
+from agent.policy.model import Layer, Offer, Policy, Where
+from agent.policy.problem import PolicyError, Problem
+from agent.policy.reader import Reader
+from agent.policy.rule_ids import is_by_place
+from agent.policy.schema import DOCUMENT
+from agent.policy.shape import Record
+from agent.policy.yaml_nodes import compose
+
+__all__ = ["LayerSource", "PolicyError", "Problem", "load_policy"]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSource:
+    """The files of one layer: its name (the directory) and (file name as shown in problems, text) of each."""
+
+    name: str
+    files: tuple[tuple[str, str], ...]
+
+
+def load_policy(
+    sources: Sequence[LayerSource],
+    bundles: Mapping[str, Bundle] | None = None,
+    *,
+    read_command: ReadCommand | None = None,
+    offers: tuple[Offer, ...] = (),
+) -> Policy:
+    """The effective policy of the layers, the first of which allows and the others narrow.
+
+    `bundles`: what `use:` may name. `read_command` reads the examples of command rules; without it these are not
+    checked. `offers`: bundles that denials point to. Raises PolicyError with every problem found.
+    """
+    problems: list[Problem] = []
+    layers = []
+    for index, source in enumerate(sources):
+        layer = _layer(source, bundles or {}, problems, read_command, first=index == 0)
+        layers.append(layer)
+    if problems:
+        raise PolicyError(problems)
+    return Policy(layers=tuple(layers), digest=digest(layers), warnings=tuple(_warnings(layers)), offers=offers)
+
+
+def offer(name: str, text: str) -> Offer:
+    """What a shipped bundle would bring. Raises PolicyError where it is broken."""
+    bench = Bench([])
+    rules = bundle_rules(bench, name, text)
+    if bench.problems:
+        raise PolicyError(bench.problems)
+    return Offer(name, tuple(dict.fromkeys(rule.pattern for rule in rules)))
+
+
+def _layer(
+    source: LayerSource,
+    bundles: Mapping[str, Bundle],
+    problems: list[Problem],
+    read_command: ReadCommand | None,
+    *,
+    first: bool,
+) -> Layer:
+    records = [
+        record for name, text in sorted(source.files) if isinstance(record := _read_file(name, text, problems), Record)
+    ]
+    before = len(problems)
+    layer, bench = LayerBuilder(records, bundles, problems, first=first).build(source.name)
+    if len(problems) == before:
+        examples.report(bench, layer, read_command)
+    return layer
+
+
+def _read_file(name: str, text: str, problems: list[Problem]) -> Record | None:
+    node = compose(name, text, problems)
+    if node is None:
+        return None
+    value = Reader(name, problems).read(node, DOCUMENT)
+    return value if isinstance(value, Record) else None
+
+
+def _warnings(layers: Sequence[Layer]) -> list[str]:
+    found = []
+    for layer in layers:
+        for exception in layer.exceptions:
+            if is_by_place(exception.rule):
+                found.append(
+                    f"{exception.where}: {exception.rule} is a place and moves with its file; give the rule an id"
+                )
+            if exception.match is None and exception.host is None:
+                found.append(f"{exception.where}: cancels the whole rule {exception.rule} until {exception.expires}")
+    return found
+
+
+def fault(where: Where, message: str, fix: str) -> PolicyError:
+    """A PolicyError with one problem."""
+    return PolicyError([Problem(where, message, fix)])

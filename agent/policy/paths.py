@@ -1,0 +1,93 @@
+"""Paths of files: which tree covers which, what is protected, what is always there and what never is.
+
+Rules kept here: pure text (whoever asks has resolved the symlinks); a path that is not absolute and normalised is
+covered by nothing; a tree covers itself and everything below it, by whole components.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from agent.policy.globs import ANY_DEPTH, match_prefix, may_contain
+
+DEVICES: Final = (
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+    "/dev/tty",
+    "/dev/ptmx",
+    "/dev/pts",
+)
+"""Granted to every session for reading and writing: programs do not work without them."""
+
+PROC: Final = "/proc"
+"""Granted for reading as a whole; /proc/self alone cannot be, because Landlock binds it to one process."""
+
+AGENT_FILES: Final = ("/etc/parhelia", "/run/parhelia", "/vol/parhelia/audit")
+"""The agent's own places where nothing else is configured: never granted, whatever the policy says."""
+
+HOOK_SETTINGS: Final = "/etc/claude-code"
+"""Where the hook is registered: the session's agent reads it, nobody in the session writes it."""
+
+PUBLIC: Final = "public"
+"""The part of a run directory (``/run/parhelia/<session>/public``) that the session may read: CA bundle, hook."""
+
+
+def is_normal(path: str) -> bool:
+    """True for an absolute path without empty, ``.`` or ``..`` components, without trailing slash and without NUL."""
+    if path == "/":
+        return True
+    return path.startswith("/") and "\0" not in path and not {"", ".", ".."} & set(path[1:].split("/"))
+
+
+def covers(root: str, path: str) -> bool:
+    """Is `path` the tree's root or below it?"""
+    if root == "/":
+        return path.startswith("/")
+    return path == root or path.startswith(root + "/")
+
+
+def below(root: str, path: str) -> bool:
+    """Is `path` strictly below the tree's root?"""
+    return path != root and covers(root, path)
+
+
+def covered(roots: Iterable[str], path: str) -> bool:
+    """Does any of the trees cover the path?"""
+    return any(covers(root, path) for root in roots)
+
+
+def outermost(roots: Iterable[str]) -> tuple[str, ...]:
+    """The same trees without those that lie in another one, sorted."""
+    kept: list[str] = []
+    for root in sorted(set(roots), key=lambda text: (text.count("/") if text != "/" else 0, text)):
+        if not covered(kept, root):
+            kept.append(root)
+    return tuple(sorted(kept))
+
+
+def intersection(left: Iterable[str], right: Iterable[str]) -> tuple[str, ...]:
+    """The trees that lie in both sets of trees."""
+    lefts, rights = tuple(left), tuple(right)
+    inner = [root for root in lefts if covered(rights, root)] + [root for root in rights if covered(lefts, root)]
+    return outermost(inner)
+
+
+def protects(pattern: str, path: str) -> bool:
+    """Is `path` the protected place or below it? A pattern without leading slash holds at any depth."""
+    return match_prefix(_pieces(pattern), path[1:].split("/"))
+
+
+def holds_protected(pattern: str, path: str) -> bool:
+    """Would removing the directory `path` take a protected place with it, by the pattern's own names?"""
+    return may_contain(_pieces(pattern), path[1:].split("/"))
+
+
+def _pieces(pattern: str) -> list[str]:
+    if pattern.startswith("/"):
+        return pattern[1:].split("/")
+    pieces = pattern.split("/")
+    return pieces if pieces[0] == ANY_DEPTH else [ANY_DEPTH, *pieces]
