@@ -9,6 +9,7 @@ SHELL := /bin/sh
 VENV := .venv
 CLI := $(VENV)/bin/parhelia-agent
 DOCKER ?= docker
+comma := ,
 IMAGE ?= parhelia-agent:latest
 PYTEST_ARGS ?=
 PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
@@ -71,8 +72,8 @@ bench: $(VENV)/.stamp-project  ## the benchmarks
 # A private index or certificate authority reaches the build as secrets, which leave no trace in the image:
 #   make image PIP_CONF=/etc/pip.conf CA=/etc/ssl/certs/ca-certificates.crt
 image:  ## the container image (IMAGE=name:tag, CA=bundle, PIP_CONF=file)
-	DOCKER_BUILDKIT=1 $(DOCKER) build --network=host $(if $(CA),--secret id=ca,src=$(CA)) \
-		$(if $(PIP_CONF),--secret id=pip,src=$(PIP_CONF)) --tag $(IMAGE) .
+	DOCKER_BUILDKIT=1 $(DOCKER) build --network=host $(if $(CA),--secret id=ca$(comma)src=$(CA)) \
+		$(if $(PIP_CONF),--secret id=pip$(comma)src=$(PIP_CONF)) --tag $(IMAGE) .
 
 lock: $(VENV)/.stamp-project  ## requirements*.lock from pyproject.toml (UPGRADE=1: newest versions)
 	container/lock.sh $(VENV)/bin/python $(if $(UPGRADE),--upgrade)

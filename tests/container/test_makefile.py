@@ -1,4 +1,4 @@
-"""`make run`: the command reaches the agent as it was written, and its status is told."""
+"""The Makefile: a session's command reaches the agent as it was written; a build gets its secrets as secrets."""
 
 from __future__ import annotations
 
@@ -64,3 +64,14 @@ def test_the_status_of_the_session_is_told(tree: Path) -> None:
     done = make_run(tree, "CMD=id")
     assert done.returncode == 2
     assert "parhelia-agent run: exit status 7" in done.stderr
+
+
+def test_a_build_gets_certificates_and_configuration_as_secrets(tree: Path) -> None:
+    argv = ["make", "--dry-run", "image", "CA=/a/ca.pem", "PIP_CONF=/a/pip.conf", "IMAGE=x:y"]
+    shown = subprocess.run(argv, cwd=tree, capture_output=True, text=True, check=True).stdout.replace("\\\n", " ")
+    words = shown.split()
+    assert [words[i + 1] for i, word in enumerate(words) if word == "--secret"] == [
+        "id=ca,src=/a/ca.pem",
+        "id=pip,src=/a/pip.conf",
+    ]
+    assert words[-3:] == ["--tag", "x:y", "."]
