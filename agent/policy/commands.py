@@ -89,7 +89,7 @@ def covers(match: CommandMatch, command: SimpleCommand, *, home: str) -> bool:
 
 
 def parse_shorthand(text: str) -> CommandMatch:
-    """``mkfs`` or ``dd if=/dev/zero`` as a `CommandMatch`: program, subcommand words, options, one operand, in any order.
+    """``mkfs`` or ``dd if=/dev/zero`` as a `CommandMatch`: program, subcommand words, options, one operand.
 
     Raises ShorthandError.
     """

@@ -4,8 +4,8 @@ Rules: everything is text (no file system, so symlinks stay as they are: the exe
 the shell has still to expand meets a pattern where any of its expansions does; a word with an unknown part *may* meet
 every path pattern, because the unknown part may hold ``..``.
 
-Patterns: ``*`` and ``?`` stay inside one path segment, ``**`` crosses them, ``X/**`` includes X itself, ``**/x`` is x at
-any depth; a leading ``~`` is the session's home. A pattern that is no path (``--hard``, ``main``) is compared with the
+Patterns: ``*`` and ``?`` stay inside one path segment, ``**`` crosses them, ``X/**`` includes X itself, ``**/x`` is
+x at any depth; a leading ``~`` is the session's home. A pattern that is no path (``--hard``, ``main``) is compared with the
 word as given; ``key=/path`` compares the value as a path.
 """
 
@@ -33,7 +33,7 @@ class Fit(IntEnum):
 
 
 def normalise_operand(word: str, cwd: str | None, home: str) -> str:
-    """`word` as an absolute path without ``.``, ``..``, ``//`` and ``/proc/*/root``; holds UNKNOWN where it is unknown."""
+    """`word` as an absolute path without ``.``, ``..``, ``//``, ``/proc/*/root``; UNKNOWN where it is not known."""
     if word == "~" or word.startswith("~/"):
         word = home + word[1:]
     if not word.startswith("/"):
@@ -61,7 +61,7 @@ def operand_fit(pattern: str, word: str, *, cwd: str | None, home: str, glob: bo
     so that a word above what the pattern names meets it too."""
     keyed = _KEYED.fullmatch(pattern)
     if keyed is not None and keyed[2].startswith(("/", "~")):
-        return _keyed_fit(keyed[1], keyed[2], word, cwd, home, glob)
+        return _keyed_fit(keyed[1], keyed[2], word, cwd=cwd, home=home, glob=glob)
     if pattern.startswith("~"):
         pattern = home + pattern[1:]
     elif pattern.startswith("**/"):
@@ -85,7 +85,7 @@ def operand_within(pattern: str, word: str, *, cwd: str | None, home: str, glob:
     return operand_fit(pattern, word, cwd=cwd, home=home, glob=False, recursive=False) is Fit.YES
 
 
-def _keyed_fit(key: str, pattern: str, word: str, cwd: str | None, home: str, glob: bool) -> Fit:
+def _keyed_fit(key: str, pattern: str, word: str, *, cwd: str | None, home: str, glob: bool) -> Fit:
     if word.startswith(key):
         return operand_fit(pattern, word[len(key) :], cwd=cwd, home=home, glob=glob, recursive=False)
     return Fit.MAYBE if UNKNOWN in word and _could_start(word, key) else Fit.NO

@@ -21,7 +21,7 @@ class Grammar:
     """How one program reads its words.
 
     `valued`: short letters and long names that take a value. `longs`: all long names, where abbreviations are resolved.
-    `means`: semantic option name -> the letters and long names that say it. `single_dash`: ``-name`` is one long option.
+    `means`: semantic option name -> the letters and long names that say it. `single_dash`: ``-name`` is a long option.
     `plain`: there are no options, every word is an operand.
     """
 
@@ -50,9 +50,20 @@ _RM = Grammar(
 )
 _TREE = Grammar(
     valued=_names("from reference"),
-    longs=tuple(
-        "changes dereference no-dereference from no-preserve-root preserve-root silent quiet reference recursive"
-        " verbose help version".split()
+    longs=(
+        "changes",
+        "dereference",
+        "no-dereference",
+        "from",
+        "no-preserve-root",
+        "preserve-root",
+        "silent",
+        "quiet",
+        "reference",
+        "recursive",
+        "verbose",
+        "help",
+        "version",
     ),
     means=_means(recursive="R recursive", quiet="f silent quiet", verbose="v verbose"),
 )

@@ -17,20 +17,29 @@ def from_text(
     text: str, *, cwd: str, home: str, today: date, origin: Origin, supervised: bool = False
 ) -> CommandRequest:
     """The request for a shell command line that would run in `cwd`."""
-    return _request(text, analyse_text(text, cwd=cwd, home=home), cwd, home, today, origin, supervised)
+    return _request(
+        text,
+        analyse_text(text, cwd=cwd, home=home),
+        today=today,
+        origin=origin,
+        supervised=supervised,
+        cwd=cwd,
+        home=home,
+    )
 
 
 def from_argv(
     argv: Sequence[str], *, exe: str | None, cwd: str, home: str, today: date, origin: Origin, supervised: bool = False
 ) -> CommandRequest:
-    """The request for an exec. `argv` is final; `exe` is the file that will run (path, symlinks resolved), None where it
-    is not known: then `argv[0]` names the program. Text handed to shells and interpreters is analysed further."""
+    """The request for an exec. `argv` is final; `exe` is the file that will run (path, symlinks resolved), None where
+    it is not known: then `argv[0]` names the program. Text handed to shells and interpreters is analysed further."""
     analysis = analyse_argv(tuple(argv), exe=exe, cwd=cwd, home=home)
-    return _request(" ".join(argv), analysis, cwd, home, today, origin, supervised)
+    text = " ".join(argv)
+    return _request(text, analysis, today=today, origin=origin, supervised=supervised, cwd=cwd, home=home)
 
 
 def _request(
-    text: str, analysis: Analysis, cwd: str, home: str, today: date, origin: Origin, supervised: bool
+    text: str, analysis: Analysis, *, today: date, origin: Origin, supervised: bool, cwd: str, home: str
 ) -> CommandRequest:
     return CommandRequest(
         text=text,

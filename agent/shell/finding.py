@@ -1,0 +1,134 @@
+"""find and fd: what they delete and execute, read as the `rm` (or other command) that it amounts to.
+
+Rules: an unconditional deletion takes the whole tree of each root; one narrowed by a test takes what the test may name
+below it (``ROOT/**/NAME``); a negated or alternative test narrows nothing. Source: find(1), fd(1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agent.policy.request import UNKNOWN
+from agent.shell.fold import Word
+from agent.shell.steps import Inner, Opaque, Step, basename
+
+_EXECUTES = frozenset(("-exec", "-execdir", "-ok", "-okdir"))
+_OPERATORS = frozenset(("!", "-not", "-o", "-or", ","))
+_UNNARROWED = frozenset(
+    [
+        "-print",
+        "-print0",
+        "-ls",
+        "-depth",
+        "-d",
+        "-xdev",
+        "-mount",
+        "-noleaf",
+        "-follow",
+        "-warn",
+        "-nowarn",
+        "-a",
+        "-and",
+        "-true",
+        "-prune",
+        "-quit",
+        "(",
+        ")",
+        "-delete",
+        "-ignore_readdir_race",
+        "-noignore_readdir_race",
+        "-daystart",
+    ]
+)
+_DEPTHS = frozenset(("-maxdepth", "-type", "-xtype", "-mindepth", "-regextype"))
+
+
+def find_roots(words: Sequence[Word]) -> tuple[list[Word], int]:
+    """The starting points and where the expression begins."""
+    index = 1
+    while (index < len(words) and words[index].text in ("-H", "-L", "-P", "-D")) or (
+        index < len(words) and words[index].text.startswith("-O")
+    ):
+        index += 2 if words[index].text == "-D" else 1
+    roots: list[Word] = []
+    while index < len(words) and not words[index].text.startswith("-") and words[index].text not in ("(", "!", ","):
+        roots.append(words[index])
+        index += 1
+    return roots or [Word(".")], index
+
+
+def find_targets(words: Sequence[Word]) -> list[Word]:
+    """What the expression may name: the roots themselves, or patterns below them where a test narrows it."""
+    roots, start = find_roots(words)
+    narrowed, name, index = False, "*", start
+    below = False
+    while index < len(words):
+        text = words[index].text
+        if text in _OPERATORS:
+            return roots
+        if text in _EXECUTES:
+            index = _end_of_command(words, index)
+        elif text in ("-name", "-iname") and index + 1 < len(words):
+            narrowed, name = True, words[index + 1].text
+            index += 1
+        elif text in _DEPTHS:
+            below |= text == "-mindepth"
+            index += 1
+        elif text.startswith("-") and text not in _UNNARROWED:
+            narrowed = True
+        index += 1
+    if UNKNOWN in name:
+        name = "*"
+    if narrowed:
+        name = "*" if name in ("", "*") else name
+        return [Word(f"{root.text}/**/{name}", glob=True) for root in roots]
+    return [Word(f"{root.text}/*", glob=True) for root in roots] if below else roots
+
+
+def find_steps(words: Sequence[Word]) -> list[Step]:
+    """The commands that this find amounts to."""
+    targets = find_targets(words)
+    found: list[Step] = []
+    _, index = find_roots(words)
+    while index < len(words):
+        text = words[index].text
+        if text == "-delete":
+            found.append(Inner((Word("rm"), Word("-r"), Word("--"), *targets)))
+        elif text in _EXECUTES:
+            end = _end_of_command(words, index)
+            found += _executed(words[index + 1 : end], targets)
+            index = end
+        elif text == UNKNOWN:
+            found.append(Opaque("find has an expression that is not known before it runs"))
+        index += 1
+    return found
+
+
+def fd_steps(words: Sequence[Word]) -> list[Step]:
+    """``fd … -x CMD``: what it finds is not known."""
+    for index, word in enumerate(words[1:], 1):
+        if word.text in ("-x", "-X", "--exec", "--exec-batch"):
+            return _executed(words[index + 1 :], [Word(UNKNOWN)], recursive=False)
+    return []
+
+
+def _end_of_command(words: Sequence[Word], start: int) -> int:
+    for index in range(start + 1, len(words)):
+        if words[index].text == ";" or (words[index].text == "+" and words[index - 1].text == "{}"):
+            return index
+    return len(words)
+
+
+def _executed(command: Sequence[Word], targets: Sequence[Word], *, recursive: bool = True) -> list[Step]:
+    """`command` with its ``{}`` replaced by each target. A plain rm on everything found is a recursive one."""
+    if not command:
+        return []
+    placed = any("{}" in word.text for word in command)
+    found: list[Step] = []
+    for target in targets:
+        words = [Word(w.text.replace("{}", target.text), w.glob or ("{}" in w.text and target.glob)) for w in command]
+        at = next((i for i, word in enumerate(words) if basename(word.text) in ("rm", "unlink")), None)
+        if at is not None and placed and recursive:
+            words = [*words[:at], Word("rm"), Word("-r"), *words[at + 1 :]]
+        found.append(Inner(tuple(words)))
+    return found

@@ -1,0 +1,77 @@
+"""Reading the leading options of a wrapper (POSIX order: they end at the first operand)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from agent.policy.request import UNKNOWN
+from agent.shell.fold import Word
+from agent.shell.wrappers import Wrapper
+
+
+@dataclass(slots=True)
+class Options:
+    """Leading options, read: where operands begin, what was given, and whether an option was unlisted."""
+
+    end: int
+    given: list[tuple[str, Word]]
+    unlisted: str | None = None
+    uncertain: bool = False
+
+
+def read_options(words: Sequence[Word], start: int, wrapper: Wrapper) -> Options:
+    """Read options from `words[start]` until the first operand."""
+    kinds = dict(re.findall(r"(\w)(:*)", wrapper.short))
+    read = Options(start, [])
+    while read.end < len(words):
+        text = words[read.end].text
+        if text.startswith(UNKNOWN):
+            read.uncertain = True
+            read.end += 1
+            continue
+        if not text.startswith("-") or text == "-":
+            break
+        read.end += 1
+        if text == "--":
+            break
+        if text.startswith("--"):
+            _long_option(words, text, wrapper, read)
+        else:
+            _short_options(words, text, kinds, read)
+    return read
+
+
+def _long_option(words: Sequence[Word], text: str, wrapper: Wrapper, read: Options) -> None:
+    name, equals, value = text[2:].partition("=")
+    known = wrapper.long.split()
+    found = [k for k in known if k.rstrip("=") == name] or [k for k in known if k.startswith(name)]
+    if not found:
+        read.unlisted = text
+        return
+    if equals:
+        read.given.append((found[0].rstrip("="), Word(value)))
+    elif found[0].endswith("=") and read.end < len(words):
+        read.given.append((found[0].rstrip("="), words[read.end]))
+        read.end += 1
+    else:
+        read.given.append((found[0].rstrip("="), Word("")))
+
+
+def _short_options(words: Sequence[Word], text: str, kinds: Mapping[str, str], read: Options) -> None:
+    for index, letter in enumerate(text[1:], 2):
+        kind = kinds.get(letter)
+        if kind is None:
+            read.unlisted = text
+            return
+        if kind == "::":
+            return
+        if kind == ":":
+            value = Word(text[index:])
+            if index == len(text):
+                value = words[read.end] if read.end < len(words) else Word("")
+                read.end += 1
+            read.given.append((letter, value))
+            return
+        read.given.append((letter, Word("")))

@@ -1,0 +1,138 @@
+"""Command lines of shells and interpreters: where the text or code is that they run.
+
+Rules: a script file is not read; a program read from a pipe whose content is unknown is unknown. Sources: bash(1),
+dash(1), python(1), perlrun(1), ruby(1), node(1), php(1), lua(1), su(1), gawk(1).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from agent.policy.request import UNKNOWN
+from agent.shell.fold import Word
+from agent.shell.steps import Code, Opaque, ShellText, Step, word_at
+
+_SHELL_VALUED = frozenset(("-o", "+o", "-O", "+O", "--rcfile", "--init-file", "-C", "--init-command"))
+
+
+def shell_steps(words: Sequence[Word], stdin: Word | None) -> list[Step]:
+    """A shell's command line (bash(1), dash(1)): -c TEXT [$0 [$1…]], a script, or its standard input."""
+    index, reads_text, reads_stdin = 1, False, False
+    while index < len(words):
+        text = words[index].text
+        if text.startswith(UNKNOWN):
+            return [Opaque("a shell whose options are not known before it runs")]
+        if text in ("--", "-"):
+            index += 1
+            break
+        if not text.startswith(("-", "+")):
+            break
+        if not text.startswith("--") and text.startswith("-"):
+            reads_text |= "c" in text
+            reads_stdin |= "s" in text
+        reads_text |= text in ("--command",)
+        bundled = not text.startswith("--") and text[-1:] in "oO"
+        index += 2 if text in _SHELL_VALUED or bundled else 1
+    if reads_text:
+        if index >= len(words):
+            return []
+        return [ShellText(words[index], tuple(words[index + 1 :]))]
+    script = words[index].text if index < len(words) and not reads_stdin else None
+    if script is not None and not re.match(r"/dev/(?:stdin|fd/)|/proc/(?:self|thread-self|\d+)/fd/", script):
+        return []
+    if script is not None and stdin is None:
+        return [Opaque("a shell reads its commands from a descriptor")]
+    return [ShellText(stdin)] if stdin is not None else []
+
+
+@dataclass(frozen=True, slots=True)
+class _Interpreter:
+    """`code`: letters whose value is code. `valued`: letters with a value, attached or next. `attached`: letters that
+    take the rest of their word. `ends`: letters after which the rest is the program's. `longs`: long code options."""
+
+    language: str
+    code: str
+    valued: str = ""
+    attached: str = ""
+    ends: str = ""
+    longs: tuple[str, ...] = ()
+
+
+_INTERPRETERS: Mapping[str, _Interpreter] = MappingProxyType(
+    {
+        "python": _Interpreter("python", "c", "WXQ", ends="m"),
+        "pypy": _Interpreter("python", "c", "WXQ", ends="m"),
+        "perl": _Interpreter("perl", "eE", "I", attached="MmDxidCVF0l"),
+        "ruby": _Interpreter("ruby", "e", "IrCEX", attached="KTWxFi0"),
+        "node": _Interpreter("node", "ep", "rC", longs=("--eval", "--print")),
+        "nodejs": _Interpreter("node", "ep", "rC", longs=("--eval", "--print")),
+        "bun": _Interpreter("node", "ep", "r", longs=("--eval", "--print")),
+        "php": _Interpreter("php", "rBRE", "dfcztS"),
+        "lua": _Interpreter("lua", "e", "l"),
+        "luajit": _Interpreter("lua", "e", "lj"),
+    }
+)
+
+
+def interpreter_steps(program: str, words: Sequence[Word], stdin: Word | None) -> list[Step]:
+    """The inline code of `program` where it is an interpreter, versions (``python3.12``) included."""
+    spec = _INTERPRETERS.get(re.sub(r"[\d.]+$", "", program))
+    return _interpreter(words, stdin, spec) if spec is not None else []
+
+
+def _interpreter(words: Sequence[Word], stdin: Word | None, spec: _Interpreter) -> list[Step]:
+    found: list[Step] = []
+    index = 1
+    while index < len(words):
+        text = words[index].text
+        if text.startswith(UNKNOWN):
+            return [*found, Opaque("an interpreter whose options are not known before it runs")]
+        if text == "-" or not text.startswith("-"):
+            break
+        index += 1
+        name, equals, value = text.partition("=")
+        if text.startswith("--"):
+            if name in spec.longs:
+                found.append(Code(spec.language, Word(value) if equals else word_at(words, index)))
+                index += not equals
+            continue
+        index, ended = _cluster(words, index, text, spec, found)
+        if ended:
+            return found
+    if not found and stdin is not None and (index >= len(words) or words[index].text in ("-", "/dev/stdin")):
+        found.append(Code(spec.language, stdin))
+    return found
+
+
+def _cluster(words: Sequence[Word], index: int, text: str, spec: _Interpreter, found: list[Step]) -> tuple[int, bool]:
+    for at, letter in enumerate(text[1:], 2):
+        if letter in spec.ends:
+            return index, True
+        if letter in spec.attached and not (letter in "0l" and text[at : at + 1].isalpha()):
+            return index, False
+        if letter in spec.code or letter in spec.valued:
+            rest = text[at:]
+            if spec.language == "node" and letter == "p" and rest[:1] == "e":
+                continue
+            value = Word(rest) if rest else word_at(words, index)
+            if letter in spec.code:
+                found.append(Code(spec.language, value))
+            return index + (not rest), spec.language == "python" and letter in spec.code
+    return index, False
+
+
+def su_steps(words: Sequence[Word], _stdin: Word | None) -> list[Step]:
+    """su(1): options anywhere, -c TEXT."""
+    found: list[Step] = []
+    for index, word in enumerate(words[1:], 1):
+        name, equals, value = word.text.partition("=")
+        if name in ("--command", "--session-command") and equals:
+            found.append(ShellText(Word(value)))
+        elif name in ("--command", "--session-command") or re.fullmatch(r"-[lmpPfT]*c", word.text):
+            found.append(ShellText(word_at(words, index + 1)))
+        elif re.match(r"-[lmpPfT]*c.", word.text) and not equals:
+            found.append(ShellText(Word(word.text.partition("c")[2])))
+    return found

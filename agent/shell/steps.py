@@ -1,0 +1,59 @@
+"""The steps from a command to what it runs further, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agent.shell.fold import Word
+
+
+@dataclass(frozen=True, slots=True)
+class Inner:
+    """A command with its words; `directory`: where it runs, None: in the same place."""
+
+    words: tuple[Word, ...]
+    directory: Word | None = None
+    assignments: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ShellText:
+    """Text that a shell will read; `positional` are its $0, $1, …"""
+
+    text: Word
+    positional: tuple[Word, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """Inline code of an interpreter."""
+
+    language: str
+    text: Word
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """Something runs, and this is why it cannot be known what."""
+
+    reason: str
+
+
+type Step = Inner | ShellText | Code | Opaque
+
+
+def basename(path: str) -> str:
+    """The last component (what decides which program is meant)."""
+    return path.rstrip("/").rpartition("/")[2]
+
+
+def split_plain(word: Word) -> list[Word]:
+    """``env -S``: words at blanks, with quotes taken away."""
+    parts = word.text.replace('"', "").replace("'", "").split()
+    return [Word(part, word.glob) for part in parts]
+
+
+def word_at(words: Sequence[Word], index: int) -> Word:
+    """The word at `index`, an empty one behind the end."""
+    return words[index] if index < len(words) else Word("")

@@ -1,0 +1,127 @@
+"""From shell text to a syntax tree that reads it as bash does.
+
+Rules: what bash would join (backslash-newline) is joined first, except where bash does not (single quotes, comments,
+here-documents); what bash takes for an ordinary character is never a blank (bash(1): blanks are space and tab only,
+while the grammar takes every Unicode blank for one, which would hide ``x<FF>#; rm -rf /`` in a comment); the work is
+bounded by the length of the text and by the parser's own steps, never by a clock.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+import tree_sitter
+import tree_sitter_bash
+
+MAX_TEXT = 256 * 1024
+"""Characters; a longer text is unverifiable."""
+
+_STEPS_BASE = 400
+_STEPS_PER_KIB = 40
+
+_ODD = (
+    "\x01\x02\x03\x04\x05\x06\x07\x08\x0b\x0c\r\x0e\x0f" + "".join(map(chr, range(0x10, 0x20))) + "\x7f\x85\xa0\u1680"
+)
+_ODD += "".join(map(chr, range(0x2000, 0x2010))) + "\u2028\u2029\u202f\u205f\u2060\u3000\ufeff"
+_STAND_INS = {ord(char): chr(0x10F000 + index) for index, char in enumerate(_ODD)}
+_ORIGINALS = {ord(stand_in): chr(code) for code, stand_in in _STAND_INS.items()}
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_CONTINUATION = re.compile(rb"(?<!\\)(?:\\\\)*\\\n")
+_KEEPS_NEWLINE = frozenset(("raw_string", "ansi_c_string", "comment", "heredoc_body", "heredoc_content"))
+_JOINS_AGAIN = frozenset(("command_substitution", "process_substitution"))
+
+
+class Unreadable(Exception):
+    """The text cannot be read as shell; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A parsed text. Nodes are only meaningful with the source they come from."""
+
+    data: bytes
+    root: tree_sitter.Node
+
+    def text(self, node: tree_sitter.Node) -> str:
+        """The original text of `node`."""
+        return self.slice(node.start_byte, node.end_byte)
+
+    def slice(self, start: int, end: int) -> str:
+        return original(self.data[start:end].decode("utf-8", "replace"))
+
+
+def original(text: str) -> str:
+    """`text` with the stand-ins for odd characters turned back."""
+    return text if text.isascii() else text.translate(_ORIGINALS)
+
+
+def read_shell(text: str) -> Source:
+    """Parse `text`. Raises Unreadable; syntax errors are in the tree instead (`root.has_error`)."""
+    if len(text) > MAX_TEXT:
+        raise Unreadable(f"the text is longer than {MAX_TEXT} characters")
+    if "\0" in text:
+        raise Unreadable("the text holds a NUL character")
+    if any(char in text for char in _ORIGINALS_TEXT):
+        raise Unreadable("the text holds characters reserved for the analysis")
+    data = _SURROGATES.sub("\ufffd", text).translate(_STAND_INS).encode()
+    root = _parse(data)
+    for _ in range(4):
+        joined = _join(data, root)
+        if joined == data:
+            break
+        data = joined
+        root = _parse(data)
+    return Source(data, root)
+
+
+_ORIGINALS_TEXT = frozenset(map(chr, _ORIGINALS))
+
+
+@lru_cache(maxsize=1)
+def _language() -> tree_sitter.Language:
+    return tree_sitter.Language(tree_sitter_bash.language())
+
+
+def _parse(data: bytes) -> tree_sitter.Node:
+    """A new parser each time: one that was stopped would resume its old text (tree-sitter, `ts_parser_reset`)."""
+    left = _STEPS_BASE + _STEPS_PER_KIB * (len(data) >> 10)
+
+    def stop(_offset: int, _error: bool) -> bool:
+        nonlocal left
+        left -= 1
+        return left < 0
+
+    def read(offset: int, _point: object) -> bytes:
+        return data[offset : offset + 65536]
+
+    try:
+        return tree_sitter.Parser(_language()).parse(read, progress_callback=stop).root_node
+    except ValueError as error:
+        raise Unreadable("the text takes too long to parse") from error
+
+
+def _join(data: bytes, root: tree_sitter.Node) -> bytes:
+    if b"\\\n" not in data:
+        return data
+    parts: list[bytes] = []
+    position = 0
+    for found in _CONTINUATION.finditer(data):
+        backslash = found.end() - 2
+        if _keeps_newline(root.descendant_for_byte_range(backslash, backslash + 1)):
+            continue
+        parts.append(data[position:backslash])
+        position = found.end()
+    parts.append(data[position:])
+    return b"".join(parts)
+
+
+def _keeps_newline(node: tree_sitter.Node | None) -> bool:
+    for _ in range(256):
+        if node is None or node.type in _JOINS_AGAIN:
+            return False
+        if node.type in _KEEPS_NEWLINE:
+            return True
+        node = node.parent
+    return False

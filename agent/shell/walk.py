@@ -1,0 +1,332 @@
+"""The walk over the syntax tree of one shell text.
+
+Rules: every way through the text is followed; words that the grammar hangs into a redirection (``rm 2>x -rf /``) are
+the command's own; what is not known is recorded as a reason beside the commands that were found all the same.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import tree_sitter
+
+from agent.policy.request import UNKNOWN
+from agent.shell.branches import follow_case, follow_for, follow_if, follow_loop
+from agent.shell.fold import Value, Word, fields, single
+from agent.shell.redirects import Redirections
+from agent.shell.run import Runner, Setting
+from agent.shell.state import (
+    ANYTHING,
+    MAX_WAYS,
+    NOTHING,
+    Findings,
+    Function,
+    Outcome,
+    State,
+    concatenated,
+    join,
+    plain,
+)
+from agent.shell.steps import basename
+from agent.shell.syntax import Source
+
+MAX_TREE_DEPTH = 120
+NOT_UNDERSTOOD = "the text is not valid shell syntax, or not syntax that is understood here"
+
+
+class Reader(Protocol):
+    """What the walk belongs to."""
+
+    findings: Findings
+    runner: Runner
+
+
+class Walk:
+    """The walk over one text. It is the `Scope` of its words: `_state` is that of the current command."""
+
+    def __init__(self, walker: Reader, source: Source, setting: Setting) -> None:
+        self._walker = walker
+        self.source = source
+        self._setting = setting
+        self._state = State(cwd=(None,))
+        self._depth = 0
+        self.home = walker.findings.home
+
+    def at(self, state: State) -> None:
+        """Fold the following words in `state`."""
+        self._state = state
+
+    # The Scope of fold.
+
+    def variable(self, name: str) -> Value | None:
+        state = self._state
+        if name in ("@", "*"):
+            return state.positional
+        if name.isdecimal():
+            index = int(name[:4])
+            if index == 0 or state.positional is None:
+                return (Word("bash"),) if index == 0 else None
+            return state.positional[index - 1 : index] or (NOTHING,)
+        if name in state.variables:
+            values = state.variables[name]
+            return values[0] if len(values) == 1 else None
+        if name == "HOME":
+            return (Word(self.home),)
+        directory = self.directory()
+        return (Word(directory),) if name == "PWD" and directory is not None else None
+
+    def directory(self) -> str | None:
+        return self._state.cwd[0] if len(self._state.cwd) == 1 else None
+
+    def substitution(self, node: tree_sitter.Node) -> Word:
+        outer = self._state
+        output = self.statements(node, outer, None).output
+        self._state = outer
+        return Word(output.text.rstrip("\n"), output.glob)
+
+    def look_into(self, node: tree_sitter.Node) -> None:
+        for child in node.children:
+            if child.type in ("command_substitution", "process_substitution"):
+                self.substitution(child)
+            elif child.children:
+                self.look_into(child)
+
+    # Statements.
+
+    def statement(self, node: tree_sitter.Node, state: State, stdin: Word | None) -> Outcome:
+        """Follow one statement."""
+        if self._depth > MAX_TREE_DEPTH:
+            self._walker.findings.unknown("the text is nested too deeply")
+            return plain(state)
+        self._depth += 1
+        try:
+            return self._dispatch(node, state, stdin)
+        finally:
+            self._depth -= 1
+
+    def _dispatch(self, node: tree_sitter.Node, state: State, stdin: Word | None) -> Outcome:
+        match node.type:
+            case "program" | "compound_statement" | "do_group" | "else_clause":
+                return self.statements(node, state, stdin)
+            case "subshell":
+                return plain(state, self.statements(node, state, stdin).output)
+            case "command":
+                return self._command(node, state, stdin, ())
+            case "list":
+                return self._list(node, state, stdin)
+            case "pipeline":
+                return self._pipeline(node, state, stdin)
+            case "redirected_statement":
+                return self._redirected(node, state, stdin)
+            case "negated_command":
+                inner = self.statements(node, state, stdin)
+                return Outcome(inner.failure, inner.success, inner.output)
+            case "if_statement" | "elif_clause":
+                return follow_if(self, node, state, stdin)
+            case "while_statement" | "c_style_for_statement":
+                return follow_loop(self, node, state, stdin)
+            case "for_statement":
+                return follow_for(self, node, state, stdin)
+            case "case_statement":
+                return follow_case(self, node, state, stdin)
+            case "function_definition":
+                return self._function(node, state)
+            case "variable_assignment" | "variable_assignments":
+                return self._assignments(node, state)
+            case "declaration_command" | "unset_command":
+                return self._declaration(node, state)
+            case "comment" | "heredoc_end" | "heredoc_start":
+                return plain(state, NOTHING)
+            case "ERROR":
+                self._walker.findings.unknown(NOT_UNDERSTOOD)
+                return self.statements(node, state, stdin)
+        self._state = state
+        self.look_into(node)
+        return plain(state, NOTHING)
+
+    def statements(self, node: tree_sitter.Node, state: State, stdin: Word | None) -> Outcome:
+        outcome = plain(state, NOTHING)
+        for child in node.children:
+            if not child.is_named or child.type in ("comment", "file_descriptor"):
+                continue
+            following = self.statement(child, outcome.state, stdin)
+            outcome = replace(following, output=concatenated(outcome.output, following.output))
+        return outcome
+
+    def _list(self, node: tree_sitter.Node, state: State, stdin: Word | None) -> Outcome:
+        left_node, operator, right_node = node.children[0], node.children[1].type, node.children[-1]
+        left = self.statement(left_node, state, stdin)
+        right = self.statement(right_node, left.success if operator == "&&" else left.failure, stdin)
+        output = concatenated(left.output, right.output)
+        if operator == "&&":
+            return Outcome(right.success, join(left.failure, right.failure), output)
+        if right_node.type == "command" and self.source.text(right_node).split()[:1] in (["exit"], ["return"]):
+            return Outcome(left.success, left.success, left.output)
+        return Outcome(join(left.success, right.success), right.failure, output)
+
+    def _pipeline(self, node: tree_sitter.Node, state: State, stdin: Word | None) -> Outcome:
+        output, previous = stdin, None
+        for child in node.children:
+            if not child.is_named or child.type == "comment":
+                continue
+            outer = self._setting
+            self._setting = replace(outer, piped_from=previous or outer.piped_from)
+            output = self.statement(child, state, output).output
+            self._setting = outer
+            previous = self._program_of(child)
+        return plain(state, output or ANYTHING)
+
+    def _program_of(self, node: tree_sitter.Node) -> str | None:
+        for _ in range(4):
+            if node.type == "command":
+                name = node.child_by_field_name("name")
+                return basename(self.source.text(name)) if name is not None else None
+            if not node.children:
+                break
+            node = node.children[0]
+        return None
+
+    def _redirected(self, node: tree_sitter.Node, state: State, stdin: Word | None) -> Outcome:
+        self._state = state
+        body = node.child_by_field_name("body")
+        if body is not None and body.type == "command":
+            return self._command(body, state, stdin, tuple(child for child in node.children if child != body))
+        redirections = Redirections(self.source, self, self._walker.findings, stdin)
+        for child in node.children:
+            if body is None or child != body:
+                redirections.read(child)
+        if body is None:
+            return self._followed(redirections.followers, plain(state, NOTHING), None)
+        if redirections.words:
+            self._walker.findings.unknown("a redirection is followed by words that belong to no command")
+        outcome = self.statement(body, state, redirections.stdin)
+        if redirections.takes_output:
+            outcome = replace(outcome, output=NOTHING)
+        return self._followed(redirections.followers, outcome, self._program_of(body))
+
+    def _followed(self, followers: Sequence[tree_sitter.Node], outcome: Outcome, program: str | None) -> Outcome:
+        operator = ""
+        for node in followers:
+            if not node.is_named:
+                operator = node.type
+                continue
+            if node.type == "pipeline" and node.children and not node.children[0].is_named:
+                outer = self._setting
+                self._setting = replace(outer, piped_from=program)
+                outcome = self._pipeline(node, outcome.state, outcome.output)
+                self._setting = outer
+                continue
+            piped = outcome.output if operator in ("|", "|&") else None
+            outcome = self.statement(node, outcome.state, piped)
+        return outcome
+
+    def _function(self, node: tree_sitter.Node, state: State) -> Outcome:
+        name, body = node.child_by_field_name("name"), node.child_by_field_name("body")
+        if name is None or body is None:
+            self._walker.findings.unknown("a function without a name or a body")
+            return plain(state)
+        function = Function(body, self.source)
+        return plain(replace(state, functions={**state.functions, self.source.text(name): function}), NOTHING)
+
+    def _assignments(self, node: tree_sitter.Node, state: State) -> Outcome:
+        if node.type == "variable_assignments":
+            for child in node.children:
+                state = self._assignments(child, state).state
+            return plain(state, NOTHING)
+        self._state = state
+        name, value = self._assigned(node)
+        appended = any(child.type == "+=" for child in node.children)
+        return plain(state.assign(name, None if appended else value) if name else state, NOTHING)
+
+    def _assigned(self, node: tree_sitter.Node) -> tuple[str, Value | None]:
+        target, value = node.child_by_field_name("name"), node.child_by_field_name("value")
+        name = self.source.text(target).partition("[")[0] if target is not None else ""
+        if value is None:
+            return name, (NOTHING,)
+        if value.type == "array":
+            words = [word for item in value.children if item.is_named for word in fields(item, self.source, self)]
+            return name, tuple(words) if all(word.known for word in words) else None
+        word = single(value, self.source, self)
+        simple = target is not None and target.type == "variable_name"
+        return name, (Word(word.text),) if word.known and simple else None
+
+    def _declaration(self, node: tree_sitter.Node, state: State) -> Outcome:
+        words: list[Word] = [Word(self.source.text(node.children[0]))]
+        for child in node.children[1:]:
+            self._state = state
+            if child.type == "variable_assignment":
+                state = self._assignments(child, state).state
+            else:
+                words += fields(child, self.source, self)
+        return self._walker.runner.run(words, state, self._setting)
+
+    # Commands.
+
+    def _command(
+        self, node: tree_sitter.Node, state: State, stdin: Word | None, behind: tuple[tree_sitter.Node, ...]
+    ) -> Outcome:
+        """A simple command, once for every combination of the values that its variables may have here."""
+        outcomes = [self._one_way(node, way, stdin, behind) for way in self._ways(node, state)]
+        first = outcomes[0]
+        if len(outcomes) == 1:
+            return first
+        success, failure = first.success, first.failure
+        for other in outcomes[1:]:
+            success, failure = join(success, other.success), join(failure, other.failure)
+        same = all(other.output == first.output for other in outcomes)
+        return Outcome(success, failure, first.output if same else ANYTHING)
+
+    def _ways(self, node: tree_sitter.Node, state: State) -> Iterator[State]:
+        names = sorted({name for name in self._names(node) if len(state.variables.get(name, (None,))) > 1})
+        uncertain_place = len(state.cwd) > 1 and b"PWD" in self.source.data
+        places = [state.moved(cwd) for cwd in state.cwd] if uncertain_place else [state]
+        ways = itertools.product(*(state.variables[name] for name in names))
+        for count, (place, values) in enumerate(itertools.product(places, ways)):
+            if count == MAX_WAYS:
+                yield state.forget(*names)
+                return
+            fixed = {name: (value,) for name, value in zip(names, values, strict=True)}
+            yield replace(place, variables={**state.variables, **fixed})
+
+    def _names(self, node: tree_sitter.Node) -> Iterator[str]:
+        for child in node.children:
+            if child.type in ("simple_expansion", "expansion", "subscript"):
+                yield from (self.source.text(c) for c in child.children if c.type == "variable_name")
+            if child.children:
+                yield from self._names(child)
+
+    def _one_way(
+        self, node: tree_sitter.Node, state: State, stdin: Word | None, behind: tuple[tree_sitter.Node, ...]
+    ) -> Outcome:
+        self._state = state
+        redirections = Redirections(self.source, self, self._walker.findings, stdin)
+        assignments: list[tuple[str, Value | None]] = []
+        words: list[Word] = []
+        for child in (*node.children, *behind):
+            match child.type:
+                case "variable_assignment":
+                    assignments.append(self._assigned(child))
+                case "file_redirect" | "herestring_redirect" | "heredoc_redirect" | "ERROR":
+                    redirections.read(child)
+                    words += redirections.words
+                    redirections.words.clear()
+                case _:
+                    words += fields(child, self.source, self)
+        if not words:
+            for name, value in assignments:
+                state = state.assign(name, value)
+            return self._followed(redirections.followers, plain(state, NOTHING), None)
+        shown = [(name, UNKNOWN if value is None else " ".join(w.text for w in value)) for name, value in assignments]
+        setting = replace(
+            self._setting,
+            assignments=(*self._setting.assignments, *shown),
+            redirects=tuple(redirections.targets),
+            stdin=redirections.stdin,
+        )
+        outcome = self._walker.runner.run(words, state, setting)
+        if redirections.takes_output:
+            outcome = replace(outcome, output=NOTHING)
+        return self._followed(redirections.followers, outcome, basename(words[0].text))
