@@ -8,5 +8,6 @@ For tests (fixtures of conftest.py):
     gvisor_run(*cmd, entrypoint=True, user=0, capabilities=…, environment={}, mounts=(), stdin=None, timeout=120)
 Another folder's conftest.py has them by importing them from here (`from tests.runtimes.conftest import docker, image,
 docker_run`); the engine is shared, and the second build comes from its cache.
+On a new machine the first such test waits minutes for the base system: `pytest.mark.timeout` accordingly.
 All return subprocess.CompletedProcess with text, and never raise because of an exit status.
 """

@@ -17,7 +17,16 @@ from tests.runtimes.gvisor import GVisor, made_for, unpack
 
 CHECKOUT = Path(__file__).parents[2]
 
+FIRST_BUILD_SECONDS = 1500
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """On a new machine the first test waits for a base system and an image to be built."""
+    for item in items:
+        if "docker" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(FIRST_BUILD_SECONDS))
 
 
 @pytest.fixture(scope="session")

@@ -96,7 +96,7 @@ class Engine:
             if self.cli("image", "inspect", BASE_IMAGE).returncode == 0:
                 return
             with contextlib.suppress(subprocess.TimeoutExpired):
-                if self.cli("pull", BASE_IMAGE, timeout=180).returncode == 0:
+                if self.cli("pull", BASE_IMAGE, timeout=120).returncode == 0:
                     return
             self.must("import", str(base_archive()), BASE_IMAGE, timeout=300)
 
