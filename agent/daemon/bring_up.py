@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import logging
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,8 @@ from agent.session.probe import probe
 from agent.session.proofs import PRIVATE
 from agent.shell.requests import from_argv
 from agent.version import version
+
+log = logging.getLogger(__name__)
 
 JAIL_PORT = 3128
 NORMAL_END = "the session ended"
@@ -122,7 +125,10 @@ class BringUp:
             if self._created and self._link is not None:
                 self._journal.session_ended(status, reason, self._link.bytes_up, self._link.bytes_down)
             self._journal.agent_stopped(reason)
-            self._ledger.close()
+            try:
+                self._ledger.close()
+            except RecordError as error:
+                log.error("%s", error)
         if self._pusher is not None:
             self._metrics.end_session()
             await asyncio.to_thread(self._pusher.close)

@@ -40,8 +40,9 @@ class Journal:
         self._post(EventType.AGENT_DEGRADED, Action.UPDATE, reason, details)
 
     def session_created(self, details: dict[str, Json]) -> None:
-        """Raises RecordError where the writer did not take it: the session must not start unrecorded."""
+        """On disk when this returns: no session starts unrecorded. Raises RecordError where it could not be written."""
         self._ledger.accept(self._event(EventType.SESSION_CREATE, Action.CREATE, "run", details, Result.SUCCESS))
+        self._ledger.flush()
 
     def session_ended(self, status: int | None, reason: str, bytes_up: int, bytes_down: int) -> None:
         """`status` as of wait(2), None where it is not known."""

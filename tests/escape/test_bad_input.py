@@ -45,12 +45,15 @@ def test_a_full_audit_disk_does_as_the_policy_says(host: Host, tmp_path: Path, o
     port = host.upstream.ports["http"]
     text = policy() + f"audit: {{on_failure: {on_failure}}}\n"
     host.audit = volume / "log"
-    fill = f"curl -sS --noproxy '' --max-time 20 http://allowed.test:{port}/"
-    case = Case(("/bin/sh", "-c", f"echo up; read line; {fill}"), text)
-    script = 'mount -t tmpfs -o size=64k none "$0" && exec "$@"'
+    curl = "curl -sS --noproxy '' --max-time 20"
+    # the first events fill the log's last page; what comes after the writer knows is what the policy decides
+    fill = f"for n in $(seq 20); do {curl} -o /dev/null http://forbidden.test:$n/; done"
+    script = f"echo up; read line; {fill}; sleep 1; "
+    case = Case(("/bin/sh", "-c", script + f"{curl} http://allowed.test:{port}/"), text)
+    mount = 'mount -t tmpfs -o size=64k none "$0" && exec "$@"'
     command = host.command(case)
     process = subprocess.Popen(
-        ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", script, str(volume), *command],
+        ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", mount, str(volume), *command],
         env=host.environment(case), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None and process.stdin is not None

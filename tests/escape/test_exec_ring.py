@@ -6,7 +6,11 @@ import pytest
 
 from tests.escape.runtime import Case, Host, policy
 
+RM = "$(id -un | sed s/session/rm/)"
+"""Nobody can know from the text that this is rm."""
+
 HIDDEN = [
+    (f"{RM} -rf /", "recursive-delete-system"),
     ("A=r; B=m; $A$B -rf /", "recursive-delete-system"),
     ("$(echo rm) -r --force /etc", "recursive-delete-system"),
     ("printf 'rm -rf /usr/lib' | sh", "recursive-delete-system"),
@@ -26,7 +30,7 @@ def test_a_command_hidden_from_the_text_is_refused_at_exec(host: Host, script: s
 
 
 def test_a_refused_exec_says_126_and_the_reason(host: Host) -> None:
-    outcome = host.run(Case(("/bin/bash", "-c", 'c=rm; "$c" -rf /; echo status=$?'), policy()))
+    outcome = host.run(Case(("/bin/bash", "-c", f'"{RM}" -rf /; echo status=$?'), policy()))
     assert "status=126" in outcome.stdout, outcome.stdout + outcome.stderr
     assert (
         "parhelia: denied by recursive-delete-system: deletes the system. delete inside the workspace" in outcome.stderr

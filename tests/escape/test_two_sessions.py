@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.escape.runtime import Case, Host, policy, read_log, verify
 from tests.escape.test_death_of_the_agent import WAIT_SECONDS
+from tests.escape.test_exec_ring import RM
 
 
 def start(host: Host, case: Case) -> subprocess.Popen[str]:
@@ -21,7 +22,7 @@ def test_two_sessions_at_once_keep_two_streams_that_both_verify(host: Host, tmp_
     runs = []
     for directory in (first, second):
         host.audit = directory
-        runs.append(start(host, Case(("/bin/sh", "-c", "echo up; read line; rm -rf /etc/x; exit 4"), policy())))
+        runs.append(start(host, Case(("/bin/sh", "-c", f"echo up; read line; {RM} -rf /etc/x; exit 4"), policy())))
     for run in runs:
         assert run.stdout is not None
         assert run.stdout.readline() == "up\n"
