@@ -14,7 +14,7 @@ from agent.record.log import CURRENT, ROTATED, lines_backwards
 
 
 class Follower:
-    """`last` lines first, then `more` as often as wanted, `close` at the end. Raises OSError where a file can't be read."""
+    """`last` lines first, then `more` as often as wanted, `close` at the end. All raise OSError where reading fails."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

@@ -217,7 +217,7 @@ class _Walk:
         """Why a line that is whole in itself does not follow: what it links to stands elsewhere, or nowhere (None)."""
         places: dict[str, int] = {}
         position = -1
-        for index, (own, _) in enumerate(self._hashes()):
+        for index, own in enumerate(self._hashes()):
             places.setdefault(own, index)
             if index == self._report.events:
                 position = index
@@ -234,14 +234,15 @@ class _Walk:
             return Kind.FORKED, "a second event that follows the same earlier one"
         return None
 
-    def _hashes(self) -> Iterator[tuple[str, str]]:
+    def _hashes(self) -> Iterator[str]:
         for source in self._sources:
+            at = source.stream.tell()  # the first pass may go on from here
             for line in source.lines():
                 try:
-                    body = orjson.loads(line.data)
-                    yield str(body["event_hash"]), str(body["previous_hash"])
+                    yield str(orjson.loads(line.data)["event_hash"])
                 except (orjson.JSONDecodeError, KeyError, TypeError):
-                    yield "", ""
+                    yield ""
+            source.stream.seek(at)
 
     def _accept(self, found: Link) -> None:
         report = self._report

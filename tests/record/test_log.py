@@ -1,0 +1,353 @@
+"""The files: opened, locked, recovered from every torn state, rotated, and kept sound by a failing disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent.record.chain import Head, Kind, link, read
+from agent.record.event import EventType
+from agent.record.log import Log, LogError, WriterBusy
+from agent.record.verify import verify
+from tests.conftest import require
+from tests.record.logs import STAMPS, allowed, chained, denial, events, open_ledger, reforge
+
+
+def seeded(directory: Path, data: bytes) -> Path:
+    directory.mkdir(mode=0o700)
+    (directory / "audit.jsonl").write_bytes(data)
+    return directory
+
+
+def restart(directory: Path) -> None:
+    ledger = open_ledger(directory, boot="boot-2")
+    ledger.accept(allowed("after.test:443"))
+    ledger.close()
+
+
+def test_a_new_log_is_private_to_the_agent(tmp_path):
+    before = os.umask(0)
+    try:
+        restart(tmp_path / "vol" / "log")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "vol" / "log").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "vol" / "log" / "audit.jsonl").stat().st_mode) == 0o600
+
+
+SECOND = """
+import sys
+from pathlib import Path
+from agent.record.log import Log, WriterBusy
+try:
+    Log(Path(sys.argv[1])).open()
+except WriterBusy:
+    print("busy")
+"""
+
+
+def test_a_second_writer_is_busy_and_the_first_goes_on(tmp_path):
+    ledger = open_ledger(tmp_path)
+    with pytest.raises(WriterBusy, match="another process writes"):
+        open_ledger(tmp_path)
+    other = subprocess.run([sys.executable, "-c", SECOND, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert other.stdout == "busy\n"
+    ledger.accept(allowed())
+    ledger.close()
+    restart(tmp_path)
+    assert verify(tmp_path).events == 2
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o770])
+def test_a_directory_in_which_others_could_replace_the_log_is_refused(tmp_path, mode):
+    tmp_path.chmod(mode)
+    with pytest.raises(LogError, match="others could replace"):
+        Log(tmp_path).open()
+
+
+@pytest.mark.parametrize("name", ["audit.jsonl", "audit.lock"])
+def test_a_symlink_in_the_place_of_a_file_is_not_followed(tmp_path, name):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "log").mkdir(mode=0o700)
+    (tmp_path / "log" / name).symlink_to(victim)
+    with pytest.raises(LogError):
+        Log(tmp_path / "log").open()
+    assert victim.read_text() == "precious"
+
+
+def test_a_fifo_in_the_place_of_the_log_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "audit.jsonl")
+    with pytest.raises(LogError, match="not a regular file"):
+        Log(tmp_path).open()
+
+
+def test_a_path_that_cannot_be_a_directory_says_so(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "log"):
+        with pytest.raises(LogError, match="audit log in"):
+            Log(path).open()
+
+
+def test_every_byte_prefix_of_a_log_recovers_and_loses_no_whole_line(tmp_path):
+    lines = chained(3)
+    whole = b"".join(lines)
+    ends = [sum(map(len, lines[:n])) for n in range(4)]
+    cuts = sorted(
+        {*range(0, len(whole) + 1, 7), *ends, *(end - 1 for end in ends[1:]), *(end + 1 for end in ends[:-1])}
+    )
+    for cut in cuts:
+        directory = seeded(tmp_path / str(cut), whole[:cut])
+        kept = sum(end <= cut for end in ends) - 1
+        restart(directory)
+        report = verify(directory)
+        assert report.ok, (cut, report.broken)
+        torn = cut - ends[kept]
+        assert report.recovered == (1 if torn else 0)
+        assert [link.hash for link in events(directory)[:kept]] == [read(line).hash for line in lines[:kept]]
+        if torn:
+            told = events(directory)[kept].details
+            assert (told["event_type"], told["sidecar_bytes"]) == ("audit.recovered", torn)
+            assert (directory / str(told["sidecar"])).read_bytes() == whole[ends[kept] : cut]
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"\n", b"\0" * 4096, b"\0" * 100 + b"\n", b'{"a":1}\n', b"x" * 3_000_000, b"a\nb\nc\n", chained(1)[0][5:]],
+)
+def test_an_unparsable_tail_is_set_aside_whole(tmp_path, garbage):
+    directory = seeded(tmp_path / "log", b"".join(chained(2)) + garbage)
+    restart(directory)
+    report = verify(directory)
+    assert (report.ok, report.events, report.recovered) == (True, 4, 1)
+    told = events(directory)[2].details
+    sidecar = directory / str(told["sidecar"])
+    assert sidecar.read_bytes() == garbage
+    assert stat.S_IMODE(sidecar.stat().st_mode) == 0o600
+
+
+def test_an_edited_last_line_is_evidence_and_stays_where_it_is(tmp_path):
+    first, second = chained(2)
+    directory = seeded(tmp_path / "log", first + second.replace(b"host-1", b"host-X"))
+    restart(directory)
+    broken = verify(directory).broken
+    assert broken is not None
+    assert (broken.line, broken.kind) == (2, Kind.EDITED)
+    lines = (directory / "audit.jsonl").read_bytes().splitlines()
+    assert b"host-X" in lines[1]
+    assert read(lines[2]).details["event_type"] == EventType.AUDIT_RECOVERED
+    assert "edited" in str(read(lines[2]).details["reason"])
+
+
+def test_a_crash_between_setting_aside_and_telling_is_told_at_the_next_start(tmp_path):
+    directory = seeded(tmp_path / "log", chained(1)[0] + b"torn")
+    log = Log(directory)
+    log.open()
+    log.close()  # the tail is cut, the event is not written: as if killed here
+    assert len(list(directory.glob("quarantine-*.pending"))) == 1
+    restart(directory)
+    assert verify(directory).recovered == 1
+    assert [path.read_bytes() for path in directory.glob("quarantine-*.bin")] == [b"torn"]
+    assert list(directory.glob("*.pending")) == []
+    restart(directory)
+    assert verify(directory).recovered == 1
+
+
+def test_the_chain_goes_on_across_restarts_with_its_stream_and_a_new_boot(tmp_path):
+    for boot in ("one", "two", "three"):
+        ledger = open_ledger(tmp_path, boot=boot)
+        ledger.accept(allowed())
+        ledger.close()
+    found = events(tmp_path)
+    assert [link.seq for link in found] == [1, 2, 3]
+    assert [link.details["boot"] for link in found] == ["one", "two", "three"]
+    assert len({link.stream for link in found}) == 1
+    assert verify(tmp_path).boots == 3
+
+
+def test_rotation_is_by_size_names_files_by_their_first_seq_and_keeps_the_chain(tmp_path):
+    for boot in range(3):
+        ledger = open_ledger(tmp_path, boot=str(boot), rotate_bytes=4000)
+        for number in range(20):
+            ledger.accept(allowed(f"h{number}.test:443"))
+            ledger.flush()
+        ledger.close()
+    names = sorted(path.name for path in tmp_path.glob("audit-*.jsonl"))
+    assert len(names) >= 8
+    for name in names:
+        data = (tmp_path / name).read_bytes()
+        assert len(data) <= 4000
+        assert name == f"audit-{read(data.splitlines()[0]).seq:012d}.jsonl"
+    report = verify(tmp_path)
+    assert (report.ok, report.events) == (True, 60)
+
+
+def test_a_crash_in_the_middle_of_a_rotation_goes_on_from_the_rotated_file(tmp_path):
+    restart(tmp_path)
+    (tmp_path / "audit.jsonl").rename(tmp_path / "audit-000000000001.jsonl")
+    restart(tmp_path)
+    report = verify(tmp_path)
+    assert (report.ok, report.events, len(report.files)) == (True, 2, 2)
+
+
+def test_rotation_never_overwrites_a_file(tmp_path):
+    log = Log(tmp_path, rotate_bytes=10)
+    log.open()
+    one, two = chained(2)
+    log.append(one, 1, 1)
+    (tmp_path / "audit-000000000001.jsonl").write_bytes(b"evidence")
+    with pytest.raises(LogError, match="there already"):
+        log.append(two, 2, 2)
+    log.close()
+    assert (tmp_path / "audit-000000000001.jsonl").read_bytes() == b"evidence"
+    assert (tmp_path / "audit.jsonl").read_bytes() == one
+
+
+@pytest.mark.parametrize("what", ["removed", "replaced", "truncated", "appended"])
+def test_a_log_changed_under_the_writer_goes_on_and_shows_it(tmp_path, what):
+    ledger = open_ledger(tmp_path)
+    for _ in range(3):
+        ledger.accept(allowed())
+    ledger.flush()
+    path = tmp_path / "audit.jsonl"
+    match what:
+        case "removed":
+            path.unlink()
+        case "replaced":
+            path.rename(tmp_path / "elsewhere")
+            path.write_bytes(chained(1, Head("x"))[0])
+        case "truncated":
+            os.truncate(path, 700)
+        case "appended":
+            with path.open("ab") as stream:
+                stream.write(b'{"half')
+    for _ in range(2):
+        ledger.accept(allowed())
+        ledger.flush()
+    ledger.close()
+    report = verify(tmp_path)
+    assert report.ok is (what == "appended")  # what was appended is set aside; what is gone is a break for ever
+    types = [read(line).details["event_type"] for line in path.read_bytes().splitlines()]
+    assert "audit.recovered" in types
+    assert types.count("network.egress") >= 2
+    assert [link.seq for link in map(read, path.read_bytes().splitlines())][-1] == ledger.seq
+
+
+FULL = """
+import os, sys
+from pathlib import Path
+from agent.record.log import Log, LogError
+from tests.record.logs import chained
+mount = Path(sys.argv[1])
+lines = chained(3)
+log = Log(mount / "log")
+log.open()
+log.append(lines[0], 1, 1)
+filler = os.open(mount / "filler", os.O_WRONLY | os.O_CREAT)
+try:
+    for _ in range(100_000):
+        os.write(filler, b"x" * 512)
+except OSError as error:
+    print("full", error.errno)
+big = b"".join([lines[1]] * 128)
+for room in (0, 8192, 24576):
+    os.ftruncate(filler, os.fstat(filler).st_size - room)  # so that a part of the batch can be written
+    try:
+        log.append(big, 2, 129)
+        print("written")
+    except LogError as error:
+        print("refused:", error)
+    print("intact", (mount / "log" / "audit.jsonl").read_bytes() == lines[0])
+os.close(filler)
+os.unlink(mount / "filler")
+log.append(lines[1], 2, 2)
+print("again", (mount / "log" / "audit.jsonl").read_bytes() == lines[0] + lines[1])
+"""
+
+
+def in_tmpfs(mount: Path, size: str, *command: str) -> str:
+    """Run a command in a mount namespace of its own with a small tmpfs at `mount`."""
+    require(os.geteuid() == 0, "mounting a tmpfs needs root")
+    mount.mkdir()
+    script = 'mount -t tmpfs -o size="$1",mode=0700 none "$2" && shift 2 && exec "$@"'
+    done = subprocess.run(
+        ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh", size, str(mount), *command],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    require("permission denied" not in done.stderr.lower(), f"no mount namespace here: {done.stderr}")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_full_disk_refuses_the_batch_whole_and_takes_it_once_there_is_space(tmp_path):
+    out = in_tmpfs(tmp_path / "mnt", "64k", sys.executable, "-c", FULL, str(tmp_path / "mnt")).splitlines()
+    assert out[0] == "full 28"
+    assert [line.startswith("refused: cannot write the audit log") for line in out[1:7:2]] == [True] * 3
+    assert all("No space left" in line and "free space" in line for line in out[1:7:2])
+    assert out[2:8:2] == ["intact True"] * 3
+    assert out[7:] == ["again True"]
+
+
+@pytest.mark.parametrize("failing", ["fdatasync", "write"])
+def test_an_io_error_leaves_the_file_as_it_was_and_the_same_bytes_are_written_again(tmp_path, monkeypatch, failing):
+    one, two = chained(2)
+    log = Log(tmp_path)
+    log.open()
+    log.append(one, 1, 1)
+    real = getattr(os, failing)
+
+    def fails(fd, *rest):
+        if failing == "write":
+            real(fd, bytes(rest[0])[:100])
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, failing, fails)
+    with pytest.raises(LogError, match="Input/output error"):
+        log.append(two, 2, 2)
+    monkeypatch.undo()
+    assert (tmp_path / "audit.jsonl").read_bytes() == one
+    log.append(two, 2, 2)
+    log.close()
+    assert (tmp_path / "audit.jsonl").read_bytes() == one + two
+
+
+def test_a_failed_write_that_could_not_be_cut_back_is_cut_before_the_next(tmp_path, monkeypatch):
+    one, two = chained(2)
+    log = Log(tmp_path)
+    log.open()
+    log.append(one, 1, 1)
+
+    def fails(*args):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", fails)
+    monkeypatch.setattr(os, "ftruncate", fails)
+    with pytest.raises(LogError):
+        log.append(two, 2, 2)
+    assert (tmp_path / "audit.jsonl").read_bytes() == one + two
+    monkeypatch.undo()
+    log.append(two, 2, 2)
+    log.close()
+    assert (tmp_path / "audit.jsonl").read_bytes() == one + two
+    assert log.recovered == []
+
+
+def test_a_line_linked_by_hand_is_what_the_log_holds(tmp_path):
+    log = Log(tmp_path)
+    assert log.open() is None
+    line, head = link(Head("s"), denial(), STAMPS, 0)
+    log.append(line, 1, 1)
+    log.close()
+    again = Log(tmp_path)
+    assert again.open() == head
+    again.close()
+    assert reforge(line, lambda body: None) == line
