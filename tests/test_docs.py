@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 from agent.cli.main import VERBS
+from agent.daemon.policy_store import read_policy
 from agent.exits import Exit
+from agent.policy.decide import decide
+from agent.policy.decision import Verdict
 from agent.policy.load import LayerSource, load_policy
-from agent.policy.request import CommandRequest, Origin
+from agent.policy.request import CommandRequest, EgressRequest, Origin
 from agent.policy.rule_ids import RESERVED
 from agent.policy.schema import DOCUMENT
 from agent.policy.self_protection import RULES
@@ -87,6 +90,19 @@ def read_command(text: str) -> CommandRequest:
         origin=Origin(mechanism="docs"),
         supervised=False,
     )
+
+
+def test_the_refusals_that_the_readme_shows_are_those_of_the_default_policy() -> None:
+    text = section("README.md", "## What a session sees when it is refused")
+    commands = re.findall(r"^\$ (.*)\nparhelia: denied by (.*)$", text, re.M)
+    assert commands
+    for command, said in commands:
+        decision = decide(read_policy([]), read_command(command))
+        assert said == f"{decision.rule}: {decision.reason}. {decision.instead}"
+    for host, rule in re.findall(r"^\$ curl https://([^/]+)/\n.*X-Parhelia-Rule: ([\w-]+)", text, re.M):
+        request = EgressRequest(host=host, port=443, today=date(2026, 11, 22), origin=Origin(mechanism="docs"))
+        decision = decide(read_policy([]), request)
+        assert (decision.verdict, decision.rule) == (Verdict.DENY, rule)
 
 
 def test_the_readme_lists_the_exit_codes() -> None:
