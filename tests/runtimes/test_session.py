@@ -1,0 +1,97 @@
+"""One session from the image's entrypoint to its end, on each container runtime, read back from its audit log.
+
+What the agent refuses is tested in tests/escape; here it is that the image starts a session at all, as whom, and that
+its status, its output and its record come out.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.runtimes.conftest import Run
+from tests.runtimes.gvisor import GVisor
+
+pytestmark = [pytest.mark.docker, pytest.mark.root]
+
+AUDIT = "/vol/parhelia/audit"
+STORY = ("sh", "-c", 'id -un; pwd; [ -r "$0/." ] || echo closed; exit 42', AUDIT)
+TOLD = ["session", "/vol/parhelia/workspaces", "closed"]
+
+
+def events(directory: Path) -> list[dict[str, Any]]:
+    """The one stream that a run left under its audit volume."""
+    (log,) = directory.glob("**/audit.jsonl")
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def kinds(directory: Path) -> list[str]:
+    wanted = ("agent.start", "policy.load", "session.create", "session.terminate", "agent.stop")
+    return [kind for event in events(directory) if (kind := event["details"]["event_type"]) in wanted]
+
+
+def points(directory: Path) -> set[str]:
+    """The enforcement points that the log says are not fully enforced."""
+    said = [event for event in events(directory) if event["details"]["event_type"] == "agent.degraded"]
+    return {event["resource"] for event in said}
+
+
+def test_in_docker_a_session_runs_ends_with_its_status_and_is_recorded(docker_run: Run, tmp_path: Path) -> None:
+    done = docker_run(*STORY, options=("--volume", f"{tmp_path}:{AUDIT}"))
+    assert (done.returncode, done.stdout.splitlines()) == (42, TOLD)
+    assert sorted(kinds(tmp_path)) == [
+        "agent.start",
+        "agent.stop",
+        "policy.load",
+        "session.create",
+        "session.terminate",
+    ]
+    assert "egress is partial" in done.stderr
+
+
+def test_in_docker_an_empty_command_is_a_login_shell(docker_run: Run) -> None:
+    done = docker_run(stdin='shopt -q login_shell && echo "login $(id -un)"; exit 6\n')
+    assert (done.returncode, done.stdout) == (6, "login session\n")
+
+
+def test_in_docker_a_session_that_must_be_contained_is_refused_while_egress_is_partial(docker_run: Run) -> None:
+    arguments = ("run", "--require", "contained", "--", "echo", "started")
+    done = docker_run(*arguments, entrypoint="/usr/local/bin/parhelia-agent")
+    assert (done.returncode, done.stdout) == (5, "")
+    assert "egress" in done.stderr
+
+
+def test_without_root_a_session_runs_in_one_uid_mode_and_the_log_says_so(restricted_run: Run, tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    environment = {
+        "PARHELIA_AUDIT_DIR": "/audit/log",
+        "PARHELIA_RUN_DIR": "/audit/run",
+        "PARHELIA_POLICY_DIR": "/policy",
+    }
+    policy = tmp_path / "policy"
+    policy.mkdir()
+    (policy / "policy.yaml").write_text("version: 1\npaths: {read: [/usr, /bin, /lib, /lib64, /etc], write: [/tmp]}\n")
+    options = [word for name, value in environment.items() for word in ("--env", f"{name}={value}")]
+    options += ["--volume", f"{tmp_path}:/audit", "--volume", f"{policy}:/policy:ro", "--workdir", "/tmp"]
+    done = restricted_run("sh", "-c", "id -u; exit 42", options=tuple(options))
+    assert (done.returncode, done.stdout) == (42, "1000\n")
+    assert "session.terminate" in kinds(tmp_path)
+    assert points(tmp_path)
+
+
+@pytest.mark.gvisor
+def test_in_gvisor_a_session_runs_ends_with_its_status_and_is_recorded(gvisor_run: GVisor, tmp_path: Path) -> None:
+    done = gvisor_run(*STORY, mounts=((tmp_path, AUDIT),))
+    assert (done.returncode, done.stdout.splitlines()) == (42, TOLD)
+    assert sorted(kinds(tmp_path)) == [
+        "agent.start",
+        "agent.stop",
+        "policy.load",
+        "session.create",
+        "session.terminate",
+    ]
+    assert "exec is advisory" in done.stderr
+    assert points(tmp_path)
