@@ -54,8 +54,8 @@ class Gate:
             event = describe(request, decision, self._actor)
         except Exception:
             log.exception("decision failed; denied")
-            return _fault()
-        pending = self._record(policy, decision, event)
+            return self._own_denial(request, _fault())
+        pending = self._record(policy, request, decision, event)
         return pending if isinstance(pending, Decision) else _fault()
 
     async def check_async(self, request: Request) -> Decision:
@@ -66,18 +66,20 @@ class Gate:
             event = describe(request, decision, self._actor)
         except Exception:
             log.exception("decision failed; denied")
-            return _fault()
-        pending = self._record(policy, decision, event)
+            return self._own_denial(request, _fault())
+        pending = self._record(policy, request, decision, event)
         if isinstance(pending, Decision):
             return pending
         try:
             await pending
         except Exception:
             log.exception("record not accepted")
-            return _unrecorded(policy, decision)
+            return self._own_denial(request, _unrecorded(policy, decision))
         return decision
 
-    def _record(self, policy: Policy, decision: Decision, event: Event | None) -> Decision | Awaitable[None]:
+    def _record(
+        self, policy: Policy, request: Request, decision: Decision, event: Event | None
+    ) -> Decision | Awaitable[None]:
         if event is None:
             return decision
         if not decision.permitted:
@@ -90,8 +92,20 @@ class Gate:
             pending = self._recorder.accept(event)
         except Exception:
             log.exception("record not accepted")
-            return _unrecorded(policy, decision)
+            return self._own_denial(request, _unrecorded(policy, decision))
         return decision if pending is None else pending
+
+    def _own_denial(self, request: Request, decision: Decision) -> Decision:
+        """A denial of the gate's own is recorded like any other, where that is still possible."""
+        if decision.permitted:  # audit.on_failure: continue
+            return decision
+        try:
+            event = describe(request, decision, self._actor)
+            if event is not None:
+                self._recorder.post(event)
+        except Exception:
+            log.exception("denial stands, but its record was lost")
+        return decision
 
 
 def _fault() -> Decision:

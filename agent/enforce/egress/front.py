@@ -20,7 +20,7 @@ from agent.enforce.egress.answer import ESTABLISHED, Answer, render_answer
 from agent.enforce.egress.head import HeadError, Request, parse_request
 from agent.enforce.egress.hello import MAX_HELLO, HelloError, read_client_hello
 from agent.enforce.egress.http1 import Client, Forwarder, Limits, read_head
-from agent.enforce.egress.identity import Admission, Doorkeeper, Refusal, parse_authority
+from agent.enforce.egress.identity import FAULT, Admission, Doorkeeper, Refusal, parse_authority
 from agent.enforce.egress.tunnel import Carrier
 from agent.enforce.egress.wire import DialError, Poller, Wire, dial, prepare
 from agent.policy.decision import Verdict
@@ -38,7 +38,6 @@ _LINGER_SECONDS: Final = 2.0
 _LINGER_BYTES: Final = 1024 * 1024
 _ACCESS_DENIED: Final = b"\x15\x03\x01\x00\x02\x02\x31"  # a fatal TLS alert, access_denied (RFC 8446 6)
 _TRANSIENT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-_FAULT: Final = Answer(403, "the agent could not decide; see its log", "agent-fault")
 _BUSY: Final = render_answer(Answer(503, "too many connections are open"))
 
 
@@ -127,7 +126,8 @@ class Front:
             pass  # the client went away
         except Exception:
             log.exception("a connection could not be judged; denied")
-            await self._answer(client, _FAULT)
+            self._door.record_fault(client.source_ip)
+            await self._answer(client, FAULT)
         finally:
             if not handed_over:
                 client.wire.close()

@@ -30,6 +30,7 @@ from agent.record.event import RecordError
 
 log = logging.getLogger(__name__)
 
+FAULT: Final = Answer(403, "the agent could not decide; see its log", "agent-fault")
 _AUTHORITY: Final = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]{1,5}))?")
 _PROTOCOLS: Final = (Protocol.TLS, Protocol.TCP)
 
@@ -122,6 +123,17 @@ class Doorkeeper:
             origin=Origin(mechanism="proxy", source_ip=source_ip, request_id=new_request_id()),
             protocol=protocol or spoken(self._policy(), host, port),
         )
+
+    def record_fault(self, source_ip: str | None) -> None:
+        """A connection was refused because judging it failed; whom it was for may be unknown."""
+        request = EgressRequest("unknown", 0, datetime.now(UTC).date(), Origin("proxy", source_ip=source_ip))
+        decision = Decision(Verdict.DENY, FAULT.rule, FAULT.reason, "", severity=Severity.HIGH)
+        event = describe(request, decision, self._actor)
+        try:
+            if event is not None:
+                self._recorder.post(event)
+        except RecordError:
+            log.exception("a refusal stands, but its record was lost")
 
     async def admit(self, request: EgressRequest) -> Admission:
         """Decide the name, look it up, decide its addresses. Raises Refusal."""
