@@ -87,7 +87,10 @@ def add_fd(listener: int, ident: int, source: int, *, replace: int | None = None
     """
     flags = 0 if replace is None else ADDFD_SETFD
     cloexec = 0o2000000 if close_on_exec else 0  # O_CLOEXEC, asm-generic/fcntl.h
-    return fcntl.ioctl(listener, ADDFD, _ADDFD.pack(ident, flags, source, replace or 0, cloexec))  # type: ignore[return-value]
+    # A mutable buffer, so that the ioctl's own result comes back and not the buffer.
+    request = bytearray(_ADDFD.pack(ident, flags, source, replace or 0, cloexec))
+    placed: int = fcntl.ioctl(listener, ADDFD, request, True)
+    return placed
 
 
 def prefer_sync_wake_up(listener: int) -> bool:
