@@ -174,7 +174,8 @@ class _Address:
             with contextlib.closing(connection):
                 connection.connect()
                 # A time-out of the socket is per read: a gateway that sends a byte a second would hold us for hours.
-                stop = threading.Timer(timeout or 0, _shut, [connection.sock])
+                late = threading.Event()
+                stop = threading.Timer(timeout or 0, _shut, [connection.sock, late])
                 stop.daemon = True
                 stop.start()
                 try:
@@ -183,6 +184,8 @@ class _Address:
                     status = connection.getresponse().status
                 finally:
                     stop.cancel()
+            if late.is_set():  # a head cut off in the middle still parses
+                raise TimeoutError(f"no whole answer within {timeout} s")
             if not 200 <= status < 300:
                 raise OSError(f"the gateway answered {status}")
 
@@ -195,6 +198,7 @@ class _Address:
         return kind(self._host, self._port, timeout=timeout)
 
 
-def _shut(sock: socket.socket) -> None:
+def _shut(sock: socket.socket, late: threading.Event) -> None:
+    late.set()
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
