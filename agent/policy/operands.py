@@ -5,8 +5,8 @@ the shell has still to expand meets a pattern where any of its expansions does; 
 every path pattern, because the unknown part may hold ``..``.
 
 Patterns: ``*`` and ``?`` stay inside one path segment, ``**`` crosses them, ``X/**`` includes X itself, ``**/x`` is
-x at any depth; a leading ``~`` is the session's home. A pattern that is no path (``--hard``, ``main``) is compared with the
-word as given; ``key=/path`` compares the value as a path.
+x at any depth; a leading ``~`` is the session's home. A pattern that is no path (``--hard``, ``main``) is compared with
+the word as given; ``key=/path`` compares the value as a path.
 """
 
 from __future__ import annotations

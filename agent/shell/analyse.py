@@ -1,8 +1,8 @@
 """What a shell text or an argv can run: the walk over the syntax tree.
 
 Rules: every way through the text is followed (both branches, a loop's body, a function where it is called, or once
-where it is not); what is not known is recorded as a reason, beside the commands that were found all the same; nothing raises
-and everything is bounded (`agent.shell.state`).
+where it is not); what is not known is recorded as a reason, beside the commands that were found all the same;
+nothing raises and everything is bounded (`agent.shell.state`).
 """
 
 from __future__ import annotations

@@ -1,0 +1,365 @@
+"""The hook, end to end: the real client as its own process, the real server, a real policy."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+
+from agent.daemon.policy_store import read_policy
+from agent.enforce.commands import hook_client, hook_server
+from agent.enforce.commands.hook_server import HookServer
+from agent.policy.decide import decide
+from agent.policy.decision import Decision
+from agent.policy.request import CommandRequest, Request
+from tests.conftest import require
+
+CLIENT = hook_client.__file__
+TODAY = date(2026, 11, 22)
+
+
+@dataclass
+class RecordingGate:
+    """Decides with the default policy; `broken` makes it raise. Keeps what it was asked."""
+
+    asked: list[Request] = field(default_factory=list)
+    broken: bool = False
+
+    def __post_init__(self) -> None:
+        self._policy = read_policy([])
+
+    def check(self, request: Request) -> Decision:
+        self.asked.append(request)
+        if self.broken:
+            raise RuntimeError("the gate is broken")
+        return decide(self._policy, request)
+
+
+@dataclass
+class Running:
+    path: Path
+    gate: RecordingGate
+
+    def ask(self, payload: object, protocol: str = "claude-code", **more: object) -> subprocess.CompletedProcess[str]:
+        text = payload if isinstance(payload, str) else json.dumps(payload)
+        return client(text, protocol, "--socket", str(self.path), **more)
+
+
+def client(text: str, *arguments: str, **more: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-IS", CLIENT, *arguments],
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        **more,
+    )
+
+
+def bash(command: str, **more: object) -> dict[str, object]:
+    return tool("Bash", {"command": command}, **more)
+
+
+def tool(name: str, given: dict[str, object], **more: object) -> dict[str, object]:
+    return {
+        "hook_event_name": "PreToolUse",
+        "session_id": "s",
+        "cwd": "/vol/parhelia/workspaces",
+        "tool_name": name,
+        "tool_input": given,
+        "tool_use_id": "toolu_1",
+        **more,
+    }
+
+
+def serve(server: HookServer) -> Iterator[None]:
+    """Run the server on a loop of its own thread until the caller is done."""
+    ready, done = Event(), Event()
+
+    async def main() -> None:
+        await server.start()
+        ready.set()
+        await asyncio.to_thread(done.wait)
+        await server.stop()
+
+    thread = Thread(target=lambda: asyncio.run(main()))
+    thread.start()
+    assert ready.wait(20)
+    yield
+    done.set()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    gate = RecordingGate()
+    path = tmp_path / "hook.sock"
+    server = HookServer(
+        str(path), gate, home="/home/session", supervised=True, today=lambda: TODAY, message_timeout=1.0
+    )
+    for _ in serve(server):
+        yield Running(path, gate)
+    assert not path.exists()
+
+
+def test_a_dangerous_command_is_blocked_with_rule_reason_and_what_to_do_instead(running: Running) -> None:
+    done = running.ask(bash("bash -c 'sudo rm -r -f /*'"))
+    assert done.returncode == 2
+    assert "denied by recursive-delete-system: deletes the system" in done.stderr
+    assert "inside the workspace" in done.stderr
+    answer = json.loads(done.stdout)["hookSpecificOutput"]
+    assert answer["hookEventName"] == "PreToolUse"
+    assert answer["permissionDecision"] == "deny"
+    assert "recursive-delete-system" in answer["permissionDecisionReason"]
+
+
+def test_no_objection_leaves_the_agents_own_prompts_in_force(running: Running) -> None:
+    done = running.ask(bash("git status && rm -rf ./build"))
+    assert (done.returncode, json.loads(done.stdout), done.stderr) == (0, {}, "")
+
+
+def test_the_caller_is_taken_from_the_kernel_and_not_from_what_it_says(running: Running) -> None:
+    running.ask(bash("id", pid=1, uid=12345))
+    (request,) = running.gate.asked
+    assert isinstance(request, CommandRequest)
+    assert (request.origin.mechanism, request.origin.uid) == ("hook", os.getuid())
+    assert request.origin.pid not in (None, 1, os.getpid())
+    assert request.origin.request_id == "toolu_1"
+    assert ("tool", "Bash") in request.origin.extra
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "status", "words"),
+    [
+        ("Write", {"file_path": "/etc/passwd", "content": "x"}, 2, "paths-default"),
+        ("Edit", {"file_path": "/vol/parhelia/workspaces/a", "old_string": "", "new_string": ""}, 0, ""),
+        ("Edit", {"file_path": "../../../etc/passwd"}, 2, "paths-default"),
+        ("Read", {"file_path": "/usr/bin/env"}, 0, ""),
+        ("Read", {"file_path": "/root/.ssh/id_rsa"}, 2, "paths-default"),
+        ("NotebookEdit", {"notebook_path": "/srv/x.ipynb", "new_source": ""}, 2, "paths-default"),
+        ("Glob", {"pattern": "**/*.py"}, 0, ""),
+        ("Glob", {"pattern": "/root/**"}, 2, "paths-default"),
+        ("Grep", {"pattern": "/root/x", "path": "/root", "output_mode": "content"}, 2, "paths-default"),
+        ("WebFetch", {"url": "https://evil.test/x", "prompt": "p"}, 2, "egress-default"),
+        ("WebFetch", {"url": "https://github.com/a", "prompt": "p"}, 0, ""),
+        ("TodoWrite", {"todos": []}, 0, ""),
+        ("mcp__server__tool", {"path": "/etc"}, 0, ""),
+        ("Bash", {}, 2, "malformed"),
+        ("Bash", {"command": 7}, 2, "malformed"),
+        ("Write", {}, 2, "malformed"),
+        ("WebFetch", {"url": "https://user@@/"}, 2, "malformed"),
+    ],
+)
+def test_each_tool_is_asked_about_in_its_own_kind(
+    running: Running, name: str, given: dict[str, object], status: int, words: str
+) -> None:
+    done = running.ask(tool(name, given))
+    assert (done.returncode, words in done.stderr) == (status, True), done.stderr
+
+
+def test_a_symlink_is_followed_before_the_path_is_judged(running: Running, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to("/root")
+    done = running.ask(tool("Read", {"file_path": str(link / "secret")}))
+    assert done.returncode == 2
+    assert "paths-default" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("protocol", "payload", "status"),
+    [
+        ("codex", bash("rm -rf /", turn_id="t"), 2),
+        ("codex", tool("shell", {"command": ["bash", "-lc", "rm -rf /"]}), 2),
+        ("codex", tool("apply_patch", {"command": "*** Begin Patch\n*** Update File: /etc/x\n*** End Patch"}), 2),
+        ("codex", tool("apply_patch", {"command": "*** Begin Patch\n*** Add File: a.py\n*** End Patch"}), 0),
+        ("gemini", tool("run_shell_command", {"command": "mkfs.ext4 /dev/sda"}), 2),
+        ("gemini", tool("write_file", {"file_path": "/etc/x", "content": ""}), 2),
+        ("gemini", tool("web_fetch", {"prompt": "read https://evil.test/a and tell"}), 2),
+        ("gemini", tool("run_shell_command", {"command": "ls"}), 0),
+        ("cursor", {"hook_event_name": "beforeShellExecution", "command": "rm -rf /", "cwd": "/tmp"}, 2),
+        ("cursor", {"hook_event_name": "beforeReadFile", "file_path": "/root/x", "workspace_roots": ["/tmp"]}, 2),
+        ("cursor", {"hook_event_name": "beforeShellExecution", "command": "ls", "cwd": "/tmp"}, 0),
+        ("cursor", tool("Shell", {"command": "rm -rf /"}, hook_event_name="preToolUse"), 2),
+    ],
+)
+def test_other_agents_are_answered_in_their_protocol(
+    running: Running, protocol: str, payload: dict[str, object], status: int
+) -> None:
+    done = running.ask(payload, protocol)
+    assert done.returncode == status, done.stderr
+    answer = json.loads(done.stdout)
+    spelled = {
+        "codex": answer.get("hookSpecificOutput", {}).get("permissionDecision"),
+        "gemini": answer.get("decision"),
+        "cursor": answer.get("permission"),
+    }[protocol]
+    allowed = "allow" if protocol == "cursor" else None
+    assert spelled == ("deny" if status else allowed)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '"x"', "{}", '{"tool_name": 3}', "\udc80", '{"tool_name":"Bash"}']
+)
+def test_a_call_that_cannot_be_read_is_blocked(running: Running, text: str) -> None:
+    data = text.encode("utf-8", "surrogateescape")
+    done = subprocess.run(
+        [sys.executable, "-IS", CLIENT, "--socket", str(running.path)],
+        input=data,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert b"denied" in done.stderr
+
+
+def test_a_gate_that_raises_blocks(running: Running) -> None:
+    running.gate.broken = True
+    done = running.ask(bash("ls"))
+    assert done.returncode == 2
+    assert "agent-fault" in done.stderr
+
+
+def test_without_a_daemon_everything_is_blocked(tmp_path: Path) -> None:
+    done = client(json.dumps(bash("ls")), "claude-code", "--socket", str(tmp_path / "none.sock"))
+    assert done.returncode == 2
+    assert "cannot be reached" in done.stderr
+
+
+@pytest.mark.parametrize("answer", [b"", b"{", b"[]", b'{"permit": 1}', b'{"permit": "true"}', b"x" * (2 << 20)])
+def test_an_answer_that_is_not_a_plain_permit_blocks(tmp_path: Path, answer: bytes) -> None:
+    path = tmp_path / "s.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def reply() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                while connection.recv(65536):
+                    pass
+                try:
+                    connection.sendall(answer)
+                except OSError:
+                    return
+
+        thread = Thread(target=reply)
+        thread.start()
+        done = client(json.dumps(bash("ls")), "--socket", str(path))
+        thread.join(20)
+    assert done.returncode == 2
+
+
+def test_a_daemon_of_another_user_is_not_believed() -> None:
+    require(os.getuid() == 0, "needs root to serve as another user")
+    impostor = """
+import os, socket, sys
+listener = socket.socket(socket.AF_UNIX)
+os.setuid(65534)
+listener.bind(sys.argv[1])
+listener.listen()
+print("up", flush=True)
+connection, _ = listener.accept()
+connection.sendall(b'{"permit": true, "output": "{}"}')
+connection.close()
+"""
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:
+        Path(place).chmod(0o777)
+        path = f"{place}/s.sock"
+        with subprocess.Popen([sys.executable, "-c", impostor, path], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "up\n"
+            done = client(json.dumps(bash("rm -rf /")), "--socket", path)
+            process.kill()
+    assert done.returncode == 2
+    assert "belongs to uid 65534" in done.stderr
+
+
+def test_the_environment_cannot_name_another_socket(running: Running, tmp_path: Path) -> None:
+    environment = {"PARHELIA_RUN_DIR": str(tmp_path), "PYTHONPATH": "/nonexistent", "PARHELIA_HOOK_SOCKET": "/x"}
+    done = running.ask(bash("rm -rf /"), env=environment)
+    assert "recursive-delete-system" in done.stderr
+
+
+def test_an_interrupted_hook_blocks(tmp_path: Path) -> None:
+    path = tmp_path / "s.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        with subprocess.Popen(
+            [sys.executable, "-IS", CLIENT, "--socket", str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            assert process.stdin is not None
+            process.stdin.write(json.dumps(bash("ls")).encode())
+            process.stdin.close()
+            connection, _ = listener.accept()
+            process.terminate()
+            assert process.wait(20) == 2
+            connection.close()
+
+
+def test_a_closed_stdout_blocks_and_never_ends_in_another_status(running: Running) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-IS", CLIENT, "--socket", str(running.path)],
+        input=json.dumps(bash("ls")).encode(),
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    os.close(writer)
+    assert done.returncode == 2
+
+
+def test_a_caller_that_never_finishes_its_call_is_answered_with_a_denial(running: Running) -> None:
+    with socket.socket(socket.AF_UNIX) as slow:
+        slow.settimeout(20)
+        slow.connect(str(running.path))
+        slow.sendall(b'{"protocol"')
+        answer = json.loads(slow.recv(65536))
+    assert answer["permit"] is False
+
+
+def test_a_call_too_large_to_read_is_denied(running: Running) -> None:
+    done = running.ask(bash("echo " + "x" * (hook_server.MAX_MESSAGE + 10)))
+    assert done.returncode == 2
+
+
+def test_what_a_file_is_to_contain_is_not_sent(running: Running) -> None:
+    given = {"file_path": "/vol/parhelia/workspaces/a", "content": "x" * (2 * hook_server.MAX_MESSAGE)}
+    assert running.ask(tool("Write", given)).returncode == 0
+
+
+def test_callers_beyond_the_limit_are_denied(running: Running) -> None:
+    held = []
+    try:
+        for _ in range(hook_server.MAX_CLIENTS):
+            one = socket.socket(socket.AF_UNIX)
+            one.connect(str(running.path))
+            held.append(one)
+        assert running.ask(bash("ls")).returncode == 2
+    finally:
+        for one in held:
+            one.close()
+
+
+def test_any_user_may_ask(running: Running) -> None:
+    assert running.path.stat().st_mode & 0o777 == 0o666
