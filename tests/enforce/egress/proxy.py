@@ -32,10 +32,9 @@ _PROGRAM = """
 import json, os, sys
 from agent.enforce.egress.main import main
 from agent.enforce.egress.http1 import Limits
-names, log, limits = json.loads(sys.argv[3]), sys.argv[4], json.loads(sys.argv[5])
+names, log, limits = json.loads(sys.argv[3]), open(sys.argv[4], "a", buffering=1), json.loads(sys.argv[5])
 def lookup(host):
-    with open(log, "a") as file:
-        file.write(host + "\\n")
+    log.write(host + "\\n")
     answers = names.get(host)
     if not answers:
         raise OSError(-2, "Name or service not known")
