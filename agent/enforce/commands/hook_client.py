@@ -13,6 +13,7 @@ Usage: hook_client.py [claude-code|codex|gemini|cursor] [--socket PATH]
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import os

@@ -1,12 +1,12 @@
 """The pre-tool hook protocols of coding agents: what a call asks, and how the answer is spelled.
 
 Rules: a call of a known tool that lacks what the decision needs is malformed (and so denied); a tool that neither runs
-a command, touches a file nor fetches a URL here (MCP tools, task lists, web search) asks nothing and is allowed in
-this version; an allow never says "allow" where that would skip the agent's own permission prompts; a denial is exit status 2
-with the reason on stderr, which every version of every protocol below takes for a block, and the protocol's own JSON.
+a command, touches a file nor fetches a URL here (MCP tools, task lists, web search) asks nothing and is allowed in this
+version; an allow never says "allow" where that would skip the agent's own permission prompts; a denial is exit status 2
+with the reason on stderr, which every version of each protocol below takes for a block, and the protocol's own JSON.
 
-Sources: Claude Code hooks reference (PreToolUse), Gemini CLI hooks reference (BeforeTool), Codex CLI hooks (PreToolUse),
-Cursor hooks (beforeShellExecution, beforeReadFile, preToolUse).
+Sources: the hooks references of Claude Code (PreToolUse), Gemini CLI (BeforeTool), Codex CLI (PreToolUse) and Cursor
+(beforeShellExecution, beforeReadFile, preToolUse).
 """
 
 from __future__ import annotations
