@@ -58,7 +58,7 @@ class InterceptionCA:
         return self.certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
 
     def leaf(self, host: str) -> x509.Certificate:
-        """A certificate for exactly `host` (normalised) and `leaf_key`; `MAX_LEAVES` of them are kept, for a day each."""
+        """A certificate for exactly `host` (normalised) and `leaf_key`; `MAX_LEAVES` of them are kept, a day each."""
         now = datetime.now(UTC)
         kept = self._leaves.pop(host, None)
         if kept is None or kept.not_valid_after_utc - now < timedelta(days=LEAF_DAYS - 1):

@@ -26,7 +26,7 @@ from mitmproxy.proxy.server import LiveConnectionHandler
 from mitmproxy.tls import TlsData
 
 from agent.enforce.egress.engine_decisions import Decisions
-from agent.enforce.egress.engine_layers import NO_ANSWER, Closing, DecidedHttp, FailClosed
+from agent.enforce.egress.engine_layers import NO_ANSWER, Closing, DecidedHttp, FailClosed, blame
 from agent.enforce.egress.engine_requests import Identity, Refusal, examine_sni
 from agent.enforce.egress.engine_tls import EngineTls
 from agent.policy.addresses import canonical_address
@@ -128,10 +128,9 @@ class EngineConnection(LiveConnectionHandler):
             try:
                 await self._dispatch(hook)
             except Exception as error:
-                # the one fail-closed place of the engine: whoever waits for this hook waits for ever
-                log.exception("hook %s failed; the connection is ended", hook.name)
-                self.abort(f"hook {hook.name}: {error}")
-                raise
+                # the engine's fail-closed place: whoever waits for this hook waits for ever
+                self.abort(f"hook {hook.name} failed: {blame(error)}")
+                raise EngineFault(f"hook {hook.name} failed") from None
 
     async def server_event(self, event: events.Event) -> None:
         if isinstance(event, events.DataReceived):

@@ -26,6 +26,7 @@ from agent.enforce.egress.engine_requests import (
     wants_json,
     without_upgrade,
 )
+from agent.enforce.egress.identity import observing
 from agent.gate import Gate, Recorder
 from agent.policy.decision import Decision, Severity, Verdict
 from agent.policy.model import Policy
@@ -38,6 +39,8 @@ FORBIDDEN = 403
 SWITCHING_PROTOCOLS = 101
 _PROXY_ONLY = ("proxy-connection", "proxy-authorization")
 _WEBSOCKET = "parhelia_websocket"
+# refusals that observe mode can let pass; the others have no meaning that could be carried out
+_OBSERVABLE = frozenset({"authority-mismatch", "method-refused"})
 
 
 class Decisions:
@@ -53,19 +56,22 @@ class Decisions:
 
     async def request(self, flow: http.HTTPFlow) -> None:
         """Decide the request whose head is complete. On return the flow is prepared to go on, refused, or killed."""
-        head = head_of(flow.request)
+        head = head_of(flow)
         question = self._question(f"{self._identity.request_id}-{next(self._numbers)}", head)
         refusal = examine(self._identity, head)
         if refusal is None and flow.error is not None:  # mitmproxy found it malformed and answers 400 by itself
             refusal = Refusal(400, "malformed-request", printable(flow.error.msg))
         if refusal is not None:
             decision = self._refused(question, refusal)
-            self._refuse(flow, head, decision, refusal.status, question.origin.request_id)
-            return
+            if not decision.permitted:
+                self._refuse(flow, head, decision, refusal.status, question.origin.request_id)
+                return
         decision = await self._gate.check_async(question)
         if not decision.permitted:
             self._refuse(flow, head, decision, FORBIDDEN, question.origin.request_id)
             return
+        if refusal is None:
+            self._spell_authority(flow.request, head)
         self._prepare(flow, head)
 
     def response(self, flow: http.HTTPFlow) -> None:
@@ -109,6 +115,7 @@ class Decisions:
             policy_digest=self._policy.digest,
             instead=refusal.instead,
             severity=Severity.HIGH,
+            enforced=refusal.rule not in _OBSERVABLE or not observing(self._policy),
         )
         try:
             event = describe(question, decision, self._actor)
@@ -126,17 +133,20 @@ class Decisions:
         flow.request.stream = True  # a body that is still to come is thrown away, see DecidedStream
         flow.response = response
 
+    def _spell_authority(self, request: http.Request, head: Head) -> None:
+        """What goes upstream is the identity's spelling, in origin-form, whatever form came."""
+        request.headers.pop("host", None)
+        if head.http2:
+            request.authority = self._identity.authority
+        else:
+            request.authority = ""
+            request.headers.insert(0, "Host", self._identity.authority)
+
     def _prepare(self, flow: http.HTTPFlow, head: Head) -> None:
         request = flow.request
         headers = request.headers
         for name in _PROXY_ONLY:
             headers.pop(name, None)
-        headers.pop("host", None)
-        if head.http2:
-            request.authority = self._identity.authority
-        else:
-            request.authority = ""  # origin-form goes upstream, whatever form came
-            headers.insert(0, "Host", self._identity.authority)
         if is_websocket(head):
             flow.metadata[_WEBSOCKET] = True
             headers.pop("sec-websocket-extensions", None)  # no compression: a small frame stays a small message
@@ -156,14 +166,14 @@ def _answer(head: Head, decision: Decision, status: int, request_id: str) -> htt
     return response
 
 
-def head_of(request: http.Request) -> Head:
+def head_of(flow: http.HTTPFlow) -> Head:
     """The head as it was received (`Request.method` would be in upper case, `pretty_host` the client's word)."""
-    data = request.data
+    data = flow.request.data
     return Head(
         method=data.method,
         target=data.path,
         authority=data.authority,
         headers=tuple(data.headers.fields),
         version=data.http_version,
-        http2=data.http_version == b"HTTP/2.0",
+        http2=flow.client_conn.alpn == b"h2",  # what was negotiated, not what the request says,
     )

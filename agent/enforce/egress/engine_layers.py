@@ -8,8 +8,11 @@ read the body as the next request; what the engine says by itself is worded as t
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import h2.errors
 from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.commands import Command
@@ -17,7 +20,9 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode, HttpStream, SendHttp
 from mitmproxy.proxy.layers.http._events import HttpEvent, ResponseEndOfMessage, ResponseProtocolError
+from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook
 from mitmproxy.proxy.layers.http._http1 import Http1Server
+from mitmproxy.proxy.layers.http._http2 import Http2Server
 from mitmproxy.proxy.layers.websocket import WebsocketLayer
 
 from agent.enforce.egress.answer import Answer, render_answer
@@ -25,6 +30,13 @@ from agent.enforce.egress.answer import Answer, render_answer
 MAX_HEAD = 256 * 1024
 MAX_WEBSOCKET_MESSAGE = 16 * 1024 * 1024
 NO_ANSWER = "no answer from"
+
+
+def blame(error: BaseException) -> str:
+    """What failed and where, without the exception's words: mitmproxy puts traffic into them."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
+    return f"{type(error).__name__} at {place}"
 
 
 class FailClosed:
@@ -42,7 +54,7 @@ class FailClosed:
             yield from self._inner.handle_event(event)
         except Exception as error:
             self._broken = True
-            self._abort(f"{type(error).__name__} in the protocol layers: {error}")
+            self._abort(f"the protocol layers failed: {blame(error)}")
 
 
 class Closing(layer.Layer):
@@ -61,8 +73,8 @@ class DecidedHttp(HttpLayer):
 
     def __init__(self, context: Context, malformed: Callable[[str], None]) -> None:
         super().__init__(context, HTTPMode.transparent)
-        if context.client.alpn != b"h2":
-            self.connections[context.client] = BoundedHttp1Server(context.fork(), malformed)
+        server = BoundedHttp2Server if context.client.alpn == b"h2" else BoundedHttp1Server
+        self.connections[context.client] = server(context.fork(), malformed)
 
     def make_stream(self, stream_id: int) -> CommandGenerator[None]:
         self.streams[stream_id] = DecidedStream(self.context.fork(), stream_id)
@@ -101,6 +113,20 @@ class BoundedHttp1Server(Http1Server):
         yield commands.SendData(self.conn, render_answer(failure(400, reason)))
 
 
+class BoundedHttp2Server(Http2Server):
+    """The client's side in HTTP/2, whose own library bounds heads and streams and refuses what is malformed."""
+
+    def __init__(self, context: Context, malformed: Callable[[str], None]) -> None:
+        super().__init__(context)
+        self._malformed = malformed
+
+    def protocol_error(
+        self, message: str, error_code: int = h2.errors.ErrorCodes.PROTOCOL_ERROR
+    ) -> CommandGenerator[None]:
+        self._malformed("the client breaks the HTTP/2 protocol")
+        yield from super().protocol_error(message, error_code)
+
+
 def failure(status: int, message: str) -> Answer:
     """The answer where mitmproxy found the request malformed (4xx) or the upstream failed."""
     if status < 500:
@@ -111,13 +137,31 @@ def failure(status: int, message: str) -> Answer:
 class DecidedStream(HttpStream):
     """One request. The hooks mark every request and response for streaming; a response set by them is a refusal."""
 
+    def check_invalid(self, request: bool) -> CommandGenerator[bool]:
+        if request and self._is_connect():
+            return False  # refused by the hook like everything else, see `handle_connect`
+        return (yield from super().check_invalid(request))
+
+    def handle_connect(self) -> CommandGenerator[None]:
+        yield HttpRequestHeadersHook(self.flow)
+        if self.flow.response is None:
+            raise RuntimeError("a CONNECT inside a connection was not refused")
+        yield from self._answer_refusal()
+
+    def _is_connect(self) -> bool:
+        return self.flow.request.data.method.upper() == b"CONNECT"
+
     def start_request_stream(self) -> CommandGenerator[None]:
         if self.flow.response is None:
             yield from super().start_request_stream()
             return
-        # the stream is dropped with the answer, so the rest of the body meets nobody
-        self.client_state = self.state_done
+        yield from self._answer_refusal()
+
+    def _answer_refusal(self) -> CommandGenerator[None]:
+        """Answer now and drop the stream; what is still to come of the body meets `state_errored`, which takes all."""
+        self.client_state = self.state_errored
         yield from self.send_response()
+        yield from self.flow_done()
 
     def make_server_connection(self) -> CommandGenerator[bool]:
         connected = yield from super().make_server_connection()

@@ -41,6 +41,7 @@ from agent.channel import Channel, ChannelClosed, Message
 from agent.enforce.egress.ca import InterceptionCA, intercepted_patterns
 from agent.enforce.egress.engine import EngineConnection, VettedLoop, serving
 from agent.enforce.egress.engine_decisions import Decisions
+from agent.enforce.egress.engine_layers import blame
 from agent.enforce.egress.engine_requests import Identity
 from agent.enforce.egress.engine_tls import EngineTls, engine_options, warm
 from agent.enforce.egress.recorder import ChannelRecorder
@@ -163,8 +164,8 @@ class Worker:
                     meter=self._meter,
                 )
                 await connection.handle_client()
-        except Exception:
-            log.exception("connection %s ended by a fault", identity.request_id)
+        except Exception as error:
+            log.error("connection %s ended by a fault: %s", identity.request_id, blame(error))
         finally:
             transport.abort()
 
@@ -183,9 +184,7 @@ class Worker:
 
     async def _stop(self) -> None:
         self._send_stats()
-        deadline = self._loop.time() + FLUSH_SECONDS
-        while not self._recorder.idle and self._loop.time() < deadline:  # noqa: ASYNC110  # once, at the end
-            await asyncio.sleep(0.01)
+        await self._recorder.drain(FLUSH_SECONDS)
         if not self._done.done():
             self._done.set_result(0)
 
@@ -198,16 +197,19 @@ class Worker:
 
 def drop(uid: int | None, gid: int | None) -> None:
     """Become `uid`:`gid` for good, without capabilities, and unreadable to others of that user. Raises OSError."""
+    process.set_no_new_privs()
+    if os.geteuid() == 0:
+        process.drop_capability_bounding_set()
     if gid is not None:
         os.setgroups([])
         os.setresgid(gid, gid, gid)
     if uid is not None:
         os.setresuid(uid, uid, uid)
-        if os.getresuid() != (uid, uid, uid) or os.geteuid() == 0 != uid:
+        if os.getresuid() != (uid, uid, uid):
             raise PermissionError(f"still {os.getresuid()} after the drop to {uid}")
-        process.drop_capabilities()
-    process.set_no_new_privs()
+    process.drop_capabilities()
     process.set_dumpable(False)
+    process.set_pdeathsig(signal.SIGKILL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
@@ -218,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--gid", type=int)
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="parhelia-engine: %(levelname)s %(message)s", stream=sys.stderr)
-    logging.getLogger("mitmproxy").setLevel(logging.ERROR)
+    logging.getLogger("mitmproxy").setLevel(logging.CRITICAL)  # its messages quote traffic; ours say what failed
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the session's; our end is the channel's
     channel = Channel(socket.socket(fileno=given.channel))
     try:

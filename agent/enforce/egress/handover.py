@@ -181,7 +181,7 @@ class Engine:
         if self._stopping:
             return
         if self._process is not None:
-            self._process.kill()
+            _kill(self._process)
         if self._on_death is not None:
             self._on_death(f"interception engine: {reason}")
 
@@ -205,8 +205,9 @@ class Engine:
             case "event":
                 self._event(int(message["n"]), message["accept"] is True, event_from_message(message["event"]))
             case "stats":
+                up, down = int(message["up"]), int(message["down"])
                 if self._on_stats is not None:
-                    self._on_stats(int(message["up"]), int(message["down"]))
+                    self._on_stats(up, down)
             case unknown:
                 raise HandOverError(f"message {unknown!r}")
 
@@ -239,10 +240,17 @@ class Engine:
 
 async def _reap(process: subprocess.Popen[bytes]) -> None:
     """Wait for the worker, which ends by itself when its channel closes; kill it where it does not."""
-    deadline = asyncio.get_running_loop().time() + STOP_SECONDS
-    while process.poll() is None:
-        if asyncio.get_running_loop().time() > deadline:
-            process.kill()
-            process.wait()
+    for _ in range(2):
+        deadline = asyncio.get_running_loop().time() + STOP_SECONDS
+        while process.poll() is None and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110  # no SIGCHLD here
+            await asyncio.sleep(0.01)
+        if process.poll() is not None:
             return
-        await asyncio.sleep(0.01)
+        _kill(process)
+    log.error("the engine worker %d does not end", process.pid)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """While it is still root and we are not any more, it ends when it finds its channel closed."""
+    with contextlib.suppress(PermissionError):
+        process.kill()

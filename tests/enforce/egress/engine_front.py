@@ -6,6 +6,8 @@ import asyncio
 import os
 import socket
 import ssl
+import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -13,17 +15,22 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPResponse
 from ipaddress import ip_network
 from pathlib import Path
+from shutil import which
 from typing import Any, Literal
 
 from agent.enforce.egress.handover import Engine, HandOverError
 from agent.policy.model import EgressSection, HostRule, Layer, Policy, Where
 from agent.policy.request import Protocol
 from agent.record.event import Event, RecordError
+from tests.conftest import require
 
 ACTOR = "session:test"
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 NOBODY = 65534
 PATIENCE = 20.0
+HOST = "api.good.test"
+METHODS = ("GET", "HEAD", "POST", "OPTIONS")
+PATHS = ("/simple/**", "/ws/**", "/big/**", "/events", "/moved", "/h2c")
 
 
 def allow(host: str, port: int, **more: Any) -> HostRule:
@@ -85,7 +92,7 @@ class Target:
 class Front:
     """An engine in a loop of its own thread, and a listener whose connections are handed over for `target`."""
 
-    def __init__(self, policy: Policy, ca_file: Path | None, *, uid: int | None | Literal["drop"] = "drop") -> None:
+    def __init__(self, policy: Policy, ca_file: Path | None, *, uid: int | Literal["drop"] | None = "drop") -> None:
         self.journal = Journal()
         self.target = Target("api.good.test", 443)
         self.deaths: list[str] = []
@@ -150,6 +157,24 @@ class Front:
         """What a TLS client gets that sends exactly `data` and then reads to the end (or a second of silence)."""
         with self.tls(sni) as sock:
             return exchange(sock, data)
+
+    def head(self, request_line: str, *lines: str) -> bytes:
+        """A request's head with the right Host, unless `lines` has one or says "-"."""
+        given = [line for line in lines if line != "-"]
+        if "-" not in lines and not any(line.lower().startswith("host:") for line in given):
+            given.insert(0, f"Host: {self.target.host}:{self.target.port}")
+        return "\r\n".join([request_line, *given, "", ""]).encode("latin-1")
+
+    def curl(self, *options: str) -> list[str]:
+        """What curl prints, by lines; it trusts the engine's CA and takes this listener for every host."""
+        program = which("curl")
+        require(program, "curl")
+        with tempfile.NamedTemporaryFile("w", suffix=".pem") as ca:
+            ca.write(self.ca_pem)
+            ca.flush()
+            argv = [str(program), "-sS", "-m", "20", "--noproxy", "*", "--cacert", ca.name]
+            argv += ["--connect-to", f"::127.0.0.1:{self.port}", *options]
+            return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.splitlines()
 
     def _count(self, up: int, down: int) -> None:
         self.up += up
