@@ -64,6 +64,7 @@ class Proxy:
     channel: Channel
     port: int
     lookups_file: str
+    ca: str | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
     stats: list[dict[str, int]] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
@@ -121,6 +122,8 @@ class Proxy:
 
     def take(self, message: dict[str, Any]) -> None:
         self.messages.append(message["type"])
+        if message["type"] == "ca":
+            self.ca = message["pem"]
         if message["type"] == "stats":
             self.stats.append(message)
         if message["type"] == "event":
@@ -139,6 +142,7 @@ def running(
     *,
     module: bool = False,
     user: tuple[int, int] | None = None,
+    ca_file: str | None = None,
     **limits: float,
 ) -> Iterator[Proxy]:
     """A served proxy. `names`: successive answers per name. `module`: as ``-m``, with the machine's own resolver."""
@@ -157,7 +161,7 @@ def running(
         uid, gid = user or (None, None)
         blob = base64.b64encode(pickle.dumps(given)).decode()
         proxy.channel.send(
-            {"type": "start", "policy": blob, "actor": "session:t", "uid": uid, "gid": gid, "ca_file": None}
+            {"type": "start", "policy": blob, "actor": "session:t", "uid": uid, "gid": gid, "ca_file": ca_file}
         )
         proxy.channel.send({"type": "listen", "roles": ["proxy"]}, [listener.fileno()])
         listener.close()

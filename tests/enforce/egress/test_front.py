@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import ssl
 import struct
@@ -15,6 +17,7 @@ import pytest
 from agent.policy.model import Mode
 from agent.policy.request import Protocol
 from tests.enforce.egress.proxy import (
+    SECONDS,
     Proxy,
     Upstream,
     client_hello,
@@ -460,6 +463,43 @@ def test_real_tls_goes_through_end_to_end(tmp_path: Path) -> None:
     ):
         tls.sendall(b"GET / HTTP/1.1\r\n\r\n")
         assert tls.recv(100).endswith(b"ok")
+
+
+def test_a_host_with_method_rules_goes_through_the_engine_and_ends_with_it(tmp_path: Path) -> None:
+    certificate, key = _self_signed(tmp_path, "api.good.test")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    def serve(sock: socket.socket, received: bytearray) -> None:
+        with context.wrap_socket(sock, server_side=True) as tls:
+            while data := tls.recv(65536):
+                received += data
+                tls.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    def get(proxy: Proxy, path: str) -> bytes:
+        context = ssl.create_default_context(cadata=proxy.ca)
+        with (
+            proxy.tunnel("api.good.test", server.port) as sock,
+            context.wrap_socket(sock, server_hostname="api.good.test") as tls,
+        ):
+            tls.sendall(f"GET {path} HTTP/1.1\r\nHost: api.good.test:{server.port}\r\n\r\n".encode())
+            return tls.recv(65536)
+
+    with upstream(serve) as server:
+        given = policy(rule("api.good.test", server.port, methods=("GET",), paths=("/pub/**",)))
+        with running(given, NAMES, tmp_path, ca_file=str(certificate)) as proxy:
+            assert get(proxy, "/pub/x").startswith(b"HTTP/1.1 200 ")
+            assert get(proxy, "/admin").startswith(b"HTTP/1.1 403 ")
+            assert proxy.event(type="network.egress_blocked", mechanism="engine")["result"] == "denied"
+            proxy.wait(lambda p: sum(stats["up"] for stats in p.stats) > 0)
+            reached = len(server.conversations)
+            with proxy.tunnel("api.good.test", server.port) as sock:
+                sock.sendall(client_hello("evil.test"))
+                assert read_all(sock) == b"\x15\x03\x01\x00\x02\x02\x31"
+            assert len(server.conversations) == reached
+            [worker] = Path(f"/proc/{proxy.process.pid}/task/{proxy.process.pid}/children").read_text().split()
+            os.kill(int(worker), signal.SIGKILL)
+            assert proxy.process.wait(SECONDS) == 1
 
 
 def _self_signed(where: Path, name: str) -> tuple[Path, Path]:
