@@ -21,7 +21,7 @@ from agent.daemon.launcher import LaunchFailed, LaunchLink
 from agent.daemon.planning import make_plan, session_details, workdir
 from agent.daemon.policy_store import PolicyStore, policy_sources
 from agent.daemon.spec import RunSpec
-#TMP from agent.enforce.commands.hook_server import HookServer
+from agent.enforce.commands.hook_server import HookServer
 from agent.enforce.commands.supervisor import ExecSupervisor
 from agent.exits import Exit
 from agent.gate import Gate
@@ -73,7 +73,7 @@ class BringUp:
         self._places: layout.Places | None = None
         self._launch: LaunchLink | None = None
         self._supervisor: ExecSupervisor | None = None
-        self._hooks: object = None
+        self._hooks: HookServer | None = None
         self._created = False
         self.cause = NORMAL_END
         self.warnings: list[str] = []
@@ -244,8 +244,8 @@ class BringUp:
             self._supervisor = self._make_supervisor(listener, gate)
             self._supervisor.start()
 
-        #TMP self._hooks = HookServer(places.hook_socket, gate, home=places.home, supervised=offer.notify)
-        #TMP await self._hooks.start()
+        self._hooks = HookServer(places.hook_socket, gate, home=places.home, supervised=offer.notify)
+        await self._hooks.start()
         self._launch = LaunchLink(link.listen, supervise)
         with socket.socket() as dial, socket.socket() as outside:
             _listen(outside)

@@ -1,3 +1,4 @@
+# ruff: noqa: F811  (fixtures are arguments by name)
 """The runtimes that every attack of this folder is run on."""
 
 from __future__ import annotations
@@ -10,14 +11,26 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import require
-from tests.escape.runtime import Host, Runtime, serving
+from tests.escape.containers import Docker, Gvisor
+from tests.escape.runtime import Host, Runtime, certificate
 from tests.escape.upstream import Upstream
+from tests.runtimes.conftest import docker, gvisor_directory, image  # noqa: F401  (fixtures)
+from tests.runtimes.engine import Engine
+from tests.runtimes.gvisor import GVisor, made_for
 
 
 @pytest.fixture(scope="session")
-def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
-    """The stand-in servers."""
-    yield from serving(tmp_path_factory.mktemp("upstream"))
+def upstream_certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stand-in servers' key and certificate."""
+    return certificate(tmp_path_factory.mktemp("certificate"))
+
+
+@pytest.fixture(scope="session")
+def upstream(upstream_certificate: Path) -> Iterator[Upstream]:
+    """The stand-in servers on this machine."""
+    servers = Upstream(str(upstream_certificate))
+    yield servers
+    servers.close()
 
 
 def _has(name: str) -> bool:
@@ -36,7 +49,27 @@ def host(tmp_path: Path, upstream: Upstream) -> Host:
     return Host(tmp_path, upstream)
 
 
-@pytest.fixture(params=["host"])
+@pytest.fixture
+def docker_sessions(tmp_path: Path, upstream_certificate: Path, docker: Engine, image: str) -> Docker:
+    """Sessions in Docker containers."""
+    return Docker(tmp_path, upstream_certificate, docker, image)
+
+
+@pytest.fixture
+def gvisor_sessions(tmp_path: Path, upstream_certificate: Path, docker: Engine, gvisor_directory: Path) -> Gvisor:
+    """Sessions in gVisor sandboxes, made by the machine's own runsc."""
+    runsc = GVisor(made_for(docker, "system"), gvisor_directory / "rootfs", gvisor_directory)
+    return Gvisor(tmp_path, upstream_certificate, runsc)
+
+
+RUNTIMES = [
+    pytest.param("host", marks=pytest.mark.root),
+    pytest.param("docker_sessions", marks=[pytest.mark.root, pytest.mark.docker], id="docker"),
+    pytest.param("gvisor_sessions", marks=[pytest.mark.root, pytest.mark.docker, pytest.mark.gvisor], id="gvisor"),
+]
+
+
+@pytest.fixture(params=RUNTIMES)
 def runtime(request: pytest.FixtureRequest) -> Runtime:
     """Each runtime in turn."""
     found: Runtime = request.getfixturevalue(request.param)

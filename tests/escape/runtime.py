@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +20,7 @@ CHECKOUT = Path(__file__).parents[2]
 AGENT = Path(sys.executable).parent / "parhelia-agent"
 NAMES = ("allowed.test", "forbidden.test")
 RUN_SECONDS = 120
+AUDIT = "audit"
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,12 @@ class Runtime(Protocol):
     """Where sessions run."""
 
     name: str
+    audit: Path
+    policies: Path
+    upstream: Any
+
+    def agent(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        """Any other verb of the agent, as root."""
 
     def run(self, case: Case) -> Outcome:
         """Run it to its end."""
@@ -101,7 +107,7 @@ class Host:
     def __init__(self, directory: Path, upstream: Upstream) -> None:
         self.directory = directory
         self.upstream = upstream
-        self.audit = directory / "audit"
+        self.audit = directory / AUDIT
         self.policies = directory / "policies"
 
     def command(self, case: Case) -> list[str]:
@@ -119,9 +125,9 @@ class Host:
         inner = ["/bin/sh", "-c", script, str(hosts), str(AGENT), "run", *flags, "--", *case.command]
         return ["unshare", "--mount", "--propagation", "private", *inner]
 
-    def doctor(self) -> list[str]:
-        """The argument list that asks this runtime for what `--require contained` needs."""
-        return [str(AGENT), "doctor", "--require", "contained"]
+    def agent(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        """Any other verb of the agent, as root."""
+        return subprocess.run([AGENT, *argv], capture_output=True, text=True, timeout=RUN_SECONDS, check=False)
 
     def environment(self, case: Case) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "LANG", "TERM") if name in os.environ}
@@ -152,10 +158,3 @@ def certificate(directory: Path) -> Path:
     subprocess.run(["openssl", "req", "-x509", *key, "-days", "2", *subject, *files], check=True, capture_output=True)
     path.write_text((directory / "key.pem").read_text() + (directory / "cert.pem").read_text())
     return path
-
-
-def serving(directory: Path) -> Iterator[Upstream]:
-    """The stand-ins, for the length of a test module."""
-    upstream = Upstream(str(certificate(directory)))
-    yield upstream
-    upstream.close()

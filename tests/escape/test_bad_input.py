@@ -68,7 +68,7 @@ def test_a_full_audit_disk_does_as_the_policy_says(host: Host, tmp_path: Path, o
 
 def test_require_contained_refuses_where_something_is_missing_and_starts_where_nothing_is(host: Host) -> None:
     outcome = host.run(Case(("/bin/echo", "contained"), policy(), flags=("--require", "contained")))
-    doctor = subprocess.run([*host.doctor()], capture_output=True, check=False).returncode
+    doctor = host.agent("doctor", "--require", "contained").returncode
     assert outcome.status == doctor, outcome.stderr
     assert (outcome.stdout == "contained\n") is (doctor == 0)
 

@@ -14,7 +14,8 @@ def shell(runtime: Runtime, script: str, *flags: str) -> Outcome:
 
 
 def ports(runtime: Runtime) -> dict[str, int]:
-    return runtime.upstream.ports  # type: ignore[attr-defined, no-any-return]
+    found: dict[str, int] = runtime.upstream.ports
+    return found
 
 
 def test_the_session_is_another_user_and_ends_with_its_own_status(runtime: Runtime) -> None:
@@ -76,11 +77,11 @@ for family, kind, address in (
 
 
 def test_a_raw_socket_reaches_nothing_outside(runtime: Runtime) -> None:
-    before = runtime.upstream.escapes  # type: ignore[attr-defined]
+    before = runtime.upstream.escapes
     outcome = runtime.run(Case(("/usr/bin/python3", "-c", RAW, str(ports(runtime)["raw"])), policy()))
     assert outcome.stdout.count("refused") == 4, outcome.stdout + outcome.stderr
     assert "ESCAPED" not in outcome.stdout
-    assert runtime.upstream.escapes == before  # type: ignore[attr-defined]
+    assert runtime.upstream.escapes == before
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,7 @@ def test_what_is_private_or_ungranted_stays_closed(runtime: Runtime) -> None:
         "echo x > /etc/parhelia-x; echo etc=$?; cat {audit}/audit.jsonl; echo log=$?; "
         "cat {policy}/policy.yaml; echo policy=$?; ls {audit}; echo list=$?"
     )
-    where = {"audit": runtime.audit, "policy": runtime.policies}  # type: ignore[attr-defined]
+    where = {"audit": runtime.audit, "policy": runtime.policies}
     outcome = shell(runtime, script.format(**where))
     for word in ("etc", "log", "policy", "list"):
         assert f"{word}=0" not in outcome.stdout, outcome.stdout

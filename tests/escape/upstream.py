@@ -1,6 +1,6 @@
 """Stand-in servers for the sessions of this suite: plain HTTP, TLS, and a listener that counts whoever gets through.
 
-Runs in the test's process, and by itself inside a container (`python3 upstream.py HTTP_PORT TLS_PORT RAW_PORT CERT`),
+Runs in the test's process, and by itself in a container (`upstream.py HTTP_PORT TLS_PORT RAW_PORT CERT ESCAPED`),
 with the standard library only. Every answer is `reached NAME`; a connection to the raw port is an escape.
 """
 
@@ -32,7 +32,8 @@ class Answer(http.server.BaseHTTPRequestHandler):
 class Upstream:
     """The three servers on 127.0.0.1. `escapes` counts connections to the raw port."""
 
-    def __init__(self, certificate: str, ports: tuple[int, int, int] = (0, 0, 0)) -> None:
+    def __init__(self, certificate: str, ports: tuple[int, int, int] = (0, 0, 0), escaped: str | None = None) -> None:
+        self._escaped = escaped
         self.http = http.server.ThreadingHTTPServer(("127.0.0.1", ports[0]), Answer)
         self.tls = http.server.ThreadingHTTPServer(("127.0.0.1", ports[1]), Answer)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -65,10 +66,13 @@ class Upstream:
             except OSError:
                 return
             self.escapes += 1
+            if self._escaped is not None:
+                with open(self._escaped, "a") as file:
+                    file.write("x")
             peer.close()
 
 
 if __name__ == "__main__":
-    Upstream(sys.argv[4], (int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
+    Upstream(sys.argv[4], (int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])), sys.argv[5])
     print("serving", flush=True)
     threading.Event().wait(600)
