@@ -233,7 +233,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         require(found, f"{name} is not installed")
     directory = tmp_path_factory.mktemp("monitoring")
     gateway, prometheus, alerts = free_ports(3)
-    running = Stack(*(f"http://127.0.0.1:{port}" for port in (gateway, prometheus, alerts)))
+    running = Stack(
+        pushgateway=f"http://127.0.0.1:{gateway}",
+        prometheus=f"http://127.0.0.1:{prometheus}",
+        alertmanager=f"http://127.0.0.1:{alerts}",
+    )
     with ExitStack() as held:
         pager_url = held.enter_context(pager(running.pages))
         held.enter_context(
@@ -296,6 +300,11 @@ def test_a_session_seen_only_by_its_final_push_fires(stack: Stack) -> None:
     assert not [page for page in stack.pages if page["payload"]["custom_details"]["session"] == "final-1"]
 
 
+def shows(stack: Stack, expression: str, value: str) -> bool:
+    """Is this the one value that the expression has?"""
+    return [series["value"][1] for series in stack.query(expression)] == [value]
+
+
 def test_five_authentication_failures_and_ten_denials_are_seen_and_do_not_fire(stack: Stack) -> None:
     stack.push("limit-1", agent())
     eventually(
@@ -308,12 +317,7 @@ def test_five_authentication_failures_and_ten_denials_are_seen_and_do_not_fire(s
         ('instance_event:parhelia_security_denied:delta1m{event_type="permission.denied"}', "10"),
     ):
         expression = f'{name} and on (instance) parhelia_agent_session_ended{{instance="limit-1"}}'
-        eventually(
-            lambda expression=expression, value=value: (
-                [series["value"][1] for series in stack.query(expression)] == [value]
-            ),
-            f"{name} is exactly {value}",
-        )
+        eventually(partial(shows, stack, expression, value), f"{name} is exactly {value}")
     assert stack.firing("limit-1") == set()
     stack.push("limit-1", agent(auth=6, paths=11))
     eventually(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def naive(text: str) -> str:
     return yaml.safe_dump(document)
 
 
-MUTATIONS = {
+MUTATIONS: dict[str, Callable[[str], str]] = {
     "increase() in place of the exact delta": naive,
     "six in place of more than five": lambda text: text.replace("delta5m > 5", "delta5m > 6"),
     "five in place of more than five": lambda text: text.replace("delta5m > 5", "delta5m > 4"),
