@@ -37,7 +37,7 @@ class Journal:
 
     def degraded(self, point: Point, level: Level, reason: str) -> None:
         details: dict[str, Json] = {"point": str(point), "level": str(level)}
-        self._post(EventType.AGENT_DEGRADED, Action.UPDATE, reason, details)
+        self._post(EventType.AGENT_DEGRADED, Action.UPDATE, reason, details, resource=str(point))
 
     def session_created(self, details: dict[str, Json]) -> None:
         """On disk when this returns: no session starts unrecorded. Raises RecordError where it could not be written."""
@@ -54,20 +54,36 @@ class Journal:
         self._post(EventType.SESSION_TERMINATE, Action.DELETE, reason, details)
 
     def _post(
-        self, kind: EventType, action: Action, reason: str, details: dict[str, Json], result: Result = Result.SUCCESS
+        self,
+        kind: EventType,
+        action: Action,
+        reason: str,
+        details: dict[str, Json],
+        result: Result = Result.SUCCESS,
+        *,
+        resource: str | None = None,
     ) -> None:
         try:
-            self._ledger.post(self._event(kind, action, reason, details, result))
+            self._ledger.post(self._event(kind, action, reason, details, result, resource=resource))
         except RecordError:
             return  # counted by the ledger, and told by an audit.gap event
 
-    def _event(self, kind: EventType, action: Action, reason: str, details: dict[str, Json], result: Result) -> Event:
-        resource, resource_type = self._subject(kind)
+    def _event(
+        self,
+        kind: EventType,
+        action: Action,
+        reason: str,
+        details: dict[str, Json],
+        result: Result,
+        *,
+        resource: str | None = None,
+    ) -> Event:
+        subject, resource_type = self._subject(kind)
         return Event(
             type=kind,
             actor="agent",
             action=action,
-            resource=resource,
+            resource=resource or subject,
             resource_type=resource_type,
             result=result,
             details={"reason": reason, **details},

@@ -21,6 +21,7 @@ PORTS = {"http": 18080, "tls": 18443, "raw": 19090}
 INSIDE = f"""\
 set -e
 printf '127.0.0.1 {" ".join(NAMES)}\\n' >> /etc/hosts
+sed -n '/BEGIN CERT/,$p' {SHARED}/upstream.pem >> /etc/ssl/certs/ca-certificates.crt
 python3 {SHARED}/upstream.py {PORTS["http"]} {PORTS["tls"]} {PORTS["raw"]} {SHARED}/upstream.pem {SHARED}/escaped \
     > {SHARED}/ready 2>&1 &
 n=0

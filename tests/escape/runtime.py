@@ -21,6 +21,7 @@ AGENT = Path(sys.executable).parent / "parhelia-agent"
 NAMES = ("allowed.test", "forbidden.test")
 RUN_SECONDS = 120
 AUDIT = "audit"
+SYSTEM_TRUST = "/etc/ssl/certs/ca-certificates.crt"
 
 
 @dataclass(frozen=True)
@@ -120,9 +121,11 @@ class Host:
         (policies / "policy.yaml").write_text(text)
         hosts = self.directory / "hosts"
         hosts.write_text("127.0.0.1 localhost " + " ".join(NAMES) + "\n")
+        trust = self.directory / "trust.pem"
+        trust.write_text(Path(SYSTEM_TRUST).read_text() + "\n" + self.upstream.certificate_text)
         flags = ["--policy", str(policies), "--audit-dir", str(audit), "--workdir", "/tmp", *case.flags]
-        script = 'mount --bind "$0" /etc/hosts && exec "$@"'
-        inner = ["/bin/sh", "-c", script, str(hosts), str(AGENT), "run", *flags, "--", *case.command]
+        script = f'mount --bind "$0" /etc/hosts && mount --bind "$1" {SYSTEM_TRUST} && shift && exec "$@"'
+        inner = ["/bin/sh", "-c", script, str(hosts), str(trust), str(AGENT), "run", *flags, "--", *case.command]
         return ["unshare", "--mount", "--propagation", "private", *inner]
 
     def agent(self, *argv: str) -> subprocess.CompletedProcess[str]:
@@ -157,4 +160,5 @@ def certificate(directory: Path) -> Path:
     files = ["-keyout", str(directory / "key.pem"), "-out", str(directory / "cert.pem")]
     subprocess.run(["openssl", "req", "-x509", *key, "-days", "2", *subject, *files], check=True, capture_output=True)
     path.write_text((directory / "key.pem").read_text() + (directory / "cert.pem").read_text())
+    (directory / "cert.pem").chmod(0o644)
     return path

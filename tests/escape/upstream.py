@@ -19,11 +19,14 @@ class Answer(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
         body = f"reached {self.headers.get('Host', '')}\n".encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    do_POST = do_PUT = do_GET
 
     def log_message(self, *_: object) -> None:
         """Quiet."""
@@ -34,6 +37,8 @@ class Upstream:
 
     def __init__(self, certificate: str, ports: tuple[int, int, int] = (0, 0, 0), escaped: str | None = None) -> None:
         self._escaped = escaped
+        with open(certificate) as file:
+            self.certificate_text = file.read().partition("-----END PRIVATE KEY-----")[2]
         self.http = http.server.ThreadingHTTPServer(("127.0.0.1", ports[0]), Answer)
         self.tls = http.server.ThreadingHTTPServer(("127.0.0.1", ports[1]), Answer)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
