@@ -11,6 +11,7 @@ addresses that the clouds document for their instances.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
@@ -76,6 +77,7 @@ _V6: Final = tuple(
     )
 )
 
+_REMEMBERED: Final = 2048  # answers of pure functions: every connection asks several times about the same few addresses
 _GLOBAL_UNICAST: Final = IPv6Network("2000::/3")
 _COMPATIBLE: Final = IPv6Network("::/96")
 _TRANSLATED: Final = IPv6Network("::ffff:0:0:0/96")
@@ -86,6 +88,7 @@ _TEREDO: Final = IPv6Network("2001::/32")
 _ISATAP: Final = (0x00005EFE, 0x02005EFE)
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def canonical_address(text: str) -> str | None:
     """The one spelling of an address (RFC 5952; v4-mapped becomes the IPv4 address), None where `text` is none.
 
@@ -96,6 +99,7 @@ def canonical_address(text: str) -> str | None:
     return None if address is None else str(address)
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def address_class(text: str) -> str | None:
     """None where the address is public, else the name of its class (``metadata``, ``loopback``, ``private``, …).
 

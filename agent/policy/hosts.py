@@ -23,6 +23,9 @@ MAX_NAME: Final = 253
 MAX_LABEL: Final = 63
 
 _LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?", re.ASCII)
+_PLAIN: Final = re.compile(
+    r"(?:(?!xn--)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*(?!xn--)[a-z](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII
+)
 _NUMBER: Final = re.compile(r"(?:[0-9]+|0x[0-9a-f]*)", re.ASCII)
 _JOINT_SCRIPTS: Final = (
     frozenset({"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "IDEOGRAPHIC"}),
@@ -45,6 +48,8 @@ def normalise_host(text: str) -> str:
 
     IPv6 addresses are taken with or without brackets. Raises HostError for everything that is not certainly one host.
     """
+    if len(text) <= MAX_NAME and _PLAIN.fullmatch(plain := text.lower()):
+        return plain  # what nearly every host looks like, and what the steps below would return
     if not text:
         raise HostError("the host is empty")
     if len(text) > 4 * MAX_NAME:

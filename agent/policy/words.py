@@ -20,6 +20,8 @@ def hidden_character(text: str) -> str | None:
 def shown(text: str) -> str:
     """`text` escaped for display and cut to `LONGEST` characters."""
     cut = text if len(text) <= LONGEST else text[:LONGEST] + "…"
+    if text.isascii() and text.isprintable():  # nearly always; decisions are on the path of every connection
+        return cut
     return "".join(_escaped(character) if _is_hidden(character) else character for character in cut)
 
 

@@ -126,13 +126,20 @@ def _parse(message: bytes) -> ClientHello:
 
 
 def _extensions(block: bytes) -> dict[int, bytes]:
-    reader, found = _Reader(block), dict[int, bytes]()
-    while reader.left:
-        kind = reader.number(2)
+    """Type to body. Written out flat: every connection walks some twenty of them."""
+    found: dict[int, bytes] = {}
+    at, end = 0, len(block)
+    while at < end:
+        if at + 4 > end:
+            raise HelloError("tls-malformed", "the TLS ClientHello is malformed")
+        kind, size = block[at] << 8 | block[at + 1], block[at + 2] << 8 | block[at + 3]
+        at += 4 + size
+        if at > end:
+            raise HelloError("tls-malformed", "the TLS ClientHello is malformed")
         if kind in found:
             what = "two server names" if kind == _SERVER_NAME else "an extension twice"
             raise HelloError("tls-malformed", f"the TLS ClientHello carries {what}")
-        found[kind] = reader.vector(2)
+        found[kind] = block[at - size : at]
     return found
 
 

@@ -260,7 +260,8 @@ class Tunnel:
     def _finish(self, flow: _Flow) -> None:
         self._release(flow)
         flow.finished = True
-        flow.target.shutdown(socket.SHUT_WR)
+        if not (self._up.finished and self._down.finished):  # else closing says it, with nothing left to read
+            flow.target.shutdown(socket.SHUT_WR)
 
     def _release(self, flow: _Flow) -> None:
         if flow.pipe is not None:
