@@ -29,6 +29,8 @@ def describe(request: Request, decision: Decision, actor: str) -> Event | None:
         case EgressRequest():
             if not denied and request.stage is not Stage.CONNECT:
                 return None
+            if denied and not decision.enforced and request.stage is Stage.NAME:
+                return None  # observed only: the connection goes on, and its next stage says the same
             details |= _some(
                 host=request.host,
                 port=request.port,

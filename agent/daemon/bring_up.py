@@ -15,6 +15,7 @@ from pathlib import Path
 
 from agent.channel import Channel, ChannelClosed
 from agent.daemon import places as layout
+from agent.daemon.demands import paths_observed, run_levels
 from agent.daemon.egress_link import EgressFault, EgressLink
 from agent.daemon.journal import Journal
 from agent.daemon.launcher import LaunchFailed, LaunchLink
@@ -33,7 +34,7 @@ from agent.record.event import RecordError
 from agent.record.ledger import Ledger, WriterBusy
 from agent.record.metrics import Metrics
 from agent.record.push import Pusher
-from agent.session.levels import Level, Offer, Point, Reached, reached, shortfall
+from agent.session.levels import Level, Offer, Point, Reached, shortfall
 from agent.session.probe import probe
 from agent.session.proofs import PRIVATE
 from agent.shell.requests import from_argv
@@ -98,7 +99,7 @@ class BringUp:
         own_ca = asyncio.create_task(self._link.start(policy, self._spec.egress_user, self._spec.system_ca))
         try:
             offer = probe()
-            levels = reached(offer)
+            levels = run_levels(policy, offer)
             self._announce(levels, journal)
             self._judge_command(gate, offer)
             ground = self._lay_out(policy)
@@ -221,6 +222,8 @@ class BringUp:
         spec = self._spec
         places = self._places = layout.lay_out(spec)
         grants = path_grants(policy, home=places.home, tmpdir=places.tmpdir)
+        if paths_observed(policy):
+            grants = Grants(read=(), write=("/",), agent_files=grants.agent_files)
         self._places = places = layout.set_canary(places, grants, spec.boot)
         self.warnings += [f"paths.read: {root} does not exist here" for root in layout.make_roots(grants, spec)]
         return places, grants

@@ -108,7 +108,7 @@ class EgressLink:
             case "event":
                 self._event(int(message["n"]), bool(message["accept"]), message["event"])
             case "stats":
-                self._stats(int(message["up"]), int(message["down"]))
+                self._stats(int(message["up"]), int(message["down"]), int(message["connections"]))
             case "ca":
                 if not self._ca.done():
                     self._ca.set_result(message["pem"])
@@ -144,10 +144,10 @@ class EgressLink:
         else:
             self._send({"type": "accepted", "n": number})
 
-    def _stats(self, up: int, down: int) -> None:
+    def _stats(self, up: int, down: int, connections: int) -> None:
         self.bytes_up += up
         self.bytes_down += down
-        self._metrics.add_egress_bytes(up, down)
+        self._metrics.add_egress_bytes(up, down, connections)
 
     def _fault(self, reason: str) -> None:
         if self._gone.done():

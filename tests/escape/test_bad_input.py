@@ -94,3 +94,18 @@ def test_the_log_is_left_whole_by_every_one_of_these(host: Host) -> None:
         host.run(Case(("/bin/true",), text))
     assert verify(host.audit) == 0
     assert [event["details"]["event_type"] for event in read_log(host.audit)].count("agent.stop") == 2
+
+
+def test_a_section_that_only_observes_lets_through_records_and_is_not_contained(host: Host) -> None:
+    port = host.upstream.ports["http"]
+    text = policy().replace("egress:\n", "egress:\n  mode: observe\n").replace("paths:\n", "paths:\n  mode: observe\n")
+    script = (
+        f"curl -sS --noproxy '' http://forbidden.test:{port}/; echo x > /var/tmp/$$ && rm /var/tmp/$$; echo paths=$?"
+    )
+    outcome = host.run(Case(("/bin/sh", "-c", script), text))
+    assert "paths=0" in outcome.stdout, outcome.stdout + outcome.stderr
+    blocked = outcome.of("network.egress_blocked")
+    seen = [(event["result"], event["details"]["enforced"], event["details"]["stage"]) for event in blocked]
+    assert seen == [("success", False, "connect"), ("success", False, "request")]
+    assert {event["resource"] for event in outcome.of("agent.degraded")} == {"egress", "paths"}
+    assert host.run(Case(("/bin/true",), text, flags=("--require", "contained"))).status == 5
