@@ -15,7 +15,7 @@ from agent.shell.fold import Word
 from agent.shell.run import Runner, Setting
 from agent.shell.state import MAX_DEPTH, Findings, Function, Outcome, State, plain
 from agent.shell.steps import basename
-from agent.shell.syntax import Unreadable, read_shell
+from agent.shell.syntax import Unreadable, read_shell, unseen_substitutions
 from agent.shell.walk import NOT_UNDERSTOOD, Walk
 from agent.shell.wrappers import MULTICALL
 
@@ -87,6 +87,9 @@ class Walker:
             return plain(state)
         if source.root.has_error:
             self.findings.unknown(NOT_UNDERSTOOD)
+        for inner in unseen_substitutions(source):
+            self.findings.unknown("a substitution stands where it is not understood here")
+            self.read_text(inner, state, replace(setting, depth=setting.depth + 1))
         walk = Walk(self, source, setting)
         before = set(state.functions.values())
         outcome = walk.statement(source.root, state, setting.stdin)

@@ -156,6 +156,7 @@ class _Token:
 def calls_in(code: str, language: str) -> Iterator[Call]:
     """Every call in `code` that runs or deletes something. `language`: python perl ruby node php lua awk."""
     tokens = list(_tokens(code, language))
+    tokens = _without_aliases(tokens)
     for index, token in enumerate(tokens):
         if token.kind == "tick" and language in ("perl", "ruby", "php"):
             yield RunsText(token.text)
@@ -163,6 +164,18 @@ def calls_in(code: str, language: str) -> Iterator[Call]:
             yield from _call(tokens, index, language)
     if language == "awk":
         yield from _awk_pipes(tokens)
+
+
+def _without_aliases(tokens: Sequence[_Token]) -> list[_Token]:
+    """Python's ``import … as NAME``: the name is put back."""
+    aliases: dict[str, str] = {}
+    for index in range(1, len(tokens) - 1):
+        before, after = tokens[index - 1], tokens[index + 1]
+        if tokens[index].text == "as" and before.kind == after.kind == "name":
+            aliases[after.text] = before.text
+    if not aliases:
+        return list(tokens)
+    return [_Token(t.kind, aliases.get(t.text, t.text)) if t.kind == "name" else t for t in tokens]
 
 
 def _call(tokens: Sequence[_Token], index: int, language: str) -> Iterator[Call]:
@@ -184,7 +197,7 @@ def _call(tokens: Sequence[_Token], index: int, language: str) -> Iterator[Call]
         yield RunsArgv(("rm", "--", *(_texts(arguments[:1]) or (UNKNOWN,))))
     elif name in _SHELL_CALLS or name == "exec":
         yield from _shell_call(arguments)
-    elif owner in _PREFIXED or name not in ("run", "call", "spawn"):
+    elif owner in _PREFIXED or name not in ("run", "call", "spawn") or "subprocess" in {t.text for t in tokens}:
         yield from _argv_call(name, arguments)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from agent.policy.request import UNKNOWN
 from agent.shell.fold import Word
-from agent.shell.steps import Inner, Opaque, Step, basename
+from agent.shell.steps import Inner, Opaque, Step
 
 _EXECUTES = frozenset(("-exec", "-execdir", "-ok", "-okdir"))
 _OPERATORS = frozenset(("!", "-not", "-o", "-or", ","))
@@ -108,7 +108,7 @@ def fd_steps(words: Sequence[Word]) -> list[Step]:
     """``fd … -x CMD``: what it finds is not known."""
     for index, word in enumerate(words[1:], 1):
         if word.text in ("-x", "-X", "--exec", "--exec-batch"):
-            return _executed(words[index + 1 :], [Word(UNKNOWN)], recursive=False)
+            return _executed(words[index + 1 :], [Word(UNKNOWN)])
     return []
 
 
@@ -119,16 +119,12 @@ def _end_of_command(words: Sequence[Word], start: int) -> int:
     return len(words)
 
 
-def _executed(command: Sequence[Word], targets: Sequence[Word], *, recursive: bool = True) -> list[Step]:
-    """`command` with its ``{}`` replaced by each target. A plain rm on everything found is a recursive one."""
+def _executed(command: Sequence[Word], targets: Sequence[Word]) -> list[Step]:
+    """`command` with its ``{}`` replaced by each target."""
     if not command:
         return []
-    placed = any("{}" in word.text for word in command)
     found: list[Step] = []
     for target in targets:
         words = [Word(w.text.replace("{}", target.text), w.glob or ("{}" in w.text and target.glob)) for w in command]
-        at = next((i for i, word in enumerate(words) if basename(word.text) in ("rm", "unlink")), None)
-        if at is not None and placed and recursive:
-            words = [*words[:at], Word("rm"), Word("-r"), *words[at + 1 :]]
         found.append(Inner(tuple(words)))
     return found

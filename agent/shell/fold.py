@@ -55,6 +55,9 @@ class Scope(Protocol):
     def variable(self, name: str) -> Value | None:
         """What `name` holds, None where that is not known."""
 
+    def splits_at_blanks(self) -> bool:
+        """True where IFS is what it is by default."""
+
     def directory(self) -> str | None:
         """The current directory, None where it is not known."""
 
@@ -183,7 +186,12 @@ def _variable(name: str, scope: Scope, quoted: bool) -> Iterator[Piece]:
     if name == "-":
         yield Piece("himBHc", quoted=True)
         return
-    yield from _value(scope.variable(name), quoted, every=name in ("@", "*"))
+    yield from _value(_splittable(scope.variable(name), scope, quoted), quoted, every=name in ("@", "*"))
+
+
+def _splittable(value: Value | None, scope: Scope, quoted: bool) -> Value | None:
+    """Where IFS was set, an unquoted value becomes words that are not known here."""
+    return value if quoted or scope.splits_at_blanks() else None
 
 
 def _value(value: Value | None, quoted: bool, *, every: bool) -> Iterator[Piece]:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from agent.policy.request import UNKNOWN
 from agent.shell.fold import Word
-from agent.shell.steps import Code, Opaque, ShellText, Step, word_at
+from agent.shell.steps import Code, Opaque, ShellText, Step, reads_descriptor, word_at
 
 _SHELL_VALUED = frozenset(("-o", "+o", "-O", "+O", "--rcfile", "--init-file", "-C", "--init-command"))
 
@@ -41,7 +41,7 @@ def shell_steps(words: Sequence[Word], stdin: Word | None) -> list[Step]:
             return []
         return [ShellText(words[index], tuple(words[index + 1 :]))]
     script = words[index].text if index < len(words) and not reads_stdin else None
-    if script is not None and not re.match(r"/dev/(?:stdin|fd/)|/proc/(?:self|thread-self|\d+)/fd/", script):
+    if script is not None and not reads_descriptor(script):
         return []
     if script is not None and stdin is None:
         return [Opaque("a shell reads its commands from a descriptor")]
@@ -102,7 +102,10 @@ def _interpreter(words: Sequence[Word], stdin: Word | None, spec: _Interpreter) 
         index, ended = _cluster(words, index, text, spec, found)
         if ended:
             return found
-    if not found and stdin is not None and (index >= len(words) or words[index].text in ("-", "/dev/stdin")):
+    script = word_at(words, index).text
+    if not found and stdin is None and reads_descriptor(script):
+        found.append(Opaque("an interpreter reads its program from a descriptor"))
+    elif not found and stdin is not None and (script in ("", "-") or reads_descriptor(script)):
         found.append(Code(spec.language, stdin))
     return found
 

@@ -19,8 +19,12 @@ from agent.shell.code import RunsArgv, RunsCode, RunsText, RunsUnknown, calls_in
 from agent.shell.finding import find_targets
 from agent.shell.fold import Word
 from agent.shell.state import ANYTHING, MAX_DEPTH, NOTHING, Findings, Function, Outcome, State, plain
-from agent.shell.steps import Code, Inner, Opaque, ShellText, Step, basename
+from agent.shell.steps import Code, Inner, Opaque, ShellText, Step, basename, reads_descriptor
 from agent.shell.unwrap import unwrap
+
+_EXPANDS_AGAIN = frozenset(("declare", "typeset", "local", "let", "test", "[", "unset", "read"))
+_DELETES = frozenset(("rm", "unlink"))
+_FINDERS = frozenset(("find", "gfind"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,8 @@ class Runner:
             if defined is not None:
                 return defined
         self._record(program, words, state, setting)
+        if program in _EXPANDS_AGAIN and any("$(" in word.text or "`" in word.text for word in words[1:]):
+            self._findings.unknown(f"{program} may expand a substitution in its words once more")
         if not setting.final or setting.wrappers:
             builtin = _BUILTINS.get(program)
             if builtin is not None:
@@ -100,6 +106,9 @@ class Runner:
         argv = [word.text for word in words]
         if program == "dd":
             argv += _dd_operands(setting)
+        if program in _DELETES and not _FINDERS.isdisjoint(setting.wrappers):
+            words = [words[0], Word("-r"), *words[1:]]  # once for everything that is found is the whole tree
+            argv = [word.text for word in words]
         globs = tuple(index for index, word in enumerate(words) if word.glob)
         for cwd in state.cwd:
             self._findings.add(
@@ -123,7 +132,7 @@ class Runner:
                     state = self._moved(state, directory)
                 self.run(words, state, replace(inner, assignments=(*setting.assignments, *assignments)))
             case ShellText(text, positional):
-                self.text(text, replace(state, positional=positional[1:], functions={}, aliases={}), inner)
+                self.text(text, _of_shell(state, positional), inner)
             case Code(language, text):
                 self._code(text, language, state, inner)
             case Opaque(reason):
@@ -177,7 +186,7 @@ class Runner:
     def source(self, words: Sequence[Word], state: State, setting: Setting) -> Outcome:
         """A sourced file is not read (like any script); what it may change is not known afterwards."""
         name = words[1].text if len(words) > 1 else ""
-        if re.match(r"/dev/(?:stdin|fd/)|/proc/(?:self|thread-self|\d+)/fd/", name):
+        if reads_descriptor(name):
             if setting.stdin is None:
                 self._findings.unknown("a shell reads commands from a descriptor")
             else:
@@ -240,6 +249,12 @@ class Runner:
         if len(words) > 2 and words[1].text == "-v":
             return plain(state.forget(words[2].text), NOTHING)
         return plain(state, _printf(words[1:]))
+
+
+def _of_shell(state: State, positional: Sequence[Word]) -> State:
+    """What a shell started here begins with (exported variables are taken for all variables)."""
+    name = positional[0] if positional else Word("sh")
+    return replace(state, positional=tuple(positional[1:]), name=name, functions={}, aliases={})
 
 
 type _Builtin = Callable[[Runner, Sequence[Word], State, Setting], Outcome]

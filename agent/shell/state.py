@@ -37,13 +37,15 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """One point of the walk. `cwd`: every directory possible here, None: not known. `positional`: ``$1`` …"""
+    """One point of the walk. `cwd`: every directory possible here, None: not known. `positional`: ``$1`` …;
+    `name`: ``$0``."""
 
     cwd: tuple[str | None, ...]
     variables: Mapping[str, Values] = field(default_factory=dict)
     functions: Mapping[str, Function] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     positional: Value | None = None
+    name: Word | None = None
 
     def assign(self, name: str, value: Value | None) -> State:
         return replace(self, variables={**self.variables, name: (value,)})
@@ -71,6 +73,7 @@ def join(one: State, other: State) -> State:
         functions={**one.functions, **other.functions},
         aliases={**one.aliases, **other.aliases},
         positional=one.positional if one.positional == other.positional else None,
+        name=one.name if one.name == other.name else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,3 +58,8 @@ def split_plain(word: Word) -> list[Word]:
 def word_at(words: Sequence[Word], index: int) -> Word:
     """The word at `index`, an empty one behind the end."""
     return words[index] if index < len(words) else Word("")
+
+
+def reads_descriptor(path: str) -> bool:
+    """Is `path` what another process writes (``<(…)``, ``/dev/stdin``) and not a file?"""
+    return re.match(r"/dev/(?:stdin|fd/)|/proc/(?:self|thread-self|\d+)/fd/", path) is not None

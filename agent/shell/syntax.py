@@ -79,6 +79,43 @@ def read_shell(text: str) -> Source:
 _ORIGINALS_TEXT = frozenset(map(chr, _ORIGINALS))
 
 
+def unseen_substitutions(source: Source) -> list[str]:
+    """The inner texts of substitutions that bash makes where the grammar sees only text: backticks in here-documents
+    and in ``${x:-…}``. What bash takes for text (single quotes, comments, quoted here-documents, escapes) is not."""
+    found: list[str] = []
+    position = 0
+    while (opening := _OPENING.search(source.data, position)) is not None:
+        position = opening.end()
+        start = opening.end() - len(opening[1])
+        if (start - opening.start()) % 2 or not _is_unseen(source, start):
+            continue
+        closing = source.data.find(b"`" if opening[1] == b"`" else b")", position)
+        end = len(source.data) if closing < 0 else closing
+        found.append(source.slice(position, end))
+        position = end + 1
+    return found
+
+
+_OPENING = re.compile(rb"\\*(`|\$\()")
+_SEEN = frozenset(("`", "$(", "$((", ")", "))"))
+
+
+def _is_unseen(source: Source, offset: int) -> bool:
+    node = source.root.descendant_for_byte_range(offset, offset + 1)
+    if node is None or node.type in _SEEN:
+        return False
+    for _ in range(256):
+        if node is None or node.type in ("command_substitution", "program", "arithmetic_expansion"):
+            return True
+        if node.type in ("raw_string", "ansi_c_string", "comment"):
+            return False
+        if node.type == "heredoc_redirect":
+            starts = (source.text(child) for child in node.children if child.type == "heredoc_start")
+            return not any(mark in start for start in starts for mark in "'\"\\")
+        node = node.parent
+    return True
+
+
 @lru_cache(maxsize=1)
 def _language() -> tree_sitter.Language:
     return tree_sitter.Language(tree_sitter_bash.language())

@@ -23,6 +23,8 @@ from agent.shell.wrappers import LOADERS, MULTICALL, SHELLS, WRAPPERS, Wrapper
 def unwrap(program: str, words: Sequence[Word], stdin: Word | None) -> list[Step]:
     """The steps that running `words` (base name `program`) takes further. `stdin`: the text piped in, None where
     nothing is piped."""
+    if program in _COMPOUND:
+        return [Opaque(f"{program} stands where it is not understood here")]
     if program in SHELLS:
         return shell_steps(words, stdin)
     if program in MULTICALL:
@@ -36,6 +38,17 @@ def unwrap(program: str, words: Sequence[Word], stdin: Word | None) -> list[Step
     if wrapper is not None:
         return _wrapped(program, words, wrapper)
     return interpreter_steps(program, words, stdin)
+
+
+_COMPOUND = frozenset(("for", "case", "select", "function", "[["))
+
+
+def _coproc(words: Sequence[Word], _stdin: Word | None) -> list[Step]:
+    """``coproc [NAME] COMMAND`` (bash(1)); a name is only taken before a compound command."""
+    found: list[Step] = [Inner(tuple(words[1:]))] if len(words) > 1 else []
+    if len(words) > 2 and words[2].text in ("{", "if", "while", "until", "("):
+        found.append(Inner(tuple(words[2:])))
+    return found
 
 
 def _wrapped(program: str, words: Sequence[Word], wrapper: Wrapper) -> list[Step]:
@@ -68,6 +81,7 @@ def _wrapped(program: str, words: Sequence[Word], wrapper: Wrapper) -> list[Step
 
 def _split_string(words: Sequence[Word]) -> Sequence[Word]:
     """``env -S TEXT REST``: the text becomes words in its place, options of env among them (env(1))."""
+    words = [Word("-i") if word.text == "-" and index == 1 else word for index, word in enumerate(words)]
     for index, word in enumerate(words[1:], 1):
         spelled = re.fullmatch(r"(?:-[iv0]*S|--split-string=?)(.*)", word.text, re.DOTALL)
         if spelled is not None and spelled[1]:
@@ -125,6 +139,7 @@ def _fd(words: Sequence[Word], _stdin: Word | None) -> list[Step]:
 _SPECIAL: Mapping[str, Callable[[Sequence[Word], Word | None], list[Step]]] = MappingProxyType(
     {
         "su": su_steps,
+        "coproc": _coproc,
         "xargs": xargs_steps,
         "gxargs": xargs_steps,
         "parallel": parallel_steps,

@@ -7,6 +7,7 @@ the command's own; what is not known is recorded as a reason beside the commands
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -37,11 +38,19 @@ MAX_TREE_DEPTH = 120
 NOT_UNDERSTOOD = "the text is not valid shell syntax, or not syntax that is understood here"
 
 
+_SUBSTITUTES = re.compile(r"`|\$\(")
+_EXPANDED_LATER = frozenset(("PS0", "PS1", "PS2", "PS4", "PROMPT_COMMAND", "ENV", "BASH_ENV"))
+_ARITHMETIC = re.compile(rb"\(\(|\blet\b|\$\[|-(?:eq|ne|lt|gt|le|ge)\b|@P\}")
+"""Where the text of a variable is expanded once more (bash(1), "ARITHMETIC EVALUATION", "Parameter transformation")."""
+
+
 class Reader(Protocol):
     """What the walk belongs to."""
 
     findings: Findings
     runner: Runner
+
+    def read_text(self, text: str, state: State, setting: Setting) -> Outcome: ...
 
 
 class Walk:
@@ -68,7 +77,7 @@ class Walk:
         if name.isdecimal():
             index = int(name[:4])
             if index == 0 or state.positional is None:
-                return (Word("bash"),) if index == 0 else None
+                return (state.name,) if index == 0 and state.name is not None else None
             return state.positional[index - 1 : index] or (NOTHING,)
         if name in state.variables:
             values = state.variables[name]
@@ -83,16 +92,29 @@ class Walk:
 
     def substitution(self, node: tree_sitter.Node) -> Word:
         outer = self._state
-        output = self.statements(node, outer, None).output
+        text = self.source.text(node)
+        if text.startswith("`") and "\\" in text:
+            inner = re.sub(r'\\([\\`$"])', r"\1", text[1:-1])  # bash(1): read again after these escapes
+            output = self._walker.read_text(inner, outer, replace(self._setting, depth=self._setting.depth + 1)).output
+        else:
+            output = self.statements(node, outer, None).output
         self._state = outer
         return Word(output.text.rstrip("\n"), output.glob)
 
     def look_into(self, node: tree_sitter.Node) -> None:
+        if node.type in ("command_substitution", "process_substitution"):
+            self.substitution(node)
+            return
+        if self._depth > MAX_TREE_DEPTH:
+            self._walker.findings.unknown("the text is nested too deeply")
+            return
+        self._depth += 1
         for child in node.children:
-            if child.type in ("command_substitution", "process_substitution"):
-                self.substitution(child)
-            elif child.children:
-                self.look_into(child)
+            self.look_into(child)
+        self._depth -= 1
+
+    def splits_at_blanks(self) -> bool:
+        return "IFS" not in self._state.variables
 
     # Statements.
 
@@ -244,23 +266,31 @@ class Walk:
     def _assigned(self, node: tree_sitter.Node) -> tuple[str, Value | None]:
         target, value = node.child_by_field_name("name"), node.child_by_field_name("value")
         name = self.source.text(target).partition("[")[0] if target is not None else ""
+        if target is not None:
+            self.look_into(target)
         if value is None:
             return name, (NOTHING,)
         if value.type == "array":
             words = [word for item in value.children if item.is_named for word in fields(item, self.source, self)]
             return name, tuple(words) if all(word.known for word in words) else None
         word = single(value, self.source, self)
+        if _SUBSTITUTES.search(word.text) and (name in _EXPANDED_LATER or _ARITHMETIC.search(self.source.data)):
+            self._walker.findings.unknown(f"{name} holds a substitution that the shell may make later")
         simple = target is not None and target.type == "variable_name"
         return name, (Word(word.text),) if word.known and simple else None
 
     def _declaration(self, node: tree_sitter.Node, state: State) -> Outcome:
         words: list[Word] = [Word(self.source.text(node.children[0]))]
+        names: list[str] = []
         for child in node.children[1:]:
             self._state = state
             if child.type == "variable_assignment":
                 state = self._assignments(child, state).state
+                names.append(self._assigned(child)[0])
             else:
                 words += fields(child, self.source, self)
+        if any(word.text.startswith("-") and set(word.text) & set("nilu") for word in words):
+            state = state.forget(*names)  # a reference, a number, or another case: not the text that was written
         return self._walker.runner.run(words, state, self._setting)
 
     # Commands.
@@ -313,6 +343,8 @@ class Walk:
                     redirections.read(child)
                     words += redirections.words
                     redirections.words.clear()
+                case "subshell" | "compound_statement":
+                    state = self.statement(child, state, redirections.stdin).state
                 case _:
                     words += fields(child, self.source, self)
         if not words:

@@ -142,9 +142,8 @@ WRAPPERS: Mapping[str, Wrapper] = MappingProxyType(
         "noglob": Wrapper(),
         "nocorrect": Wrapper(),
         "coproc": Wrapper(),
-        "then": Wrapper(),
-        "do": Wrapper(),
-        "else": Wrapper(),
+        # Reserved words that the grammar takes for commands behind `time` and `!`.
+        **dict.fromkeys(("{", "!", "if", "while", "until", "elif", "then", "do", "else"), Wrapper()),
         "runuser": Wrapper(
             "u:g:G:lmpPs:c:fTw:",
             "user= group= supp-group= login preserve-environment shell= command= session-command= fast pty",
