@@ -136,15 +136,15 @@ class FilesystemIdentity:
 
     def __enter__(self) -> None:
         if self._gid is not None:
-            set_fsgid(self._gid)
+            syscall("setfsgid", self._gid)  # refused together with the uid, which is read back
         if self._uid is not None:
             set_fsuid(self._uid)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if self._uid is not None:
-            set_fsuid(self._own_uid)
+            syscall("setfsuid", self._own_uid)  # one of the thread's own ids: never refused (setfsuid(2))
         if self._gid is not None:
-            set_fsgid(self._own_gid)
+            syscall("setfsgid", self._own_gid)
 
 
 def close_range(first: int, last: int = LAST_DESCRIPTOR, *, cloexec: bool = False) -> None:

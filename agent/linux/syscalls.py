@@ -11,6 +11,7 @@ import ctypes
 import os
 import platform
 from enum import StrEnum
+from functools import cache
 
 
 class Arch(StrEnum):
@@ -110,6 +111,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.syscall.restype = ctypes.c_long
 
 
+@cache
 def native() -> Arch:
     """The machine this process runs on. Raises OSError where it is neither of the two."""
     machine = platform.machine()

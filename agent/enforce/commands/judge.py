@@ -4,8 +4,8 @@ Rules:
 - An answer is an errno, or CONTINUE, which only follows a permitted decision on every program the exec would run (the
   file and the interpreters behind it) under every name it could take its meaning from.
 - What was opened under /proc belongs to the stopped task only if its notification is still valid afterwards.
-- /proc, the task's memory and its files are looked at *as the session's user* (`eyes`), so that nothing is seen or
-  written that the session could not; deciding and recording happen as the agent.
+- /proc, the task's memory and its files are looked at with `eyes`, the session's file-system identity: the agent sees
+  what the session could; deciding and recording happen as the agent.
 - A path that does not resolve gets the kernel's own errno and leaves no record; memory that cannot be read is a
   recorded denial (rule ``exec-unreadable``).
 """
@@ -87,7 +87,7 @@ class ExecJudge:
     """Answers for one session's execs. For one thread only.
 
     `post` takes the events that are not the gate's own. `is_valid` says whether a notification still waits. `eyes` is
-    the session's file-system identity for this thread.
+    the file-system identity in which this thread looks at the session.
     """
 
     def __init__(

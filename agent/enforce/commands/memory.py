@@ -21,8 +21,8 @@ MAX_STRING = 1 << 17
 MAX_PATH = 4096
 
 _PAGE = 4096
-_CHUNK = 4 * _PAGE
-_CACHED_CHUNKS = 64
+_CACHED_PAGES = 64
+_POINTERS_AT_ONCE = 32
 _O_READ = os.O_RDONLY | os.O_CLOEXEC
 _O_PATH = os.O_PATH | os.O_CLOEXEC
 
@@ -36,16 +36,16 @@ class Memory:
 
     def __init__(self, descriptor: int) -> None:
         self._fd = descriptor
-        self._chunks: dict[int, bytes] = {}
+        self._pages: dict[int, bytes] = {}
 
     def string(self, address: int, limit: int) -> bytes:
         """The bytes at `address` up to a NUL. Raises Unreadable past `limit` bytes or where nothing is mapped."""
         parts: list[bytes] = []
         length = 0
         while length <= limit:
-            chunk, offset = self._at(address + length)
-            end = chunk.find(b"\0", offset)
-            parts.append(chunk[offset:] if end < 0 else chunk[offset:end])
+            page, offset = self._at(address + length)
+            end = page.find(b"\0", offset)
+            parts.append(page[offset:] if end < 0 else page[offset:end])
             length += len(parts[-1])
             if end >= 0:
                 break
@@ -57,11 +57,11 @@ class Memory:
         """The NULL-terminated array of 64-bit pointers at `address`. Raises Unreadable past `limit` entries."""
         found: list[int] = []
         while len(found) <= limit:
-            chunk, offset = self._at(address + 8 * len(found))
-            usable = (len(chunk) - offset) // 8
-            if usable == 0:  # one pointer across the end of a chunk
-                usable, chunk, offset = 1, self._eight(address + 8 * len(found)), 0
-            batch = struct.unpack_from(f"={usable}Q", chunk, offset)
+            page, offset = self._at(address + 8 * len(found))
+            usable = min((len(page) - offset) // 8, _POINTERS_AT_ONCE)
+            if usable == 0:  # one pointer across the end of a page
+                usable, page, offset = 1, self._eight(address + 8 * len(found)), 0
+            batch = struct.unpack_from(f"={usable}Q", page, offset)
             if 0 in batch:
                 found.extend(batch[: batch.index(0)])
                 break
@@ -86,21 +86,21 @@ class Memory:
     def _at(self, address: int) -> tuple[bytes, int]:
         offset = address % _PAGE
         base = address - offset
-        chunk = self._chunks.get(base)
-        if chunk is None:
+        page = self._pages.get(base)
+        if page is None:
             try:
-                chunk = os.pread(self._fd, _CHUNK, base)
+                page = os.pread(self._fd, _PAGE, base)
             except (OSError, OverflowError) as error:
                 raise Unreadable(f"no readable memory at {address:#x}") from error
-            if len(self._chunks) >= _CACHED_CHUNKS:
-                self._chunks.clear()
-            self._chunks[base] = chunk
-        if offset >= len(chunk):
+            if len(self._pages) >= _CACHED_PAGES:
+                self._pages.clear()
+            self._pages[base] = page
+        if offset >= len(page):
             raise Unreadable(f"no readable memory at {address:#x}")
-        return chunk, offset
+        return page, offset
 
     def _eight(self, address: int) -> bytes:
-        return b"".join(chunk[offset : offset + 1] for chunk, offset in (self._at(address + i) for i in range(8)))
+        return b"".join(page[offset : offset + 1] for page, offset in (self._at(address + i) for i in range(8)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,7 @@ def resolve(task: Task, directory: int, path: bytes, flags: int, argv: tuple[byt
         if len(runs) > _MAX_INTERPRETERS:
             raise OSError(errno.ELOOP, "interpreters nested too deeply")
         interpreter, option = script
-        argv = (interpreter, *([option] if option else []), spelled, *argv[1:])
+        argv = (interpreter, *([] if option is None else [option]), spelled, *argv[1:])
         with _walked(task, task.cwd, interpreter) as opened:
             file, script = _inspect(opened)
         runs.append(Run(argv, readable(interpreter), file))
@@ -81,27 +81,37 @@ def resolve(task: Task, directory: int, path: bytes, flags: int, argv: tuple[byt
     return tuple(runs)
 
 
-def script_line(head: bytes) -> tuple[bytes, bytes] | None:
-    """Interpreter and optional argument of a ``#!`` line (binfmt_script.c), None where `head` is no such line.
+def script_line(head: bytes) -> tuple[bytes, bytes | None] | None:
+    """Interpreter and optional argument of a ``#!`` line, None where `head` (the file's first 256 bytes) is none.
 
-    `head` is the file's first 256 bytes. Raises OSError(ENOEXEC) where the kernel refuses the line.
+    Read from the kernel's buffer, NUL-padded to 256 bytes, with its quirks: without a newline the line goes on into the
+    padding, where an argument can be empty. Raises OSError(ENOEXEC) where the kernel refuses the line.
     """
     if not head.startswith(b"#!"):
         return None
-    line, newline, _ = head[2:].partition(b"\n")
-    if not newline:
-        # Cut at 256 bytes or at the file's end: the name must have ended before that.
-        cut = len(head) >= _FIRST_LINE
-        if cut and not any(blank in line.lstrip(_BLANK) for blank in (b" ", b"\t")):
-            raise OSError(errno.ENOEXEC, "the interpreter's name is cut off")
-        line = line[: _FIRST_LINE - 3] if cut else line
-    line = line.partition(b"\0")[0].strip(_BLANK)
-    for at, byte in enumerate(line):
-        if byte in _BLANK:
-            return line[:at], line[at:].strip(_BLANK)
-    if not line:
-        raise OSError(errno.ENOEXEC, "no interpreter named")
-    return line, b""
+    line = head[:_FIRST_LINE].ljust(_FIRST_LINE, b"\0")
+    end = line.partition(b"\0")[0].find(b"\n")
+    if end < 0:
+        end = _FIRST_LINE - 1
+        start = _first(line, 2, end)
+        if start is None or not any(byte in b" \t\0" for byte in line[start:]):
+            raise OSError(errno.ENOEXEC, "the interpreter's name is missing or cut off")
+    while line[end - 1] in _BLANK:
+        end -= 1
+    name = _first(line, 2, end)
+    if name is None or name == end:
+        raise OSError(errno.ENOEXEC, "no interpreter is named")
+    until = next((at for at in range(name, end + 1) if line[at] in b" \t\0"), end)
+    argument = _first(line, until, end) if line[until] in _BLANK else None
+    interpreter = line[name : min(until, end)]
+    if not interpreter:
+        raise OSError(errno.ENOENT, "an interpreter without a name")
+    return interpreter, None if argument is None else line[argument:end].partition(b"\0")[0]
+
+
+def _first(line: bytes, start: int, last: int) -> int | None:
+    """The first place from `start` to `last` inclusive that is neither blank nor tab."""
+    return next((at for at in range(start, last + 1) if line[at] not in _BLANK), None)
 
 
 def _by_descriptor(directory: int, path: bytes) -> bytes:
@@ -131,7 +141,7 @@ def _start(task: Task, directory: int, path: bytes, flags: int) -> Iterator[int]
         os.close(base)
 
 
-def _inspect(opened: int) -> tuple[File, tuple[bytes, bytes] | None]:
+def _inspect(opened: int) -> tuple[File, tuple[bytes, bytes | None] | None]:
     status = os.fstat(opened)
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EACCES, "not a regular file")

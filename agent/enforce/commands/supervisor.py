@@ -5,8 +5,8 @@ Rules:
 - When the listener is closed (`stop`, a fault, the end of this process), execs of the session answer ENOSYS.
 
 One dedicated thread, because it looks at the session *as the session's user* (setfsuid(2) is per thread; root in Docker
-has no CAP_SYS_PTRACE). `gate.check`, `build_request`, `post`, `observe` and `ended` are called on it, so they must be
-safe to call off the event loop. A second thread only watches the clock.
+has no CAP_SYS_PTRACE, and with it the answers are to be the same). `gate.check`, `build_request`, `post`, `observe` and
+`ended` are called on it, so they must be safe to call off the event loop. A second thread only watches the clock.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from agent.enforce.commands.judge import (
     own_decision,
 )
 from agent.linux import notify, process
+from agent.linux.syscalls import number
 from agent.policy.decision import Severity
 from agent.record.event import Event
 
@@ -69,6 +70,7 @@ class ExecSupervisor:
         self._judge = ExecJudge(gate, build_request, actor=actor, post=post, is_valid=self._is_valid, eyes=self._eyes)
         self._stopping = threading.Event()
         self._busy = threading.Event()
+        self._arch_prctl = number("arch_prctl")
         self._in_hand: tuple[notify.Notification, float] | None = None
         self._listening = threading.Lock()  # held to receive, and to close
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -146,14 +148,15 @@ class ExecSupervisor:
             log.exception("exec not decided; denied")
             answer, fault = errno.EACCES, True
         self._in_hand = None
+        elapsed = time.monotonic() - started
         if answer == CONTINUE:
             notify.send_continue(self._listener, stopped.id)
         else:
             notify.send_errno(self._listener, stopped.id, answer)
         if fault:
             self._judge.record(own_decision("agent-fault", FAULT, Severity.HIGH), bare_request(stopped.tid))
-        if self._observe is not None:
-            self._observe(time.monotonic() - started)
+        if self._observe is not None and stopped.number != self._arch_prctl:
+            self._observe(elapsed)
 
     def _is_valid(self, ident: int) -> bool:
         return notify.is_valid(self._listener, ident)

@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -77,6 +78,15 @@ def _needs_root() -> None:
     require(notification_available(), "seccomp user notification")
 
 
+@pytest.fixture
+def workspace() -> Iterator[Path]:
+    """A directory that the session's user reaches; every run of pytest closes its own to others."""
+    directory = Path(tempfile.mkdtemp(prefix="parhelia-exec-"))
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory)
+
+
 @dataclass
 class Supervised:
     recorded: Recorded
@@ -91,7 +101,7 @@ class Supervised:
 
 
 @pytest.fixture
-def supervised(tmp_path: Path) -> Iterator[Supervised]:
+def supervised(workspace: Path) -> Iterator[Supervised]:
     """Runs an argv as the session, supervised by a real gate with `policy()`."""
     recorded = Recorded()
     open_sessions: list[Filtered] = []
@@ -105,9 +115,8 @@ def supervised(tmp_path: Path) -> Iterator[Supervised]:
         session.go()
         return session.finish()
 
-    reachable(tmp_path)
-    os.chown(tmp_path, UID, GID)
-    yield Supervised(recorded, run, tmp_path)
+    os.chown(workspace, UID, GID)
+    yield Supervised(recorded, run, workspace)
     for supervisor in supervisors:
         supervisor.stop()
     for session in open_sessions:
@@ -130,17 +139,8 @@ def supervise(session: Filtered, recorded: Recorded, **options: object) -> ExecS
     return supervisor
 
 
-def reachable(directory: Path) -> None:
-    """Let the session's user pass through pytest's private directories, which are this test's own."""
-    directory.chmod(0o755)
-    for parent in directory.parents:
-        if parent.name.startswith("pytest-"):
-            parent.chmod(0o711)
-
-
 def compiled(directory: Path, name: str, source: str, *flags: str) -> Path:
     require(shutil.which("gcc"), "gcc")
-    reachable(directory)
     program = directory / name
     subprocess.run(
         ["gcc", "-O1", "-x", "c", "-", "-o", program, "-lpthread", *flags], input=source.encode(), check=True
@@ -149,7 +149,6 @@ def compiled(directory: Path, name: str, source: str, *flags: str) -> Path:
 
 
 def script(directory: Path, name: str, text: str, mode: int = 0o755) -> Path:
-    reachable(directory)
     path = directory / name
     path.write_text(text)
     path.chmod(mode)
@@ -236,9 +235,9 @@ int main(int argc, char **argv) {
 
 
 def test_execveat_is_decided_by_its_descriptor_and_errors_are_the_kernels(
-    supervised: Supervised, tmp_path: Path
+    supervised: Supervised, workspace: Path
 ) -> None:
-    finished = supervised.run(str(compiled(tmp_path, "execveat", EXECVEAT)))
+    finished = supervised.run(str(compiled(workspace, "execveat", EXECVEAT)))
     assert finished.out.splitlines() == [
         f"relative {errno.EACCES}",
         f"descriptor {errno.EACCES}",
@@ -251,7 +250,7 @@ def test_execveat_is_decided_by_its_descriptor_and_errors_are_the_kernels(
     assert supervised.recorded.rules() == ["delete-system", "delete-system"]
 
 
-def test_scripts_of_all_shapes_run(supervised: Supervised, tmp_path: Path) -> None:
+def test_scripts_of_all_shapes_run(supervised: Supervised, workspace: Path) -> None:
     shapes = {
         "plain": "#!/bin/sh\necho $0 $1\n",
         "blank": "#!  /bin/sh  -e  \necho $0 $1\n",
@@ -259,8 +258,8 @@ def test_scripts_of_all_shapes_run(supervised: Supervised, tmp_path: Path) -> No
         "nested": "#!./plain\n",
     }
     for name, text in shapes.items():
-        script(tmp_path, name, text)
-    finished = supervised.run("/bin/sh", "-c", "for i in plain blank env nested; do ./$i word; done", cwd=tmp_path)
+        script(workspace, name, text)
+    finished = supervised.run("/bin/sh", "-c", "for i in plain blank env nested; do ./$i word; done", cwd=workspace)
     assert finished.out == "./plain word\n./blank word\n./env word\n./plain ./nested\n"
     assert (finished.status, supervised.recorded.events) == (0, [])
 
@@ -307,8 +306,8 @@ int main(void) {
 """
 
 
-def test_arguments_that_cannot_be_read_whole_are_denied(supervised: Supervised, tmp_path: Path) -> None:
-    finished = supervised.run(str(compiled(tmp_path, "wild", WILD)))
+def test_arguments_that_cannot_be_read_whole_are_denied(supervised: Supervised, workspace: Path) -> None:
+    finished = supervised.run(str(compiled(workspace, "wild", WILD)))
     lines = finished.out.splitlines()
     assert [line.rpartition(" ")[0] for line in lines] == [
         "path", "no argv", "empty argv", "wild argument", "kernel argument", "wild argv", "too many", "too long"
@@ -356,8 +355,8 @@ class RefusesAttack:
 
 
 @pytest.mark.skipif(native() is not Arch.X86_64, reason="the race check rests on arch_prctl, which only x86-64 has")
-def test_an_argv_rewritten_by_a_sibling_thread_after_the_check_never_runs(tmp_path: Path) -> None:
-    program = compiled(tmp_path, "race", RACE)
+def test_an_argv_rewritten_by_a_sibling_thread_after_the_check_never_runs(workspace: Path) -> None:
+    program = compiled(workspace, "race", RACE)
     outcomes: list[str] = []
     killed = 0
     for _ in range(40):
@@ -415,8 +414,8 @@ class SlowlyAllows(RefusesAttack):
 
 
 @pytest.mark.skipif(native() is not Arch.X86_64, reason="the race check rests on arch_prctl, which only x86-64 has")
-def test_an_argv_rewritten_while_the_decision_is_made_is_killed_and_recorded(tmp_path: Path) -> None:
-    program = compiled(tmp_path, "swap", SWAP % 150_000)
+def test_an_argv_rewritten_while_the_decision_is_made_is_killed_and_recorded(workspace: Path) -> None:
+    program = compiled(workspace, "swap", SWAP % 150_000)
     recorded, session = Recorded(), Filtered([str(program)])
     supervisor = supervise(session, recorded, gate=SlowlyAllows())
     session.go()
@@ -431,63 +430,10 @@ def test_an_argv_rewritten_while_the_decision_is_made_is_killed_and_recorded(tmp
     assert event.resource == "echo ATTACKED"
 
 
-CONSUME = """
-#define _GNU_SOURCE
-#include <pthread.h>
-#include <stdio.h>
-#include <unistd.h>
-#include <string.h>
-#include <sys/syscall.h>
-#include <asm/prctl.h>
-/* Calls ARCH_SET_FS itself while its exec is pending, looking just like what was approved, to use the approval up. */
-static char arg[16] = "harmless";
-static void *spoil(void *_) {
-    unsigned long fs;
-    usleep(500000);
-    syscall(SYS_arch_prctl, ARCH_GET_FS, &fs);
-    syscall(SYS_arch_prctl, ARCH_SET_FS, fs);
-    strcpy(arg, "ATTACKED");
-    return 0;
-}
-int main(int argc, char **argv) {
-    if (!strcmp(argv[1], "ATTACKED")) { puts("attacked"); return 0; }
-    if (argc == 2) { char *first[] = {argv[0], "harmless", "2", 0}; execv("/proc/self/exe", first); return 4; }
-    pthread_t t;
-    char *again[] = {argv[0], arg, "2", 0};
-    pthread_create(&t, 0, spoil, 0);
-    usleep(300000);
-    execv("/proc/self/exe", again);
-    return 3;
-}
-"""
-
-
-class AllowsHarmless(RefusesAttack):
-    def check(self, request: CommandRequest, /) -> Decision:
-        bad = any("ATTACKED" in word for word in request.origin.argv or ())
-        if len(request.origin.argv or ()) == 3:
-            threading.Event().wait(0.6)
-        return Decision(Verdict.DENY if bad else Verdict.ALLOW, "attack" if bad else "fine", "", "")
-
-
-@pytest.mark.skipif(native() is not Arch.X86_64, reason="the race check rests on arch_prctl, which only x86-64 has")
-def test_an_approval_cannot_be_used_up_by_the_process_itself(tmp_path: Path) -> None:
-    program = compiled(tmp_path, "consume", CONSUME)
-    recorded, session = Recorded(), Filtered([str(program), "harmless"])
-    supervisor = supervise(session, recorded, gate=AllowsHarmless())
-    session.go()
-    finished = session.finish()
-    supervisor.stop()
-    session.close()
-    assert "attacked" not in finished.out
-    assert finished.status == -9
-    assert recorded.rules() == ["exec-race"]
-
-
-def test_a_working_directory_moved_during_the_decision_is_a_race(tmp_path: Path) -> None:
+def test_a_working_directory_moved_during_the_decision_is_a_race(workspace: Path) -> None:
     require(native() is Arch.X86_64, "arch_prctl, which only x86-64 has")
     moved = SWAP.replace('for (int i = 0; i < 64; i++) word[i] = "ATTACKED"[i %% 8] * (i < 8);', 'chdir("/usr");')
-    program = compiled(tmp_path, "moved", moved % 150_000)
+    program = compiled(workspace, "moved", moved % 150_000)
     recorded, session = Recorded(), Filtered([str(program)])
     supervisor = supervise(session, recorded, gate=SlowlyAllows())
     session.go()
@@ -572,9 +518,9 @@ def test_supervision_ends_by_itself_with_the_last_task() -> None:
     session.close()
 
 
-def test_a_supervisor_without_cap_sys_ptrace_reads_by_the_sessions_user(tmp_path: Path) -> None:
+def test_a_supervisor_without_cap_sys_ptrace_reads_by_the_sessions_user(workspace: Path) -> None:
     """As root in Docker: the capability is dropped in a child that supervises."""
-    text = script(tmp_path, "text", "/bin/echo seen; rm -rf /")
+    text = script(workspace, "text", "/bin/echo seen; rm -rf /")
     child = os.fork()
     if child == 0:
         status = 1
@@ -606,8 +552,8 @@ def _drop_ptrace() -> None:
 
 
 @pytest.mark.parametrize(("mode", "written"), [(os.O_WRONLY | os.O_APPEND, True), (os.O_RDONLY, False)])
-def test_the_line_goes_only_to_what_the_task_holds_open_for_writing(tmp_path: Path, mode: int, written: bool) -> None:
-    target = script(tmp_path, "target", "", 0o666)
+def test_the_line_goes_only_to_what_the_task_holds_open_for_writing(workspace: Path, mode: int, written: bool) -> None:
+    target = script(workspace, "target", "", 0o666)
 
     def redirect() -> None:
         os.dup2(os.open(target, mode), 2)
