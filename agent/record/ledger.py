@@ -113,6 +113,8 @@ class Ledger:
             self._head = head or Head(str(uuid.uuid4()))
             self._synced = self._head.seq
             self._running = True
+            if self._metrics is not None:
+                self._metrics.set_sequence(self._synced)
             self._tell_recovered()
         self._thread.start()
 

@@ -303,6 +303,7 @@ def _open_directory(directory: Path) -> int:
     directory.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         directory.mkdir(mode=0o700)
+        _sync_directory(directory.parent)
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     found = os.fstat(fd)
     if found.st_uid not in {os.geteuid(), 0} or found.st_mode & 0o022:
@@ -312,6 +313,14 @@ def _open_directory(directory: Path) -> int:
             f"{stat.S_IMODE(found.st_mode):04o}); give a directory of the agent's own user, mode 0700"
         )
     return fd
+
+
+def _sync_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def lines_backwards(fd: int) -> Iterator[tuple[int, int]]:

@@ -162,10 +162,10 @@ class Metrics:
 
         return generate_latest(self.registry())
 
-    def families(self) -> Iterator[Metric]:
+    def families(self) -> list[Metric]:
         """One consistent reading of every metric, as prometheus-client families."""
         with self._lock:
-            yield from [*self._security_families(), *self._agent_families(), self._decision_family()]
+            return [*self._security_families(), *self._agent_families(), self._decision_family()]
 
     def _security_families(self) -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily
@@ -233,5 +233,5 @@ class _Collector:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> list[Metric]:
         return self._metrics.families()

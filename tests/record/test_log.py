@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,7 @@ def test_a_new_log_is_private_to_the_agent(tmp_path):
 
 SECOND = """
 import sys
+import threading
 from pathlib import Path
 from agent.record.log import Log, WriterBusy
 try:
@@ -71,6 +73,19 @@ def test_a_directory_in_which_others_could_replace_the_log_is_refused(tmp_path, 
         Log(tmp_path).open()
 
 
+@pytest.mark.root
+def test_a_directory_or_file_of_another_user_is_refused(tmp_path):
+    require(os.geteuid() == 0, "giving files away needs root")
+    (tmp_path / "log").mkdir(mode=0o700)
+    (tmp_path / "log" / "audit.jsonl").write_bytes(b"")
+    os.chown(tmp_path / "log" / "audit.jsonl", 12345, 12345)
+    with pytest.raises(LogError, match="not a regular file of the agent's own user"):
+        Log(tmp_path / "log").open()
+    os.chown(tmp_path / "log", 12345, 12345)
+    with pytest.raises(LogError, match="others could replace the audit log here \\(owner 12345"):
+        Log(tmp_path / "log").open()
+
+
 @pytest.mark.parametrize("name", ["audit.jsonl", "audit.lock"])
 def test_a_symlink_in_the_place_of_a_file_is_not_followed(tmp_path, name):
     victim = tmp_path / "victim"
@@ -96,13 +111,10 @@ def test_a_path_that_cannot_be_a_directory_says_so(tmp_path):
 
 
 def test_every_byte_prefix_of_a_log_recovers_and_loses_no_whole_line(tmp_path):
-    lines = chained(3)
+    lines = chained(2)
     whole = b"".join(lines)
-    ends = [sum(map(len, lines[:n])) for n in range(4)]
-    cuts = sorted(
-        {*range(0, len(whole) + 1, 7), *ends, *(end - 1 for end in ends[1:]), *(end + 1 for end in ends[:-1])}
-    )
-    for cut in cuts:
+    ends = [sum(map(len, lines[:n])) for n in range(3)]
+    for cut in range(len(whole) + 1):
         directory = seeded(tmp_path / str(cut), whole[:cut])
         kept = sum(end <= cut for end in ends) - 1
         restart(directory)
@@ -264,9 +276,26 @@ for room in (0, 8192, 24576):
     except LogError as error:
         print("refused:", error)
     print("intact", (mount / "log" / "audit.jsonl").read_bytes() == lines[0])
+log.close()
+os.ftruncate(filler, os.fstat(filler).st_size - 4096)
+with (mount / "log" / "audit.jsonl").open("ab") as stream:
+    stream.write(b"x" * 2000)  # a torn tail, and then no page left to copy it to
+try:
+    while True:
+        os.write(filler, b"x" * 512)
+except OSError:
+    pass
+torn = Log(mount / "log")
+try:
+    torn.open()
+    print("opened")
+except LogError as error:
+    print("refused:", error)
+print("kept", (mount / "log" / "audit.jsonl").read_bytes() == lines[0] + b"x" * 2000, os.listdir(mount / "log"))
 os.close(filler)
 os.unlink(mount / "filler")
-log.append(lines[1], 2, 2)
+print("head", torn.open().seq)
+torn.append(lines[1], 2, 2)
 print("again", (mount / "log" / "audit.jsonl").read_bytes() == lines[0] + lines[1])
 """
 
@@ -294,7 +323,10 @@ def test_a_full_disk_refuses_the_batch_whole_and_takes_it_once_there_is_space(tm
     assert [line.startswith("refused: cannot write the audit log") for line in out[1:7:2]] == [True] * 3
     assert all("No space left" in line and "free space" in line for line in out[1:7:2])
     assert out[2:8:2] == ["intact True"] * 3
-    assert out[7:] == ["again True"]
+    assert out[7].startswith("refused: cannot open the audit log")
+    assert out[8].startswith("kept True")
+    assert "quarantine" not in out[8]
+    assert out[9:] == ["head 1", "again True"]
 
 
 @pytest.mark.parametrize("failing", ["fdatasync", "write"])
@@ -339,6 +371,54 @@ def test_a_failed_write_that_could_not_be_cut_back_is_cut_before_the_next(tmp_pa
     log.close()
     assert (tmp_path / "audit.jsonl").read_bytes() == one + two
     assert log.recovered == []
+
+
+def test_a_rotation_that_fails_half_way_goes_on_in_a_new_file(tmp_path, monkeypatch):
+    one, two = chained(2)
+    log = Log(tmp_path, rotate_bytes=10)
+    log.open()
+    log.append(one, 1, 1)
+    real = os.open
+
+    def fails(path, flags, *rest, **options):
+        if flags & os.O_EXCL:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(path, flags, *rest, **options)
+
+    monkeypatch.setattr(os, "open", fails)
+    with pytest.raises(LogError, match="No space left"):
+        log.append(two, 2, 2)
+    assert not (tmp_path / "audit.jsonl").exists()
+    monkeypatch.undo()
+    log.append(two, 2, 2)
+    log.close()
+    report = verify(tmp_path)
+    assert (report.ok, report.events, len(report.files)) == (True, 2, 2)
+    assert log.recovered == []
+
+
+def test_a_log_verifies_at_every_moment_of_being_written_and_rotated(tmp_path):
+    ledger = open_ledger(tmp_path, rotate_bytes=50_000)
+    stop = threading.Event()
+
+    def write() -> None:
+        for number in range(20_000):
+            if stop.is_set():
+                return
+            ledger.accept(allowed(n=number))
+            if number % 50 == 49:
+                ledger.flush()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen = [verify(tmp_path) for _ in range(15)]
+    stop.set()
+    writer.join()
+    ledger.close()
+    assert [report.broken for report in seen if report.events] == [None] * len([r for r in seen if r.events])
+    assert seen[-1].events > 0
+    assert [report.events for report in seen] == sorted(report.events for report in seen)
+    assert verify(tmp_path).ok
 
 
 def test_a_line_linked_by_hand_is_what_the_log_holds(tmp_path):
