@@ -310,6 +310,7 @@ DOCUMENT: Final = RecordShape(
         ),
     ),
     name="a policy file",
+    empty=True,
 )
 
 BUNDLE: Final = RecordShape(

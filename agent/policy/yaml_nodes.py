@@ -102,6 +102,8 @@ def _marked(file: str, text: str, error: yaml.MarkedYAMLError) -> Problem:
     mark = error.problem_mark or error.context_mark
     where = place(file, mark) if mark is not None else Where(file, 1, 1)
     message = " ".join(part for part in (error.context, error.problem) if part) or "this is no YAML"
+    if error.context_mark is not None and error.context_mark.line + 1 != where.line:
+        message += f" (begun in line {error.context_mark.line + 1})"
     lines = text.splitlines()
     line = lines[where.line - 1] if where.line <= len(lines) else ""
     fix = next(
