@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 BASE_PACKAGES = ("python3", "python3-venv", "python3-pip", "ca-certificates")
+LOCKS = Path("/run/parhelia-tests-locks")
 HOST_CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
@@ -27,8 +28,9 @@ def cache_directory() -> Path:
 
 @contextlib.contextmanager
 def locked(name: str, operation: int = fcntl.LOCK_EX) -> Iterator[int]:
-    """Hold the lock file `name` of the cache; yields its descriptor. The kernel frees it when this process ends."""
-    descriptor = os.open(cache_directory() / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Hold the machine's lock `name`; yields its descriptor. The kernel frees it when this process ends."""
+    LOCKS.mkdir(mode=0o700, exist_ok=True)
+    descriptor = os.open(LOCKS / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, operation)
         yield descriptor

@@ -19,6 +19,17 @@ pytestmark = [pytest.mark.docker, pytest.mark.root]
 
 AUDIT = "/vol/parhelia/audit"
 STORY = ("sh", "-c", 'id -un; pwd; [ -r "$0/." ] || echo closed; exit 42', AUDIT)
+# Does what Claude Code does before a tool call: runs the command of the managed settings with the call on its stdin.
+HOOK = r"""
+import json, subprocess
+settings = json.load(open("/etc/claude-code/managed-settings.json"))
+((hook,),) = [entry["hooks"] for entry in settings["hooks"]["PreToolUse"]]
+for text in ("rm -rf ./build", "rm -r -f /etc"):
+    call = {"hook_event_name": "PreToolUse", "tool_name": "Bash", "tool_input": {"command": text}, "cwd": "/tmp"}
+    done = subprocess.run(["/bin/sh", "-c", hook["command"]], input=json.dumps(call), capture_output=True, text=True)
+    print(done.returncode, done.stderr.split(":")[0:2])
+"""
+ANSWERED = ["0 ['']", "2 ['parhelia', ' denied by recursive-delete-system']"]
 TOLD = ["session", "/vol/parhelia/workspaces", "closed"]
 
 
@@ -95,3 +106,23 @@ def test_in_gvisor_a_session_runs_ends_with_its_status_and_is_recorded(gvisor_ru
     ]
     assert "exec is advisory" in done.stderr
     assert points(tmp_path)
+
+
+@pytest.fixture
+def tool_calls(tmp_path: Path) -> Path:
+    """A directory with HOOK as a file: as an argument it would itself be judged, and nobody can know what it does."""
+    directory = tmp_path / "tool-calls"
+    directory.mkdir(mode=0o755)
+    (directory / "calls.py").write_text(HOOK)
+    return directory
+
+
+def test_in_docker_claude_codes_hook_is_answered_from_inside_a_session(docker_run: Run, tool_calls: Path) -> None:
+    done = docker_run("python3", "/opt/tool-calls/calls.py", options=("--volume", f"{tool_calls}:/opt/tool-calls:ro"))
+    assert (done.returncode, done.stdout.splitlines()) == (0, ANSWERED)
+
+
+@pytest.mark.gvisor
+def test_in_gvisor_claude_codes_hook_is_answered_from_inside_a_session(gvisor_run: GVisor, tool_calls: Path) -> None:
+    done = gvisor_run("python3", "/opt/tool-calls/calls.py", mounts=((tool_calls, "/opt/tool-calls"),))
+    assert (done.returncode, done.stdout.splitlines()) == (0, ANSWERED)
