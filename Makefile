@@ -66,8 +66,8 @@ format: $(VENV)/.stamp-project  ## rewrite what ruff can
 	$(VENV)/bin/ruff format
 
 bench: $(VENV)/.stamp-project  ## the benchmarks
-	@found=0; for bench in benchmarks/bench_*.py; do [ -f "$$bench" ] || continue; found=1; \
-	echo "== $$bench"; $(VENV)/bin/python "$$bench" || exit; done; [ $$found = 1 ] || echo "no benchmarks/bench_*.py yet"
+	@for bench in benchmarks/[!_]*.py; do [ -f "$$bench" ] || { echo "no benchmarks yet"; break; }; \
+	name=$$(basename "$$bench" .py); echo "== $$name"; $(VENV)/bin/python -m "benchmarks.$$name" || exit; done
 
 # A private index or certificate authority reaches the build as secrets, which leave no trace in the image:
 #   make image PIP_CONF=/etc/pip.conf CA=/etc/ssl/certs/ca-certificates.crt
