@@ -26,7 +26,8 @@ type Json = str | int | bool | list["Json"] | dict[str, "Json"]
 ID_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 _ID: Final = TextShape(
-    "The rule's name in decisions, logs and exceptions; without it the rule is named by its place, as egress.allow[0].",
+    "The rule's name in decisions, logs and exceptions. Without it the rule is named by its place, as egress.allow[0]: "
+    "its position in the list of the whole directory, files in the order of their names, every entry counted.",
     pattern=ID_PATTERN,
     meant="a rule id (letters, digits, '.', '_', '-'; at most 64)",
     longest=64,

@@ -8,7 +8,7 @@ Rules kept here: covered means covered for certain; where it is doubtful (globs 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from agent.policy.build import Bench
 from agent.policy.globs import match_segments
@@ -19,15 +19,19 @@ from agent.policy.paths import covers
 
 def report_hosts(bench: Bench, allow: Sequence[HostRule], deny: Sequence[HostRule], own: frozenset[str]) -> None:
     """Add a problem for every shadowed allow. `own`: the ids of the rules that the layer's files themselves hold."""
-    for index, rule in enumerate(allow):
+    order = {id(rule): index for index, rule in enumerate(allow)}
+    wider_allows, closings = _Index(rule for rule in allow if rule.id in own), _Index(deny)
+    for rule in allow:
         if rule.id not in own:
             continue
-        closing = next((other for other in deny if _covers(other, rule)), None)
+        closing = next((other for other in closings.candidates(rule) if _covers(other, rule)), None)
         if closing is not None:
             _report(bench, rule, f"is closed by the deny {closing.id} ({closing.where})", "remove one of the two")
             continue
-        others = [other for at, other in enumerate(allow) if at != index and other.id in own]
-        wider = next((other for other in others if _gives_all(other, rule) and _counts(other, rule, allow)), None)
+        others = [other for other in wider_allows.candidates(rule) if other is not rule and _gives_all(other, rule)]
+        # of two that cover each other, the later one is reported
+        others = [other for other in others if not _gives_all(rule, other) or order[id(other)] < order[id(rule)]]
+        wider = next(iter(others), None)
         if wider is not None:
             _report(bench, rule, f"is already allowed by {wider.id} ({wider.where})", "remove it, or narrow the other")
 
@@ -48,13 +52,23 @@ def _is_wider(other: PathRule, rule: PathRule, order: Sequence[PathRule]) -> boo
     return other.path != rule.path or order.index(other) < order.index(rule)
 
 
+class _Index:
+    """Rules by their pattern, so that thousands of hosts are not compared with one another."""
+
+    def __init__(self, rules: Iterable[HostRule]) -> None:
+        self._exact: dict[str, list[HostRule]] = {}
+        for rule in rules:
+            self._exact.setdefault(rule.pattern, []).append(rule)
+
+    def candidates(self, rule: HostRule) -> list[HostRule]:
+        """The rules whose pattern is the rule's, or a wildcard above it."""
+        labels = rule.pattern.removeprefix("*.").split(".")
+        above = ("*." + ".".join(labels[start:]) for start in range(len(labels)))
+        return [other for pattern in dict.fromkeys((rule.pattern, *above)) for other in self._exact.get(pattern, ())]
+
+
 def _report(bench: Bench, rule: HostRule, what: str, fix: str) -> None:
     bench.fault(rule.where, f"the allow of '{rule.pattern}' never matters: it {what}", fix)
-
-
-def _counts(other: HostRule, rule: HostRule, order: Sequence[HostRule]) -> bool:
-    """Of two that cover each other, the later one is reported."""
-    return not _gives_all(rule, other) or order.index(other) < order.index(rule)
 
 
 def _gives_all(other: HostRule, rule: HostRule) -> bool:

@@ -12,6 +12,7 @@ from agent.daemon.policy_store import PolicyStore, policy_sources, read_policy
 from agent.policy.decide import decide
 from agent.policy.decision import Severity
 from agent.policy.load import PolicyError
+from agent.policy.model import CommandRule, HostRule, PathRule
 from tests.policy.given import command, url
 
 GOOD = "egress: {allow: [good.test]}\n"
@@ -60,12 +61,13 @@ def test_the_default_policy_is_that_of_the_requirements() -> None:
 def test_every_default_rule_has_its_words_and_its_examples() -> None:
     (layer,) = read_policy(()).layers
     assert layer.egress is not None and layer.commands is not None and layer.paths is not None
-    for rule in (*layer.egress.allow, *layer.commands.deny, *layer.paths.write, *layer.paths.read):
+    rules: list[HostRule | CommandRule | PathRule] = [*layer.egress.allow, *layer.commands.deny]
+    rules += [*layer.paths.write, *layer.paths.read]
+    for rule in rules:
         assert "[" not in rule.id, "a default rule has an id of its own"
         assert rule.reason, rule.id
         assert rule.examples.match and rule.examples.no_match, rule.id
-    for spoken in (*layer.egress.allow, *layer.commands.deny):
-        assert spoken.instead, spoken.id
+    assert all(rule.instead for rule in layer.egress.allow) and all(rule.instead for rule in layer.commands.deny)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,7 @@ def test_pip_takes_its_index_from_the_agents_environment(tmp_path: Path, monkeyp
         (lambda p: p.mkdir(), "p:1:1: no *.yaml file here; check the path, or add a policy file"),
         (lambda p: (p.mkdir(), (p / "a.yml").write_text(GOOD)), "p/a.yml:1:1: only *.yaml files are read; rename it"),
         (lambda p: (p.mkdir(), (p / "a.yaml").mkdir()), "p/a.yaml:1:1: "),
-        (lambda p: pipe(p), "p/a.yaml:1:1: not a regular file"),
+        (pipe, "p/a.yaml:1:1: not a regular file"),
         (lambda p: (p.mkdir(), (p / "a.yaml").symlink_to("gone")), "p/a.yaml:1:1: cannot be read: No such file"),
         (
             lambda p: (p.mkdir(), (p / "a.yaml").write_bytes(b"version: 1\n# \xff")),
