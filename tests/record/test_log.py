@@ -411,12 +411,16 @@ def test_a_log_verifies_at_every_moment_of_being_written_and_rotated(tmp_path):
 
     writer = threading.Thread(target=write)
     writer.start()
-    seen = [verify(tmp_path) for _ in range(15)]
+    seen = []
+    while writer.is_alive() and (not seen or len(seen[-1].files) < 8):  # bounded by what the writer writes
+        report = verify(tmp_path)
+        if report.events:
+            seen.append(report)
     stop.set()
     writer.join()
     ledger.close()
-    assert [report.broken for report in seen if report.events] == [None] * len([r for r in seen if r.events])
-    assert seen[-1].events > 0
+    assert len(seen) > 1
+    assert [report.broken for report in seen] == [None] * len(seen)
     assert [report.events for report in seen] == sorted(report.events for report in seen)
     assert verify(tmp_path).ok
 
