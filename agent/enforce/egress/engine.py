@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 DIAL_SECONDS = 15.0
 MAX_UPSTREAM = 32
+MAX_HELD = 4 * 1024 * 1024
 TLS_RECORD_HEAD = 3
 
 _IDENTITY: ContextVar[Identity] = ContextVar("identity of the connection that this task serves")
@@ -117,6 +118,8 @@ class EngineConnection(LiveConnectionHandler):
         self._decisions = decisions
         self._tls = engine_tls
         self._meter = meter
+        self._http: DecidedHttp | None = None
+        self._moved = asyncio.Event()
         self.max_conns.default_factory = lambda: asyncio.Semaphore(MAX_UPSTREAM)
         context = self.layer.context
         context.server.address = (identity.host, identity.port)
@@ -137,6 +140,22 @@ class EngineConnection(LiveConnectionHandler):
             from_client = event.connection is self.client
             self._meter(len(event.data) if from_client else 0, 0 if from_client else len(event.data))
         await super().server_event(event)
+        self._moved.set()
+
+    async def drain_writers(self) -> None:
+        """Called by each reader after what it read was served: it goes on when what is held back is little enough.
+
+        mitmproxy waits for the sockets only, and takes whatever HTTP/2 windows or a slow dial hold back into memory.
+        """
+        await super().drain_writers()  # type: ignore[no-untyped-call]
+        client = self.transports.get(self.client)
+        from_client = client is not None and asyncio.current_task() is client.handler
+        while self._http is not None:
+            held = self._http.held_for_upstreams() if from_client else self._http.held_for_client()
+            if held <= MAX_HELD:
+                return
+            self._moved.clear()
+            await self._moved.wait()
 
     def abort(self, reason: str) -> None:
         """Cut every connection of this client at once."""
@@ -175,7 +194,7 @@ class EngineConnection(LiveConnectionHandler):
         """TLS once and HTTP inside it (or HTTP alone); never TLS in TLS, DNS, TCP or a guess."""
         context = asked.context
         if self._identity.kind == "absolute" or any(isinstance(x, ClientTLSLayer) for x in context.layers):
-            asked.layer = DecidedHttp(context, self._malformed)
+            asked.layer = self._http = DecidedHttp(context, self._malformed)
             return
         start: bytes = asked.data_client()  # type: ignore[no-untyped-call]
         if len(start) < TLS_RECORD_HEAD:

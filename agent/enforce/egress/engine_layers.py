@@ -9,7 +9,7 @@ read the body as the next request; what the engine says by itself is worded as t
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import h2.errors
@@ -19,10 +19,10 @@ from mitmproxy.proxy.commands import Command
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode, HttpStream, SendHttp
-from mitmproxy.proxy.layers.http._events import HttpEvent, ResponseEndOfMessage, ResponseProtocolError
+from mitmproxy.proxy.layers.http._events import HttpEvent, RequestData, ResponseEndOfMessage, ResponseProtocolError
 from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook
 from mitmproxy.proxy.layers.http._http1 import Http1Server
-from mitmproxy.proxy.layers.http._http2 import Http2Server
+from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Connection, Http2Server
 from mitmproxy.proxy.layers.websocket import WebsocketLayer
 
 from agent.enforce.egress.answer import Answer, render_answer
@@ -76,9 +76,35 @@ class DecidedHttp(HttpLayer):
         server = BoundedHttp2Server if context.client.alpn == b"h2" else BoundedHttp1Server
         self.connections[context.client] = server(context.fork(), malformed)
 
+    def held_for_client(self) -> int:
+        """Bytes that wait for the client to open its HTTP/2 windows."""
+        return _held(self.connections[self.context.client])
+
+    def held_for_upstreams(self) -> int:
+        """Bytes of the client that wait for an upstream: for its windows, for a stream, for its connection."""
+        upstreams = (peer for connection, peer in self.connections.items() if connection is not self.context.client)
+        queued = (event for stream in self.streams.values() for event in stream._paused_event_queue)
+        return sum(map(_held, upstreams)) + _data_in(queued)
+
     def make_stream(self, stream_id: int) -> CommandGenerator[None]:
         self.streams[stream_id] = DecidedStream(self.context.fork(), stream_id)
         yield from self.event_to_child(self.streams[stream_id], events.Start())
+
+
+def _held(peer: layer.Layer | None) -> int:
+    """What an HTTP/2 connection, wrapped in TLS or not, could not send yet; 0 for HTTP/1 (sockets hold back)."""
+    while peer is not None and not isinstance(peer, Http2Connection):
+        peer = getattr(peer, "child_layer", None)
+    if peer is None:
+        return 0
+    waiting = sum(len(part.data) for parts in peer.h2_conn.stream_buffers.values() for part in parts)
+    if isinstance(peer, Http2Client):
+        waiting += sum(map(_data_in, peer.stream_queue.values()))
+    return waiting
+
+
+def _data_in(queued: Iterable[events.Event]) -> int:
+    return sum(len(event.data) for event in queued if isinstance(event, RequestData))
 
 
 class BoundedHttp1Server(Http1Server):

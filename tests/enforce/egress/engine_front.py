@@ -28,6 +28,7 @@ ACTOR = "session:test"
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 NOBODY = 65534
 PATIENCE = 20.0
+MEBIBYTE = 1024 * 1024
 HOST = "api.good.test"
 METHODS = ("GET", "HEAD", "POST", "OPTIONS")
 PATHS = ("/simple/**", "/ws/**", "/big/**", "/events", "/moved", "/h2c")
@@ -235,3 +236,18 @@ def exchange(sock: socket.socket, data: bytes) -> bytes:
 
 def tls_rule(host: str, port: int, **more: Any) -> HostRule:
     return allow(host, port, protocol=Protocol.TLS, **more)
+
+
+def resident_peak(pid: int | None) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def settle(front: Front) -> None:
+    """Wait until the engine reports no more bytes (it does so every second)."""
+    for _ in range(20):
+        before = front.up, front.down
+        time.sleep(1.5)
+        if before == (front.up, front.down):
+            return
+    raise AssertionError("bytes flow without end")

@@ -130,6 +130,7 @@ class Http1Upstream(Upstream):
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             timeout = 30
+            disable_nagle_algorithm = True
 
             def handle_one_request(self) -> None:
                 self.raw_requestline = self.rfile.readline(65537)

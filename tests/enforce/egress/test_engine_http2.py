@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import ssl
 from collections.abc import Iterable
 
@@ -11,8 +13,18 @@ import h2.events
 import pytest
 
 from tests.conftest import require
-from tests.enforce.egress.engine_front import HOST, Front, Target, until
-from tests.enforce.egress.engine_upstream import Http1Upstream, Http2Upstream
+from tests.enforce.egress.engine_front import (
+    HOST,
+    MEBIBYTE,
+    Front,
+    Target,
+    policy_of,
+    resident_peak,
+    settle,
+    tls_rule,
+    until,
+)
+from tests.enforce.egress.engine_upstream import CHUNK, Authority, Http1Upstream, Http2Upstream
 
 type Fields = list[tuple[str, str]]
 
@@ -51,7 +63,7 @@ class Http2Client:
     def answers(self, streams: Iterable[int]) -> dict[int, tuple[int, bytes]]:
         """Status and body of each stream; status 0 where the stream or the connection was reset."""
         wanted = set(streams)
-        statuses, bodies, ended = dict.fromkeys(wanted, 0), dict.fromkeys(wanted, b""), set[int]()
+        statuses, bodies, ended = dict.fromkeys(wanted, 0), {stream: bytearray() for stream in wanted}, set[int]()
         while not wanted <= ended:
             data = self.sock.recv(65536)
             if not data:
@@ -67,7 +79,7 @@ class Http2Client:
                 elif isinstance(event, h2.events.ConnectionTerminated):
                     ended |= wanted
             self.flush()
-        return {stream: (statuses[stream], bodies[stream]) for stream in wanted}
+        return {stream: (statuses[stream], bytes(bodies[stream])) for stream in wanted}
 
 
 @pytest.fixture
@@ -175,6 +187,45 @@ def test_a_refused_upload_on_a_stream_is_answered_before_its_end(h2_front: Front
     other = client.send("GET", "/simple/x")
     assert client.answers([other])[other][0] == 200
     assert [path for _, path, _ in h2_upstream.requests] == ["/simple/x"]
+
+
+def test_a_client_that_opens_no_window_does_not_fill_the_worker(front: Front, upstream: Http1Upstream) -> None:
+    client = Http2Client(front)
+    quick = client.send("GET", "/simple/x")
+    assert client.answers([quick])[quick][0] == 200
+    before = resident_peak(front.engine.pid)
+    stream = client.send("GET", "/big/1000")
+    sent = front.down
+    until(lambda: front.down - sent > len(CHUNK) or bool(upstream.requests[1:]), "the upstream's answer")
+    settle(front)
+    assert resident_peak(front.engine.pid) - before < 24 * MEBIBYTE
+    client.peer.increment_flow_control_window(2**31 - 1 - 65535)
+    client.peer.increment_flow_control_window(2**31 - 1 - 65535, stream)
+    client.flush()
+    status, body = client.answers([stream])[stream]
+    assert (status, len(body)) == (200, 1000 * len(CHUNK))
+
+
+def test_an_upload_over_a_dial_that_takes_its_time_does_not_fill_the_worker(authority: Authority) -> None:
+    with socket.socket() as deaf, contextlib.ExitStack() as fillers:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        port = deaf.getsockname()[1]
+        for _ in range(4):  # the backlog is full: from now on a SYN gets no answer
+            filler = fillers.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+        front = Front(policy_of(tls_rule(HOST, port, paths=("/**",))), authority.file)
+        fillers.callback(front.close)
+        front.target = Target(HOST, port)
+        sock = fillers.enter_context(front.tls())
+        sock.sendall(front.head("POST /x HTTP/1.1", f"Content-Length: {1 << 30}"))
+        before = resident_peak(front.engine.pid)
+        sock.settimeout(2)
+        with pytest.raises(TimeoutError):
+            for _ in range(1 << 14):
+                sock.sendall(CHUNK)
+        assert resident_peak(front.engine.pid) - before < 24 * MEBIBYTE
 
 
 def test_curl_speaks_http2_through_the_engine(h2_front: Front, h2_upstream: Http2Upstream) -> None:

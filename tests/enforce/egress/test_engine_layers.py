@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import ssl
-from pathlib import Path
 
 import pytest
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, CloseConnection, RejectConnection, Request, TextMessage
 
 from tests.enforce.egress import engine_upstream
-from tests.enforce.egress.engine_front import HOST, Front, exchange, until
+from tests.enforce.egress.engine_front import HOST, MEBIBYTE, Front, exchange, resident_peak, until
 from tests.enforce.egress.engine_upstream import CHUNK, Http1Upstream
-
-MEBIBYTE = 1024 * 1024
 
 
 def test_a_body_arrives_whole_with_its_length_or_its_chunks(front: Front) -> None:
@@ -47,11 +44,6 @@ def test_a_stream_of_events_is_not_held_back(front: Front) -> None:
     engine_upstream.RELEASE.set()
     assert response.read().endswith(b"data: last\n\n")
     client.close()
-
-
-def resident_peak(pid: int | None) -> int:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def test_large_bodies_are_streamed_in_bounded_memory(front: Front) -> None:
