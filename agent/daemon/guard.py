@@ -19,10 +19,10 @@ from typing import NoReturn
 
 from agent.channel import Channel, ChannelClosed, Message
 from agent.daemon.bring_up import BringUp, Refused
-from agent.daemon.offspring import end_all
+from agent.daemon.offspring import adopt_orphans, end_all
 from agent.daemon.spec import RunSpec
 from agent.exits import Exit
-from agent.linux.process import set_child_subreaper, set_dumpable
+from agent.linux.process import set_dumpable
 from agent.session.levels import Point
 
 log = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ def _argument(name: str) -> int:
 def main() -> NoReturn:
     """`python -I -m agent.daemon.guard --keeper FD --egress FD`: started by the keeper only."""
     set_dumpable(False)
-    set_child_subreaper()
+    adopt_orphans()
     os.chdir("/")
     os.umask(0o022)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end of the keeper's channel says the same, in order

@@ -18,11 +18,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from agent.channel import Channel, ChannelClosed, Message, pair
-from agent.daemon.offspring import end_all
+from agent.daemon.offspring import adopt_orphans, end_all
 from agent.daemon.spec import RunSpec
 from agent.daemon.terminal import Terminal
 from agent.exits import Exit
-from agent.linux.process import set_child_subreaper, set_dumpable
+from agent.linux.process import set_dumpable
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 FINISH_SECONDS = 15.0
@@ -41,11 +41,13 @@ class Keeper:
         self._failure: int | None = None
         self._finishing = False
         self._dead: set[int] = set()
+        self._stray_user: int | None = None
 
     def run(self) -> int:
         """Returns the status to exit with."""
         set_dumpable(False)
-        set_child_subreaper()
+        if not adopt_orphans() and self._spec.egress_user is not None:
+            self._stray_user = self._spec.session_user.uid
         os.umask(0o022)
         wake = self._watch_signals()
         terminal = Terminal.open()
@@ -168,12 +170,12 @@ class Keeper:
 
     def _end_session(self) -> None:
         end_all(self._guard_pid, (), self._reap)
-        end_all(os.getpid(), (self._guard_pid, self._egress_pid), self._reap)
+        end_all(os.getpid(), (self._guard_pid, self._egress_pid), self._reap, user=self._stray_user)
 
     def _end(self, terminal: Terminal) -> None:
         """Everything ends here, in this order: session, guard (it writes the last events), egress, terminal."""
         self._wait(self._guard_pid, FINISH_SECONDS if self._finishing else 0.0)
-        end_all(os.getpid(), (), self._reap)
+        end_all(os.getpid(), (), self._reap, user=self._stray_user)
         terminal.drain()
         terminal.restore()
         shutil.rmtree(self._spec.run_dir, ignore_errors=True)

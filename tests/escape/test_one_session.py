@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.escape.runtime import Case, Outcome, Runtime, policy
+from tests.escape.client import Ask, requests
+from tests.escape.runtime import Case, Host, Outcome, Runtime, policy
 
-CURL = "curl -sS --max-time 20 -k --noproxy ''"
+CURL = "curl -sS --max-time 20"
 
 
 def shell(runtime: Runtime, script: str, *flags: str) -> Outcome:
@@ -32,8 +33,13 @@ def test_the_session_is_another_user_and_ends_with_its_own_status(runtime: Runti
 
 def test_an_allowed_host_is_reached_over_http_and_tls_and_recorded_once_each(runtime: Runtime) -> None:
     at = ports(runtime)
-    outcome = shell(runtime, f"{CURL} http://allowed.test:{at['http']}/; {CURL} https://allowed.test:{at['tls']}/")
-    assert outcome.stdout == f"reached allowed.test:{at['http']}\nreached allowed.test:{at['tls']}\n", outcome.stderr
+    answers, outcome = requests(
+        runtime, Ask(f"http://allowed.test:{at['http']}/"), Ask(f"https://allowed.test:{at['tls']}/")
+    )
+    assert [answer.get("body") for answer in answers] == [
+        f"reached allowed.test:{at['http']}\n",
+        f"reached allowed.test:{at['tls']}\n",
+    ], answers
     allowed = outcome.of("network.egress")
     assert [event["resource"] for event in allowed] == [f"allowed.test:{at['http']}", f"allowed.test:{at['tls']}"]
     assert outcome.of("session.terminate")[0]["details"]["bytes_down"] > 100
@@ -41,23 +47,37 @@ def test_an_allowed_host_is_reached_over_http_and_tls_and_recorded_once_each(run
 
 def test_a_forbidden_host_is_refused_with_the_rule_and_recorded(runtime: Runtime) -> None:
     at = ports(runtime)
-    outcome = shell(
-        runtime, f"{CURL} -i http://forbidden.test:{at['http']}/; {CURL} https://forbidden.test:{at['tls']}/"
+    (plain, tunnel), outcome = requests(
+        runtime, Ask(f"http://forbidden.test:{at['http']}/"), Ask(f"https://forbidden.test:{at['tls']}/")
     )
-    assert "403" in outcome.stdout and "X-Parhelia-Rule: egress-default" in outcome.stdout, outcome.stdout
-    assert "reached" not in outcome.stdout
+    assert (plain["status"], plain["headers"]["X-Parhelia-Rule"]) == (403, "egress-default")
+    assert "403" in tunnel["error"]
     blocked = outcome.of("network.egress_blocked")
     assert [event["resource"] for event in blocked] == [f"forbidden.test:{at['http']}", f"forbidden.test:{at['tls']}"]
     assert {event["details"]["rule"] for event in blocked} == {"egress-default"}
     assert {event["result"] for event in blocked} == {"denied"}
 
 
-def test_without_proxy_variables_there_is_no_way_out(runtime: Runtime) -> None:
+def test_past_the_proxy_there_is_no_way_out(runtime: Runtime) -> None:
     at = ports(runtime)
+    answers, _ = requests(
+        runtime,
+        Ask(f"http://allowed.test:{at['http']}/", direct=True),
+        Ask(f"https://allowed.test:{at['tls']}/", direct=True),
+    )
+    assert all("error" in answer for answer in answers), answers
+
+
+def test_curl_is_refused_with_and_without_proxy_variables(host: Host) -> None:
+    at = host.upstream.ports
     bare = "env -u http_proxy -u https_proxy -u HTTP_PROXY -u HTTPS_PROXY -u ALL_PROXY -u all_proxy"
-    outcome = shell(runtime, f"{bare} curl -sS --max-time 5 http://forbidden.test:{at['http']}/; echo status=$?")
+    script = (
+        f"{CURL} -i http://forbidden.test:{at['http']}/; {bare} {CURL} http://forbidden.test:{at['http']}/; echo $?"
+    )
+    outcome = shell(host, script)
+    assert "403" in outcome.stdout and "X-Parhelia-Rule: egress-default" in outcome.stdout, outcome.stdout
     assert "reached" not in outcome.stdout
-    assert "status=0" not in outcome.stdout
+    assert outcome.stdout.splitlines()[-1] == "7", outcome.stderr  # CURLE_COULDNT_CONNECT
 
 
 RAW = """
