@@ -102,7 +102,7 @@ class BringUp:
             levels = run_levels(policy, offer)
             self._announce(levels, journal)
             self._judge_command(gate, offer)
-            ground = self._lay_out(policy)
+            ground = self._lay_out(policy, offer)
             layout.write_ca_bundle(ground[0], self._spec.system_ca, await own_ca)
             await self._launch_session(policy, ground, offer=offer, levels=levels, gate=gate, stdio=stdio)
         except layout.Exposed as error:
@@ -218,13 +218,14 @@ class BringUp:
             supervised=supervised,
         )
 
-    def _lay_out(self, policy: Policy) -> tuple[layout.Places, Grants]:
+    def _lay_out(self, policy: Policy, offer: Offer) -> tuple[layout.Places, Grants]:
         spec = self._spec
         places = self._places = layout.lay_out(spec)
         grants = path_grants(policy, home=places.home, tmpdir=places.tmpdir)
         if paths_observed(policy):
             grants = Grants(read=(), write=("/",), agent_files=grants.agent_files)
-        self._places = places = layout.set_canary(places, grants, spec.boot)
+        places = layout.set_canary(places, grants, spec.boot)
+        self._places = places = places if offer.mounts else layout.publish_hook(places, spec.run_root)
         self.warnings += [f"paths.read: {root} does not exist here" for root in layout.make_roots(grants, spec)]
         return places, grants
 

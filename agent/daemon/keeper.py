@@ -52,7 +52,8 @@ class Keeper:
         wake = self._watch_signals()
         terminal = Terminal.open()
         try:
-            _make_run_dir(self._spec)
+            if not self._make_run_dir():
+                return int(Exit.UNPROTECTED)
             channel = self._start(terminal)
             terminal.raw()
             self._loop(channel, terminal, wake)
@@ -63,6 +64,15 @@ class Keeper:
         if self._status is None:
             return 128 + signal.SIGKILL if self._session_pid else int(Exit.UNPROTECTED)
         return _exit_code(self._status)
+
+    def _make_run_dir(self) -> bool:
+        try:
+            Path(self._spec.run_root).mkdir(parents=True, exist_ok=True, mode=0o755)
+            Path(self._spec.run_dir).mkdir(mode=0o711)
+        except OSError as error:
+            self._say(f"the run directory {self._spec.run_dir}: {error.strerror}; name another with --run-dir")
+            return False
+        return True
 
     def _watch_signals(self) -> socket.socket:
         wake, notify = socket.socketpair()
@@ -200,11 +210,6 @@ class Keeper:
         for line in text.splitlines():
             sys.stderr.write(f"parhelia: {line}\r\n" if os.isatty(2) else f"parhelia: {line}\n")
         sys.stderr.flush()
-
-
-def _make_run_dir(spec: RunSpec) -> None:
-    Path(spec.run_root).mkdir(parents=True, exist_ok=True, mode=0o755)
-    Path(spec.run_dir).mkdir(mode=0o711)
 
 
 def _spawn(module: str, arguments: list[str], sockets: list[socket.socket]) -> int:

@@ -39,7 +39,8 @@ class Places:
     home: str
     ca_bundle: str
     hook_socket: str
-    canary: str | None
+    canary: str | None = None
+    hook_link: str | None = None
 
 
 CANARY_HOMES = ("/run", "/var/tmp", "/dev/shm", "/srv", "/var")  # noqa: S108  (one world-readable file, not a secret)
@@ -69,7 +70,6 @@ def lay_out(spec: RunSpec) -> Places:
         home=str(home),
         ca_bundle=str(public / CA_BUNDLE),
         hook_socket=str(public / "hook.sock"),
-        canary=None,
     )
 
 
@@ -79,11 +79,30 @@ def set_canary(places: Places, grants: Grants, boot: str) -> Places:
     granted = (*grants.read, *grants.write)
     for home in CANARY_HOMES:
         path = Path(home, f".parhelia-canary-{boot}")
-        if Path(home).is_dir() and not any(covers(root, str(path.resolve())) for root in granted):
+        if not Path(home).is_dir() or any(covers(root, str(path.resolve())) for root in granted):
+            continue
+        try:
             path.write_text("outside every grant; see agent/session/proofs.py\n", encoding="ascii")
             path.chmod(0o666)
-            return replace(places, canary=str(path))
+        except OSError:  # not ours to write (an agent without root)
+            continue
+        return replace(places, canary=str(path))
     return places
+
+
+def publish_hook(places: Places, run_root: str) -> Places:
+    """Where the session has no mount namespace: let the hook client's compiled-in path lead to this session's socket.
+
+    The first session of a container has it; another one's is left alone (its hook calls are then refused by the first
+    agent, which knows its own processes)."""
+    fixed = Path(run_root, "hook.sock")
+    try:
+        if fixed.is_symlink() and not fixed.exists():
+            fixed.unlink()
+        fixed.symlink_to(places.hook_socket)
+    except OSError:
+        return places
+    return replace(places, hook_link=str(fixed))
 
 
 def make_roots(grants: Grants, spec: RunSpec) -> list[str]:
@@ -127,9 +146,10 @@ def to_hide(spec: RunSpec, paths: list[str], grants: Grants, landlock: bool, mou
 def tidy(places: Places) -> None:
     """Remove what was made for this run outside the run directory."""
     shutil.rmtree(places.tmpdir, ignore_errors=True)
-    if places.canary is not None:
-        with suppress(OSError):
-            Path(places.canary).unlink()
+    for made in (places.canary, places.hook_link):
+        if made is not None:
+            with suppress(OSError):
+                Path(made).unlink()
 
 
 def _closed(path: str, uid: int, gid: int) -> bool:

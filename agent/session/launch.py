@@ -160,7 +160,9 @@ class Launch:
         plan = self._plan
         if not plan.seccomp:
             return
-        options = syscall_filter.FilterOptions(notify_exec=plan.notify_exec, jail=plan.jail is not None)
+        options = syscall_filter.FilterOptions(
+            notify_exec=plan.notify_exec, jail=plan.jail is not None, shared_uid=plan.uid is None
+        )
         program = syscall_filter.build(options)
         if not plan.notify_exec:
             seccomp.install(program)
