@@ -169,6 +169,8 @@ class Doorkeeper:
             severity=Severity.HIGH,
             enforced=enforced,
         )
+        if not enforced:  # the name's own observation waits for the next stage; this one has no other place
+            request = replace(request, stage=Stage.CONNECT)
         event = describe(request, decision, self._actor)
         try:
             if event is not None:

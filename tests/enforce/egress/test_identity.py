@@ -304,8 +304,9 @@ def test_observe_mode_records_what_it_would_have_refused() -> None:
     async def check(door: Door) -> None:
         request = door.keeper.request("api.good.test", 443, None, None)
         door.keeper.check_hello(request, hello("evil.test"))
-        [event] = door.recorder.events
-        assert (event.result, event.details["enforced"]) == ("success", False)
+        door.keeper.check_host_header(request, "evil.test", 443)
+        seen = [(event.result, event.details["rule"], event.details["enforced"]) for event in door.recorder.events]
+        assert seen == [("success", "sni-mismatch", False), ("success", "host-mismatch", False)]
         assert list(await door.admit("evil.test")) == ["8.8.8.8"]
 
     run(lambda: Door(watched, {"evil.test": ["8.8.8.8"]}), check)
