@@ -143,14 +143,12 @@ def load(tools: Path | None, where: Path) -> Iterator[PythonLoad | CLoad]:
     for name in ("load", "origin"):
         libraries = ["-lssl", "-lcrypto", "-lm", "-lpthread"]
         subprocess.run(["gcc", "-O2", "-w", "-o", where / name, tools / f"{name}.c", *libraries], check=True)
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
-        + ["-subj", f"/CN={HOST}", "-keyout", where / "key.pem", "-out", where / "cert.pem"],
-        check=True,
-        capture_output=True,
-    )
+    certificate, key = str(where / "cert.pem"), str(where / "key.pem")
+    make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2".split()
+    make += ["-subj", f"/CN={HOST}", "-keyout", key, "-out", certificate]
+    subprocess.run(make, check=True, capture_output=True)
     raw, tls = free_port(), free_port()
-    process = subprocess.Popen([where / "origin", str(raw), str(tls), where / "cert.pem", where / "key.pem"])
+    process = subprocess.Popen([where / "origin", str(raw), str(tls), certificate, key])
     try:
         wait_for(raw)
         pin(process.pid, 1)
