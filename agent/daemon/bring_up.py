@@ -248,7 +248,9 @@ class BringUp:
             self._supervisor = self._make_supervisor(listener, gate)
             self._supervisor.start()
 
-        self._hooks = HookServer(places.hook_socket, gate, home=places.home, supervised=offer.notify)
+        self._hooks = HookServer(
+            places.hook_socket, gate, home=places.home, tmpdir=places.tmpdir, supervised=offer.notify
+        )
         await self._hooks.start()
         self._launch = LaunchLink(link.listen, supervise)
         with socket.socket() as dial, socket.socket() as outside:

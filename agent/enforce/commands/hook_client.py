@@ -6,7 +6,8 @@ It hands the call on standard input to the agent's daemon and gives back its ans
   ends in any other way;
 - every fault, a missing daemon and a time-out included, is a block, with the reason on stderr;
 - the daemon is found where this file says, never by the environment, which a repository's settings can change;
-- the daemon must be root or the owner of this file (SO_PEERCRED, unix(7)); anybody else's answer is not read.
+- the daemon must be root or the owner of this file (SO_PEERCRED, unix(7); in gVisor, which answers the caller's own uid
+  there, the socket file must be root's); anybody else's answer is not read.
 
 Usage: hook_client.py [claude-code|codex|gemini|cursor] [--socket PATH]
 """
@@ -122,7 +123,7 @@ def _exchange(path: str, message: bytes) -> bytes:
         server.connect(path)
         _, uid, _ = struct.unpack("3i", server.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
         owner = os.stat(__file__).st_uid  # noqa: PTH116
-        if uid not in (0, owner):
+        if uid not in (0, owner) and not (uid == os.getuid() and _bound_by_root(path)):
             raise Fault(f"the socket belongs to uid {uid}, not to the agent")
         try:
             server.sendall(message)
@@ -139,6 +140,14 @@ def _exchange(path: str, message: bytes) -> bytes:
             if size > MAX_ANSWER:
                 raise Fault("the agent's answer is too long")
             parts.append(part)
+
+
+def _bound_by_root(path: str) -> bool:
+    """gVisor's SO_PEERCRED answers the caller's own uid. A socket file of root's, in a directory where nobody else can
+    make one, says the same: only root can have bound it."""
+    real = os.path.realpath(path)
+    parent = os.stat(os.path.dirname(real))  # noqa: PTH116, PTH120
+    return os.lstat(real).st_uid == 0 and parent.st_uid == 0 and parent.st_mode & 0o022 == 0
 
 
 def _read_input() -> bytes:
