@@ -144,7 +144,7 @@ def load(tools: Path | None, where: Path) -> Iterator[PythonLoad | CLoad]:
         libraries = ["-lssl", "-lcrypto", "-lm", "-lpthread"]
         subprocess.run(["gcc", "-O2", "-w", "-o", where / name, tools / f"{name}.c", *libraries], check=True)
     certificate, key = str(where / "cert.pem"), str(where / "key.pem")
-    make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2".split()
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
     make += ["-subj", f"/CN={HOST}", "-keyout", key, "-out", certificate]
     subprocess.run(make, check=True, capture_output=True)
     raw, tls = free_port(), free_port()
