@@ -10,7 +10,7 @@ import os
 from collections import deque
 from pathlib import Path
 
-from agent.record.log import CURRENT, ROTATED, lines_backwards
+from agent.record.log import lines_backwards, open_files
 
 
 class Follower:
@@ -24,26 +24,27 @@ class Follower:
     def last(self, count: int) -> list[bytes]:
         """The last `count` whole lines, oldest first; from here `more` goes on."""
         lines: deque[bytes] = deque()
-        for path in reversed(self._paths()):
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            if self._fd < 0:
-                self._fd, self._offset = fd, _whole_end(fd)
-            for start, end in lines_backwards(fd):
+        files = [fd for _, fd in open_files(self._directory)]
+        if files:
+            self._fd = files[-1]
+            self._offset = _whole_end(self._fd)
+        for fd in reversed(files):
+            size = self._offset if fd == self._fd else os.fstat(fd).st_size
+            for start, end in lines_backwards(fd, size):
                 if len(lines) >= count:
                     break
-                line = os.pread(fd, end - start, start)
-                if line.endswith(b"\n"):
-                    lines.appendleft(line)
+                lines.appendleft(os.pread(fd, end - start, start))
             if fd != self._fd:
                 os.close(fd)
-            if len(lines) >= count:
-                break
         return list(lines)
 
     def more(self) -> list[bytes]:
         """The whole lines that have come since."""
         lines = self._read_on()
-        while self._next_file():
+        while (following := self._following()) >= 0:
+            lines += self._read_on()  # what was written between the last reading and the rotation
+            self.close()
+            self._fd, self._offset = following, 0
             lines += self._read_on()
         return lines
 
@@ -57,41 +58,27 @@ class Follower:
             return []
         size = os.fstat(self._fd).st_size
         self._offset = min(self._offset, size)  # cut: go on with what is written from here
-        lines: list[bytes] = []
-        while block := os.pread(self._fd, size - self._offset, self._offset):
-            whole, newline, _ = block.rpartition(b"\n")
-            if not newline:
-                break
-            self._offset += len(whole) + 1
-            lines += (whole + newline).splitlines(keepends=True)
-        return lines
+        block = os.pread(self._fd, size - self._offset, self._offset)
+        whole, newline, _ = block.rpartition(b"\n")
+        self._offset += len(whole) + len(newline)
+        return [line + b"\n" for line in whole.split(b"\n")] if newline else []
 
-    def _next_file(self) -> bool:
-        """Go to the file after the one that is open; False where it is the newest."""
-        paths = self._paths()
-        after = paths
-        if self._fd >= 0:
-            here = os.fstat(self._fd)
-            for index, path in enumerate(paths):
-                there = path.stat()
-                if (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino):
-                    after = paths[index + 1 :]
-                    break
-            else:
-                after = paths[-1:]  # the file is gone altogether: go on with the newest
-        if not after:
-            return False
-        self.close()
-        self._fd, self._offset = os.open(after[0], os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), 0
-        return True
+    def _following(self) -> int:
+        """A descriptor of the file after the one that is open, -1 where it is the newest.
 
-    def _paths(self) -> list[Path]:
-        names = sorted(entry.name for entry in self._directory.iterdir() if ROTATED.fullmatch(entry.name))
-        current = self._directory / CURRENT
-        return [self._directory / name for name in names] + ([current] if current.exists() else [])
+        A file that is not the newest is written to no more. One that is gone altogether is followed by the newest.
+        """
+        files = [fd for _, fd in open_files(self._directory)]
+        own = next((n for n, fd in enumerate(files) if self._fd >= 0 and os.path.sameopenfile(fd, self._fd)), None)
+        unknown = files[:1] if self._fd < 0 else files[-1:]
+        after = unknown if own is None else files[own + 1 : own + 2]
+        for fd in files:
+            if fd not in after:
+                os.close(fd)
+        return after[0] if after else -1
 
 
 def _whole_end(fd: int) -> int:
-    for start, end in lines_backwards(fd):
+    for start, end in lines_backwards(fd, os.fstat(fd).st_size):
         return end if os.pread(fd, 1, end - 1) == b"\n" else start
     return 0

@@ -158,7 +158,7 @@ class Log:
 
     def _sound_end(self, fd: int) -> tuple[Link | None, str]:
         """The last line that claims a place in the chain, and what is wrong with it; `_size` becomes its end."""
-        for start, end in lines_backwards(fd):
+        for start, end in lines_backwards(fd, os.fstat(fd).st_size):
             line = os.pread(fd, end - start, start) if end - start <= MAX_LINE else b""
             if not line.endswith(b"\n"):
                 continue
@@ -323,9 +323,35 @@ def _sync_directory(directory: Path) -> None:
         os.close(fd)
 
 
-def lines_backwards(fd: int) -> Iterator[tuple[int, int]]:
-    """(start, end) of each line from the last to the first; the last may lack its newline."""
-    end = position = os.fstat(fd).st_size
+def open_files(directory: Path) -> list[tuple[str, int]]:
+    """(name, descriptor) of a log's files at one moment, oldest first, for reading, while a writer may rotate them.
+
+    The current file is opened before the others are listed, and a rotated name never changes: so whatever happens in
+    between, no file before the newest that is returned is missing. Raises OSError.
+    """
+    current = -1
+    with contextlib.suppress(FileNotFoundError):  # none yet, or just renamed: then it is listed below
+        current = os.open(directory / CURRENT, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    files: list[tuple[str, int]] = []
+    try:
+        for path in sorted(path for path in directory.iterdir() if ROTATED.fullmatch(path.name)):
+            files.append((path.name, os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)))
+    except OSError:
+        for fd in [current, *(fd for _, fd in files)]:
+            if fd >= 0:
+                os.close(fd)
+        raise
+    if current >= 0:
+        if any(os.path.sameopenfile(current, fd) for _, fd in files):
+            os.close(current)
+        else:
+            files.append((CURRENT, current))
+    return files
+
+
+def lines_backwards(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """(start, end) of each line in the first `size` bytes, last line first; that one may lack its newline."""
+    end = position = size
     while position > 0:
         begin = max(0, position - _BLOCK)
         block = os.pread(fd, position - begin, begin)

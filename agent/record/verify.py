@@ -22,7 +22,7 @@ import orjson
 
 from agent.record.chain import GENESIS, MAX_LINE, Kind, LineError, Link, read
 from agent.record.event import EventType
-from agent.record.log import CURRENT, ROTATED
+from agent.record.log import CURRENT, ROTATED, open_files
 
 UNSHOWN = (
     "an unsigned chain cannot show a clean cut of its tail or a full rewrite; compare the head with one kept elsewhere"
@@ -123,13 +123,8 @@ def _open(path: Path, stack: ExitStack) -> _Source:
 
 
 def _open_all(directory: Path, stack: ExitStack) -> list[_Source]:
-    current = [_open(directory / CURRENT, stack)] if (directory / CURRENT).exists() else []
-    rotated = [
-        _open(directory / name, stack)
-        for name in sorted(entry.name for entry in directory.iterdir() if ROTATED.fullmatch(entry.name))
-    ]
-    inodes = {os.fstat(source.stream.fileno()).st_ino for source in rotated}
-    return rotated + [source for source in current if os.fstat(source.stream.fileno()).st_ino not in inodes]
+    streams = [(name, stack.enter_context(os.fdopen(fd, "rb"))) for name, fd in open_files(directory)]
+    return [_Source(name, stream, os.fstat(stream.fileno()).st_size) for name, stream in streams]
 
 
 def _sizes(path: Path) -> dict[str, int]:

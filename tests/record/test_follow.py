@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,3 +77,22 @@ def test_a_replaced_log_is_followed_from_its_beginning(tmp_path, follower):
     assert follower.more() == []
     (tmp_path / "audit.jsonl").write_bytes(two)
     assert follower.more() == [two]
+
+
+def test_a_reader_that_races_with_rotations_misses_nothing(tmp_path, follower):
+    ledger = open_ledger(tmp_path, rotate_bytes=2000)
+
+    def write() -> None:
+        for number in range(300):
+            ledger.accept(allowed(n=number))
+            ledger.flush()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen = follower.last(1_000_000)
+    while writer.is_alive():
+        seen += follower.more()
+    writer.join()
+    ledger.close()
+    seen += follower.more()
+    assert numbers(seen) == list(range(1, 301))
