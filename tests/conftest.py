@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+pytest_plugins = ["tests.runtimes.fixtures"]
+
 
 def require(condition: object, reason: str) -> None:
     """Skip with the reason where `condition` is false; fail instead where PARHELIA_TEST_REQUIRE=all (CI)."""

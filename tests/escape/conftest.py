@@ -1,4 +1,3 @@
-# ruff: noqa: F811  (fixtures are arguments by name)
 """The runtimes that every attack of this folder is run on."""
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from tests.conftest import require
 from tests.escape.containers import Docker, Gvisor
 from tests.escape.runtime import Host, Runtime, certificate
 from tests.escape.upstream import Upstream
-from tests.runtimes.conftest import docker, gvisor_directory, image  # noqa: F401  (fixtures)
 from tests.runtimes.engine import Engine
 from tests.runtimes.gvisor import GVisor, made_for
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtimes.conftest import CHECKOUT, Run
+from tests.runtimes.fixtures import CHECKOUT, Run
 from tests.runtimes.engine import Engine
 
 pytestmark = [pytest.mark.docker, pytest.mark.root]

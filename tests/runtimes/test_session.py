@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.runtimes.conftest import Run
+from tests.runtimes.fixtures import Run
 from tests.runtimes.gvisor import GVisor
 
 pytestmark = [pytest.mark.docker, pytest.mark.root]
