@@ -43,7 +43,7 @@ class Places:
     hook_link: str | None = None
 
 
-CANARY_HOMES = ("/run", "/var/tmp", "/dev/shm", "/srv", "/var")  # noqa: S108  (one world-readable file, not a secret)
+CANARY_HOMES = ("/var/tmp", "/dev/shm", "/srv", "/var", "/run")  # noqa: S108  (one world-readable file, not a secret)
 
 
 def lay_out(spec: RunSpec) -> Places:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from agent.daemon import places as layout
@@ -13,6 +13,7 @@ from agent.daemon.environment import session_environment
 from agent.daemon.spec import RunSpec
 from agent.policy.grants import DEVICES, Grants
 from agent.policy.model import Policy
+from agent.policy.paths import covers
 from agent.record.event import Json
 from agent.session.levels import LANDLOCK_PATHS, LANDLOCK_TCP, Offer, Point, Reached
 from agent.session.plan import Plan, Proofs
@@ -44,6 +45,7 @@ def make_plan(
     separate = spec.egress_user is not None
     landlock = offer.landlock >= LANDLOCK_PATHS
     tcp_rule = offer.jail is None and offer.landlock >= LANDLOCK_TCP
+    granted = (*grants.read, *grants.write)
     private = layout.private_paths(spec, policy_files)
     hide = layout.to_hide(spec, private, grants, landlock, offer.mounts)
     public = PUBLIC if offer.mounts else places.public
@@ -61,7 +63,8 @@ def make_plan(
         jail=offer.jail,
         mounts=offer.mounts,
         hide=tuple(hide),
-        bind=((places.public, PUBLIC),) if offer.mounts else (),
+        empty_run=offer.mounts and not any(covers("/run", root) or covers(root, "/run") for root in granted),
+        bind=tuple(_binds(spec, places)) if offer.mounts else (),
         landlock=landlock,
         read=(*grants.read, public),
         write=grants.write,
@@ -77,6 +80,14 @@ def make_plan(
             signal=(os.getpid(), os.getppid()) if separate else (),
         ),
     )
+
+
+def _binds(spec: RunSpec, places: layout.Places) -> Iterator[tuple[str, str]]:
+    """What appears elsewhere in the session's mount namespace: the public directory, and the trust bundle in the place
+    of the system's, for programs that look at no variable."""
+    yield places.public, PUBLIC
+    if spec.system_ca is not None:
+        yield places.ca_bundle, spec.system_ca
 
 
 def session_details(spec: RunSpec, plan: Plan, levels: dict[Point, Reached], grants: Grants) -> dict[str, Json]:

@@ -118,10 +118,16 @@ class Launch:
         if not self._plan.mounts:
             return
         namespaces.make_mounts_private()
+        sources = [os.open(source, os.O_PATH | os.O_CLOEXEC) for source, _ in self._plan.bind]
         for path in self._plan.hide:
             _hide(path)
-        for source, target in self._plan.bind:
-            namespaces.bind(source, target)
+        if self._plan.empty_run:  # connecting to a socket's path is no file access to Landlock
+            namespaces.tmpfs("/run", mode=0o755, size="64k")
+        for source, (_, target) in zip(sources, self._plan.bind, strict=True):
+            if self._plan.empty_run and target.startswith("/run/"):
+                os.makedirs(target, mode=0o755, exist_ok=True)  # noqa: PTH103
+            namespaces.bind(f"/proc/self/fd/{source}", target)
+            os.close(source)
 
     def drop_user(self) -> None:
         plan = self._plan

@@ -83,7 +83,8 @@ def _egress(offer: Offer) -> Reached:
     if offer.landlock >= LANDLOCK_TCP and offer.seccomp:
         return Reached(
             Level.PARTIAL,
-            "socket filter and Landlock TCP, which knows ports, not addresses: any address on the proxy's port is open"
+            "socket filter and Landlock TCP, which knows ports, not addresses: any address on the proxy's port is open,"
+            " and so is what the session itself listens on"
             f" ({offer.jail_why or 'no network namespace to be had'})",
             "a network namespace: CAP_SYS_ADMIN, or user namespaces allowed by the container's seccomp profile",
         )

@@ -27,9 +27,10 @@ class Proofs:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One launch. `jail`: how the network namespace is made (``root``, ``user``) or None. `hide` and `bind` need a
-    mount namespace. `read`, `write`, `devices` are the Landlock grants, used where `landlock` is true; `connect_ports`
-    the TCP ports that stay reachable, None for no TCP rule. Uids None: stay as is."""
+    """One launch. `jail`: how the network namespace is made (``root``, ``user``) or None. `hide`, `bind` and
+    `empty_run` (a /run without the machine's sockets) need a mount namespace. `read`, `write`, `devices` are the
+    Landlock grants, used where `landlock` is true; `connect_ports` the TCP ports that stay reachable, None for no TCP
+    rule. Uids None: stay as is."""
 
     argv: tuple[str, ...]
     env: dict[str, str]
@@ -39,6 +40,7 @@ class Plan:
     jail: str | None
     mounts: bool
     hide: tuple[str, ...]
+    empty_run: bool
     bind: tuple[tuple[str, str], ...]
     landlock: bool
     read: tuple[str, ...]

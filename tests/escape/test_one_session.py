@@ -121,6 +121,7 @@ def test_a_dangerous_session_command_never_starts(runtime: Runtime, command: str
     assert event["details"]["rule"] == rule
     assert event["result"] == "denied"
     assert outcome.of("session.create") == []
+    assert outcome.verified == 0
 
 
 def test_what_is_private_or_ungranted_stays_closed(runtime: Runtime) -> None:
