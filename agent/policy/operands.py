@@ -132,8 +132,12 @@ def _meets(pattern: str, subject: str, glob: bool) -> bool:
     plain = not glob and UNKNOWN not in subject
     if plain:
         return any(expression.fullmatch(subject) for expression in _compiled(pattern))
-    subject_tokens = _subject_tokens(subject, glob)
-    return any(_intersect(_pattern_tokens(alternative), subject_tokens) for alternative in _alternatives(pattern))
+    subjects = [_subject_tokens(spelled, glob) for spelled in (_alternatives(subject) if glob else (subject,))]
+    return any(
+        _intersect(_pattern_tokens(alternative), tokens)
+        for alternative in _alternatives(pattern)
+        for tokens in subjects
+    )
 
 
 @lru_cache(maxsize=512)
@@ -143,7 +147,7 @@ def _compiled(pattern: str) -> tuple[re.Pattern[str], ...]:
     for alternative in _alternatives(pattern):
         tokens = _pattern_tokens(alternative)
         expressions.append(
-            re.compile("".join(spelled.get(t, t if t[0] == "[" else re.escape(t)) for t in tokens), re.S)
+            re.compile("".join(spelled.get(t, t if t[0] == "[" and len(t) > 1 else re.escape(t)) for t in tokens), re.S)
         )
     return tuple(expressions)
 
@@ -176,12 +180,21 @@ def _pattern_tokens(pattern: str) -> tuple[str, ...]:
             body = pattern[position + 1 : end]
             negated = body.startswith("!")
             inner = re.sub(r"([\\\[\]^])", r"\\\1", body[1:] if negated else body)
-            tokens.append(f"[{'^' if negated else ''}{inner}]")
+            tokens.append(_class(f"[{'^' if negated else ''}{inner}]"))
             position = end + 1
             continue
         tokens.append({"*": _STAR, "?": _ONE}.get(char, char))
         position += 1
     return tuple(tokens)
+
+
+def _class(expression: str) -> str:
+    """A ``[…]`` that is no regular expression (``[z-a]``) stands for any one character: rather more than less."""
+    try:
+        re.compile(expression)
+    except re.error:
+        return _ONE
+    return expression
 
 
 def _subject_tokens(subject: str, glob: bool) -> tuple[str, ...]:

@@ -114,6 +114,7 @@ _ARGV_CALLS = frozenset(
         "spawnvpe",
     ]
 )
+_LONGEST_ARGUMENT = 400  # tokens
 _FIRST_IS_MODE = frozenset(["spawnl", "spawnle", "spawnlp", "spawnlpe", "spawnv", "spawnve", "spawnvp", "spawnvpe"])
 _FIRST_IS_FILE = (
     frozenset(
@@ -300,6 +301,8 @@ def _argument(tokens: Sequence[_Token], position: int) -> tuple[int, _Argument]:
     literal, depth, begin = True, 0, position
     while position < len(tokens):
         token = tokens[position]
+        if position - begin > _LONGEST_ARGUMENT:
+            return len(tokens), None
         if token.kind == "other":
             if depth == 0 and token.text in ",)];}\n":
                 break

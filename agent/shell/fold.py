@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 import tree_sitter
 
 from agent.policy.request import UNKNOWN
-from agent.shell.syntax import Source
+from agent.shell.syntax import MAX_TEXT, Source
 
 MAX_FIELDS = 256
 MAX_BRACES = 32
@@ -82,6 +82,8 @@ def fields(node: tree_sitter.Node, source: Source, scope: Scope) -> list[Word]:
 def single(node: tree_sitter.Node, source: Source, scope: Scope) -> Word:
     """The one word that `node` becomes where the shell does not split (assignments, redirections, here-strings)."""
     pieces = _with_tilde(list(_pieces(node, source, scope, quoted=False)), scope)
+    if sum(len(piece.text) for piece in pieces) > MAX_TEXT:
+        return Word(UNKNOWN)
     return Word("".join(p.text for p in pieces), any(p.glob for p in pieces))
 
 

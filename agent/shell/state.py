@@ -17,7 +17,7 @@ from agent.shell.syntax import Source
 
 MAX_VALUES = 8
 MAX_COMMANDS = 2000
-MAX_STEPS = 20_000
+MAX_STEPS = 40_000
 MAX_DEPTH = 24
 MAX_WAYS = 16
 

@@ -1,13 +1,16 @@
 """From shell text to a syntax tree that reads it as bash does.
 
 Rules: what bash would join (backslash-newline) is joined first, except where bash does not (single quotes, comments,
-here-documents); what bash takes for an ordinary character is never a blank (bash(1): blanks are space and tab only,
-while the grammar takes every Unicode blank for one, which would hide ``x<FF>#; rm -rf /`` in a comment); the work is
-bounded by the length of the text and by the parser's own steps, never by a clock.
+here-documents); the work is bounded by the length of the text and by the parser's own steps, never by a clock; the
+grammar sees ASCII letters and digits in place of every odd character. For bash those are ordinary characters (its
+blanks are space and tab only, bash(1)); the grammar takes Unicode blanks for blanks, which would hide
+``x<FF>#; rm -rf /`` in a comment, and its scanner reads past a table for large code points (a segmentation fault, with
+tree-sitter-bash 0.25.1).
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,13 +24,7 @@ MAX_TEXT = 256 * 1024
 _STEPS_BASE = 400
 _STEPS_PER_KIB = 40
 
-_ODD = (
-    "\x01\x02\x03\x04\x05\x06\x07\x08\x0b\x0c\r\x0e\x0f" + "".join(map(chr, range(0x10, 0x20))) + "\x7f\x85\xa0\u1680"
-)
-_ODD += "".join(map(chr, range(0x2000, 0x2010))) + "\u2028\u2029\u202f\u205f\u2060\u3000\ufeff"
-_STAND_INS = {ord(char): chr(0x10F000 + index) for index, char in enumerate(_ODD)}
-_ORIGINALS = {ord(stand_in): chr(code) for code, stand_in in _STAND_INS.items()}
-_SURROGATES = re.compile("[\ud800-\udfff]")
+_ODD = re.compile(r"[^\t\n\x20-\x7e]")
 _CONTINUATION = re.compile(rb"(?<!\\)(?:\\\\)*\\\n")
 _KEEPS_NEWLINE = frozenset(("raw_string", "ansi_c_string", "comment", "heredoc_body", "heredoc_content"))
 _JOINS_AGAIN = frozenset(("command_substitution", "process_substitution"))
@@ -39,22 +36,23 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A parsed text. Nodes are only meaningful with the source they come from."""
+    """A parsed text. Nodes are only meaningful with the source they come from. `mark`: in front of the number of each
+    odd character; it does not occur in the text itself."""
 
     data: bytes
     root: tree_sitter.Node
+    mark: str | None = None
 
     def text(self, node: tree_sitter.Node) -> str:
         """The original text of `node`."""
         return self.slice(node.start_byte, node.end_byte)
 
     def slice(self, start: int, end: int) -> str:
-        return original(self.data[start:end].decode("utf-8", "replace"))
-
-
-def original(text: str) -> str:
-    """`text` with the stand-ins for odd characters turned back."""
-    return text if text.isascii() else text.translate(_ORIGINALS)
+        """The original text between two offsets into `data`."""
+        text = self.data[start:end].decode()
+        if self.mark is None or self.mark not in text:
+            return text
+        return re.sub(f"{self.mark}([0-9a-f]+)Z", lambda found: chr(int(found[1], 16)), text)
 
 
 def read_shell(text: str) -> Source:
@@ -63,9 +61,11 @@ def read_shell(text: str) -> Source:
         raise Unreadable(f"the text is longer than {MAX_TEXT} characters")
     if "\0" in text:
         raise Unreadable("the text holds a NUL character")
-    if any(char in text for char in _ORIGINALS_TEXT):
-        raise Unreadable("the text holds characters reserved for the analysis")
-    data = _SURROGATES.sub("\ufffd", text).translate(_STAND_INS).encode()
+    mark = None
+    if _ODD.search(text):
+        mark = next(f"Z{number}Z" for number in itertools.count() if f"Z{number}Z" not in text)
+        text = _ODD.sub(lambda found: f"{mark}{ord(found[0]):x}Z", text)
+    data = text.encode()
     root = _parse(data)
     for _ in range(4):
         joined = _join(data, root)
@@ -73,10 +73,7 @@ def read_shell(text: str) -> Source:
             break
         data = joined
         root = _parse(data)
-    return Source(data, root)
-
-
-_ORIGINALS_TEXT = frozenset(map(chr, _ORIGINALS))
+    return Source(data, root, mark)
 
 
 def unseen_substitutions(source: Source) -> list[str]:

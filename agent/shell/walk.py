@@ -53,6 +53,17 @@ class Reader(Protocol):
     def read_text(self, text: str, state: State, setting: Setting) -> Outcome: ...
 
 
+def _last_command(node: tree_sitter.Node | None) -> tree_sitter.Node | None:
+    """The simple command that a redirection behind `node` belongs to (the grammar hangs it on the whole list)."""
+    for _ in range(MAX_TREE_DEPTH):
+        if node is None or node.type == "command":
+            return node
+        if node.type not in ("list", "pipeline", "negated_command"):
+            return None
+        node = next((child for child in reversed(node.children) if child.is_named and child.type != "comment"), None)
+    return None
+
+
 class Walk:
     """The walk over one text. It is the `Scope` of its words: `_state` is that of the current command."""
 
@@ -62,6 +73,7 @@ class Walk:
         self._setting = setting
         self._state = State(cwd=(None,))
         self._depth = 0
+        self._behind: dict[tuple[int, int], tuple[tree_sitter.Node, ...]] = {}
         self.home = walker.findings.home
 
     def at(self, state: State) -> None:
@@ -123,6 +135,8 @@ class Walk:
         if self._depth > MAX_TREE_DEPTH:
             self._walker.findings.unknown("the text is nested too deeply")
             return plain(state)
+        if not self._walker.findings.step():
+            return plain(state)
         self._depth += 1
         try:
             return self._dispatch(node, state, stdin)
@@ -136,7 +150,8 @@ class Walk:
             case "subshell":
                 return plain(state, self.statements(node, state, stdin).output)
             case "command":
-                return self._command(node, state, stdin, ())
+                behind = self._behind.get((node.start_byte, node.end_byte), ())
+                return self._command(node, state, stdin, behind)
             case "list":
                 return self._list(node, state, stdin)
             case "pipeline":
@@ -202,20 +217,20 @@ class Walk:
         return plain(state, output or ANYTHING)
 
     def _program_of(self, node: tree_sitter.Node) -> str | None:
-        for _ in range(4):
-            if node.type == "command":
-                name = node.child_by_field_name("name")
-                return basename(self.source.text(name)) if name is not None else None
-            if not node.children:
-                break
-            node = node.children[0]
-        return None
+        if node.type == "redirected_statement":
+            node = node.child_by_field_name("body") or node
+        last = _last_command(node)
+        name = last.child_by_field_name("name") if last is not None else None
+        return basename(self.source.text(name)) if name is not None else None
 
     def _redirected(self, node: tree_sitter.Node, state: State, stdin: Word | None) -> Outcome:
         self._state = state
         body = node.child_by_field_name("body")
-        if body is not None and body.type == "command":
-            return self._command(body, state, stdin, tuple(child for child in node.children if child != body))
+        last = _last_command(body)
+        if body is not None and last is not None:
+            behind = tuple(child for child in node.children if child != body)
+            self._behind[last.start_byte, last.end_byte] = behind
+            return self.statement(body, state, stdin)
         redirections = Redirections(self.source, self, self._walker.findings, stdin)
         for child in node.children:
             if body is None or child != body:
