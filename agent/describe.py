@@ -11,7 +11,7 @@ from typing import assert_never
 from agent.policy.decision import Decision, Verdict
 from agent.policy.request import Access, CommandRequest, EgressRequest, Origin, PathRequest, Request, Stage
 from agent.record.event import Action, Event, EventType, Json, ResourceType, Result
-from agent.shell.redact import redact
+from agent.shell.redact import redact, redact_argv
 
 _PATH_ACTION = {
     Access.READ: Action.READ,
@@ -78,7 +78,7 @@ def _details(origin: Origin, decision: Decision) -> dict[str, Json]:
         ppid=origin.ppid,
         uid=origin.uid,
         exe=origin.exe,
-        argv=None if origin.argv is None else [redact(word) for word in origin.argv],
+        argv=None if origin.argv is None else [*redact_argv(origin.argv)],
         request_id=origin.request_id,
         rule=decision.rule,
         reason=decision.reason,

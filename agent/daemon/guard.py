@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -60,6 +61,7 @@ class Guard:
         if self._orphaned:
             end_all(os.getpid(), (), self._reap)
             await session.finish(status, "the keeper died")
+            shutil.rmtree(spec.run_dir, ignore_errors=True)
             return 1
         self._tell({"type": "exited", "status": status})
         await self._finish

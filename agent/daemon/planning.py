@@ -17,7 +17,7 @@ from agent.policy.paths import covers
 from agent.record.event import Json
 from agent.session.levels import LANDLOCK_PATHS, LANDLOCK_TCP, Offer, Point, Reached
 from agent.session.plan import Plan, Proofs
-from agent.shell.redact import redact
+from agent.shell.redact import redact_argv
 
 PUBLIC = "/run/parhelia"
 """Where the session finds the agent's public directory wherever a mount namespace is to be had: the hook client's
@@ -94,7 +94,7 @@ def session_details(spec: RunSpec, plan: Plan, levels: dict[Point, Reached], gra
     """What `session.create` says: who, what, where, how far each point is enforced, and the digest of the grants."""
     shown = json.dumps([grants.read, grants.write], sort_keys=True).encode()
     points: dict[str, Json] = {str(point): str(found.level) for point, found in levels.items()}
-    argv: list[Json] = [redact(word) for word in plan.argv]
+    argv: list[Json] = [*redact_argv(plan.argv)]
     return {
         "argv": argv,
         "user": spec.session_user.name,

@@ -52,7 +52,8 @@ class Container:
         self.directory = directory / "shared"
         self.directory.mkdir(mode=0o755)
         (self.directory / "policies").mkdir(mode=0o700)
-        shutil.copy(Path(__file__).parent / "upstream.py", self.directory)
+        for script in ("upstream.py", "death_inside.py"):
+            shutil.copy(Path(__file__).parent / script, self.directory)
         shutil.copy(certificate, self.directory)
         (self.directory / "upstream.pem").chmod(0o600)
         self.upstream = Ports(self.directory, PORTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -13,10 +14,15 @@ from pathlib import Path
 import pytest
 
 from agent.daemon.offspring import descendants
-from tests.escape.runtime import Case, Host, policy, read_log, verify
+from tests.escape.containers import SHARED, Container
+from tests.escape.runtime import AUDIT, Case, Host, policy, read_log, verify
 
 PARTS = {"keeper": "agent.daemon.keeper", "guard": "agent.daemon.guard", "egress": "agent.enforce.egress.main"}
 WAIT_SECONDS = 20.0
+CONTAINERS = [
+    pytest.param("docker_sessions", marks=[pytest.mark.root, pytest.mark.docker], id="docker"),
+    pytest.param("gvisor_sessions", marks=[pytest.mark.root, pytest.mark.docker, pytest.mark.gvisor], id="gvisor"),
+]
 
 
 def until(found: Callable[[], object], what: str) -> None:
@@ -108,6 +114,25 @@ def test_the_session_ends_with_any_part_of_the_agent(
     if victim == "egress":
         degraded = [e for e in read_log(host.audit) if e["details"]["event_type"] == "agent.degraded"]
         assert degraded[-1]["details"]["point"] == "egress"
+
+
+@pytest.mark.parametrize("victim", list(PARTS))
+@pytest.mark.parametrize("kind", CONTAINERS)
+def test_in_containers_too_the_session_ends_with_any_part_of_the_agent(
+    request: pytest.FixtureRequest, kind: str, victim: str
+) -> None:
+    sessions: Container = request.getfixturevalue(kind)
+    argv = sessions.argv(Case((), policy()))
+    agent = argv[argv.index("run") - 1 : -1]  # without the "--" that ends it
+    inside = ["python3", f"{SHARED}/death_inside.py", PARTS[victim], "session", str(sessions.upstream.ports["raw"])]
+    done = sessions.execute([*argv[: argv.index("run") - 1], *inside, *agent], {})
+    assert done.returncode == 0, done.stdout + done.stderr
+    left = json.loads(done.stdout.splitlines()[-1])
+    assert left["left"] == []
+    assert left["status"] != 0
+    assert sessions.upstream.escapes == 0
+    if victim != "guard":
+        assert verify(sessions.directory / AUDIT) == 0
 
 
 def test_the_log_of_a_killed_guard_is_whole_and_is_continued(
