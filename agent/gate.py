@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from agent.describe import describe
@@ -48,18 +49,22 @@ class Gate:
 
     def check(self, request: Request) -> Decision:
         """Decide and record where the recorder accepts at once (the guard, which owns the writer)."""
-        try:
-            policy = self._policy()
-            decision = decide(policy, request)
-            event = describe(request, decision, self._actor)
-        except Exception:
-            log.exception("decision failed; denied")
-            return self._own_denial(request, _fault())
-        pending = self._record(policy, request, decision, event)
-        return pending if isinstance(pending, Decision) else _fault()
+        answer = self._ask(request)
+        return answer if isinstance(answer, Decision) else self._own_denial(request, _fault())
 
     async def check_async(self, request: Request) -> Decision:
         """The same where acceptance is a round trip to the guard (the egress process)."""
+        answer = self._ask(request)
+        if isinstance(answer, Decision):
+            return answer
+        try:
+            await answer.accepted
+        except Exception:
+            log.exception("record not accepted")
+            return self._own_denial(request, _unrecorded(answer.policy, answer.decision))
+        return answer.decision
+
+    def _ask(self, request: Request) -> Decision | _Pending:
         try:
             policy = self._policy()
             decision = decide(policy, request)
@@ -67,33 +72,17 @@ class Gate:
         except Exception:
             log.exception("decision failed; denied")
             return self._own_denial(request, _fault())
-        pending = self._record(policy, request, decision, event)
-        if isinstance(pending, Decision):
-            return pending
-        try:
-            await pending
-        except Exception:
-            log.exception("record not accepted")
-            return self._own_denial(request, _unrecorded(policy, decision))
-        return decision
-
-    def _record(
-        self, policy: Policy, request: Request, decision: Decision, event: Event | None
-    ) -> Decision | Awaitable[None]:
         if event is None:
             return decision
         if not decision.permitted:
-            try:
-                self._recorder.post(event)
-            except Exception:
-                log.exception("denial stands, but its record was lost")
+            self._post(event)
             return decision
         try:
-            pending = self._recorder.accept(event)
+            accepted = self._recorder.accept(event)
         except Exception:
             log.exception("record not accepted")
             return self._own_denial(request, _unrecorded(policy, decision))
-        return decision if pending is None else pending
+        return decision if accepted is None else _Pending(policy, decision, accepted)
 
     def _own_denial(self, request: Request, decision: Decision) -> Decision:
         """A denial of the gate's own is recorded like any other, where that is still possible."""
@@ -101,11 +90,27 @@ class Gate:
             return decision
         try:
             event = describe(request, decision, self._actor)
+        except Exception:
+            log.exception("denial stands, but it cannot be described")
+        else:
             if event is not None:
-                self._recorder.post(event)
+                self._post(event)
+        return decision
+
+    def _post(self, event: Event) -> None:
+        try:
+            self._recorder.post(event)
         except Exception:
             log.exception("denial stands, but its record was lost")
-        return decision
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """An allow that is not recorded yet."""
+
+    policy: Policy
+    decision: Decision
+    accepted: Awaitable[None]
 
 
 def _fault() -> Decision:
