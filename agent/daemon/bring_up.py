@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import datetime
 import logging
+import os
 import socket
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -245,7 +247,7 @@ class BringUp:
             raise Refused(Exit.UNPROTECTED, "the launch came before its preparations")
 
         async def supervise(listener: int) -> None:
-            self._supervisor = self._make_supervisor(listener, gate)
+            self._supervisor = self._make_supervisor(listener, gate, stdio[2])
             self._supervisor.start()
 
         self._hooks = HookServer(
@@ -275,7 +277,7 @@ class BringUp:
         self._created = True
         self._launch.go()
 
-    def _make_supervisor(self, listener: int, gate: Gate) -> ExecSupervisor:
+    def _make_supervisor(self, listener: int, gate: Gate, stderr: int) -> ExecSupervisor:
         user, ledger = self._spec.session_user, self._ledger
         separate = self._spec.egress_user is not None
         if ledger is None:
@@ -290,6 +292,7 @@ class BringUp:
             post=ledger.post,
             observe=lambda seconds: self._metrics.observe_decision("exec", seconds),
             ended=self._supervisor_ended(asyncio.get_running_loop()),
+            stderr=os.dup(stderr) if stat.S_ISREG(os.fstat(stderr).st_mode) else None,
         )
 
     def _supervisor_ended(self, loop: asyncio.AbstractEventLoop) -> Callable[[str | None], None]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from tests.escape.runtime import Case, Host, policy
@@ -35,3 +38,12 @@ def test_a_refused_exec_says_126_and_the_reason(host: Host) -> None:
     assert (
         "parhelia: denied by recursive-delete-system: deletes the system. delete inside the workspace" in outcome.stderr
     )
+
+
+def test_the_reason_stands_between_the_sessions_own_words_in_a_file(host: Host, tmp_path: Path) -> None:
+    case = Case(("/bin/bash", "-c", f'echo before >&2; "{RM}" -rf /; echo after >&2'), policy())
+    with (tmp_path / "words").open("w") as words:
+        subprocess.run(host.command(case), env=host.environment(case), stderr=words, timeout=60, check=True)
+    lines = (tmp_path / "words").read_text().splitlines()
+    assert (lines[0], lines[-1]) == ("before", "after")
+    assert lines[1].startswith("parhelia: denied by recursive-delete-system: ")

@@ -87,7 +87,7 @@ class ExecJudge:
     """Answers for one session's execs. For one thread only.
 
     `post` takes the events that are not the gate's own. `is_valid` says whether a notification still waits. `eyes` is
-    the file-system identity in which this thread looks at the session.
+    the file-system identity in which this thread looks at the session. `stderr`: see `refusal.tell`.
     """
 
     def __init__(
@@ -99,7 +99,9 @@ class ExecJudge:
         post: Callable[[Event], None],
         is_valid: Callable[[int], bool],
         eyes: FilesystemIdentity,
+        stderr: int | None = None,
     ) -> None:
+        self._stderr = stderr
         self._gate = gate
         self._build = build_request
         self._actor = actor
@@ -172,7 +174,7 @@ class ExecJudge:
         return CONTINUE
 
     def _refuse(self, stopped: Notification, decision: Decision) -> int:
-        tell(stopped.tid, decision, self._eyes)
+        tell(stopped.tid, decision, self._eyes, self._stderr)
         return errno.EACCES
 
     def _verify(self, stopped: Notification) -> int:

@@ -25,8 +25,11 @@ def refusal_line(decision: Decision) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)[:_MAX_LINE]
 
 
-def tell(tid: int, decision: Decision, eyes: FilesystemIdentity) -> bool:
+def tell(tid: int, decision: Decision, eyes: FilesystemIdentity, shared: int | None = None) -> bool:
     """Write the line to the standard error of the stopped task `tid`. False where it could not be.
+
+    `shared` is the agent's copy of the standard error that the session was given, where that is a regular file: a file
+    opened anew would have a position of its own, and the session's next words would stand over the line.
 
     The descriptor is found with the session's `eyes`; once it is shown to be open for writing there, it is opened as
     the agent, since the session need not own its own standard error (a pipe that an operator made).
@@ -41,9 +44,13 @@ def tell(tid: int, decision: Decision, eyes: FilesystemIdentity) -> bool:
             writable = _writable_by_task(tid, held)
         if not writable:
             return False
+        line = refusal_line(decision).encode() + b"\n"
+        if shared is not None and os.path.sameopenfile(held, shared):
+            os.write(shared, line)
+            return True
         opened = os.open(f"/proc/self/fd/{held}", _WRITE)
         try:
-            os.write(opened, refusal_line(decision).encode() + b"\n")
+            os.write(opened, line)
         finally:
             os.close(opened)
     except OSError:

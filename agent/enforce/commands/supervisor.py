@@ -61,13 +61,16 @@ class ExecSupervisor:
         observe: Callable[[float], None] | None = None,
         ended: Callable[[str | None], None] | None = None,
         deadline: float = DEADLINE_S,
+        stderr: int | None = None,
     ) -> None:
         self._listener = listener
         self._eyes = process.FilesystemIdentity(session_uid, session_gid)
         self._observe = observe
         self._ended = ended
         self._deadline = deadline
-        self._judge = ExecJudge(gate, build_request, actor=actor, post=post, is_valid=self._is_valid, eyes=self._eyes)
+        self._judge = ExecJudge(
+            gate, build_request, actor=actor, post=post, is_valid=self._is_valid, eyes=self._eyes, stderr=stderr
+        )
         self._stopping = threading.Event()
         self._busy = threading.Event()
         self._arch_prctl = number("arch_prctl")
