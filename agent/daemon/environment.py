@@ -11,13 +11,22 @@ TRUST = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "CURL_CA_
 NO_PROXY = "localhost,127.0.0.1,::1"
 
 
+def _passed_on(policy: Policy) -> set[str]:
+    """The names under `session.env`: the first layer's, less what a further layer's list leaves out."""
+    first, *further = policy.layers
+    names = set(first.session_env)
+    for layer in further:
+        if layer.session_env:
+            names &= set(layer.session_env)
+    return names
+
+
 def session_environment(
     spec: RunSpec, policy: Policy, places: Places, *, workdir: str, ca_bundle: str, port: int
 ) -> dict[str, str]:
     """Name -> value for the session's first process."""
     env = dict(spec.session_env)
-    for layer in policy.layers[:1]:
-        env |= {name: spec.caller_env[name] for name in layer.session_env if name in spec.caller_env}
+    env |= {name: spec.caller_env[name] for name in _passed_on(policy) if name in spec.caller_env}
     address = f"http://127.0.0.1:{port}"
     for name in PROXY:
         env[name] = env[name.lower()] = address

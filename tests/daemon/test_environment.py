@@ -1,0 +1,51 @@
+"""The session's environment is what the rulings say, to the name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from agent.daemon.environment import PROXY, TRUST, session_environment
+from agent.daemon.places import Places
+from agent.policy.load import LayerSource, load_policy
+from tests.daemon.test_spec import SPEC
+
+PLACES = Places(
+    public="/r/public", private="/r/private", tmpdir="/tmp/s", home="/home/session", ca_bundle="/r/public/ca",
+    hook_socket="/r/public/hook.sock",
+)  # fmt: skip
+CALLER = {"CI": "1", "TOKEN": "secret", "PATH": "/bin", "LD_PRELOAD": "x.so"}
+
+
+def made(*texts: str) -> dict[str, str]:
+    layers = [LayerSource(f"l{n}", (("p.yaml", "version: 1\n" + text),)) for n, text in enumerate(texts)]
+    spec = replace(SPEC, session_env={"PATH": "/bin", "LANG": "C"}, caller_env=CALLER)
+    policy = load_policy(layers, {})
+    return session_environment(spec, policy, PLACES, workdir="/w", ca_bundle="/run/parhelia/ca-bundle.pem", port=3128)
+
+
+def test_only_what_is_kept_passed_or_set_is_there() -> None:
+    env = made("session: {env: [CI]}\n")
+    proxies = {name for word in PROXY for name in (word, word.lower())}
+    assert set(env) == {"PATH", "LANG", "CI", "HOME", "TMPDIR", "PWD", "NO_PROXY", "no_proxy", *proxies, *TRUST}
+    assert {env[name] for name in proxies} == {"http://127.0.0.1:3128"}
+    assert {env[name] for name in TRUST} == {"/run/parhelia/ca-bundle.pem"}
+    assert env["NO_PROXY"] == "localhost,127.0.0.1,::1"
+    assert (env["HOME"], env["TMPDIR"], env["PWD"]) == ("/home/session", "/tmp/s", "/w")
+
+
+@pytest.mark.parametrize(
+    ("texts", "passed"),
+    [
+        ([""], set()),
+        (["session: {env: [CI, TOKEN]}\n"], {"CI", "TOKEN"}),
+        (["session: {env: [CI, TOKEN]}\n", "session: {env: [CI]}\n"], {"CI"}),
+        (["session: {env: [CI]}\n", "session: {env: [CI, TOKEN]}\n"], {"CI"}),
+        (["session: {env: [CI]}\n", ""], {"CI"}),
+        (["", "session: {env: [TOKEN]}\n"], set()),
+        (["session: {env: [NOT_SET]}\n"], set()),
+    ],
+)
+def test_a_further_layer_passes_on_no_more_names(texts: list[str], passed: set[str]) -> None:
+    assert set(made(*texts)) & {"CI", "TOKEN", "NOT_SET", "LD_PRELOAD"} == passed
