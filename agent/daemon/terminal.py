@@ -15,7 +15,7 @@ import tty
 from contextlib import suppress
 from dataclasses import dataclass
 
-CHUNK = 1024
+CHUNK = 4096
 BACKLOG = 1 << 16
 _WINSIZE = b"\0" * 8
 
