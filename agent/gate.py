@@ -12,6 +12,7 @@ so that they cannot drift from the log.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -39,10 +40,18 @@ class Recorder(Protocol):
 class Gate:
     """Asks the policy and records the answer.
 
-    `policy` returns the policy in force; `actor` is the audit log's actor (``session:<id>``).
+    `policy` returns the policy in force; `actor` is the audit log's actor (``session:<id>``). `observe` gets the
+    seconds each decision took, its record's acceptance not counted.
     """
 
-    def __init__(self, policy: Callable[[], Policy], recorder: Recorder, actor: str) -> None:
+    def __init__(
+        self,
+        policy: Callable[[], Policy],
+        recorder: Recorder,
+        actor: str,
+        observe: Callable[[float], None] | None = None,
+    ) -> None:
+        self._observe = observe
         self._policy = policy
         self._recorder = recorder
         self._actor = actor
@@ -65,10 +74,13 @@ class Gate:
         return answer.decision
 
     def _ask(self, request: Request) -> Decision | _Pending:
+        started = time.perf_counter()
         try:
             policy = self._policy()
             decision = decide(policy, request)
             event = describe(request, decision, self._actor)
+            if self._observe is not None:
+                self._observe(time.perf_counter() - started)
         except Exception:
             log.exception("decision failed; denied")
             return self._own_denial(request, _fault())

@@ -241,17 +241,20 @@ class BringUp:
         gate: Gate,
         stdio: tuple[int, int, int],
     ) -> None:
-        link, journal = self._link, self._journal
+        link, journal, ledger = self._link, self._journal, self._ledger
         places, grants = ground
-        if link is None or journal is None or self._policy is None:
+        if link is None or journal is None or ledger is None or self._policy is None:
             raise Refused(Exit.UNPROTECTED, "the launch came before its preparations")
 
         async def supervise(listener: int) -> None:
             self._supervisor = self._make_supervisor(listener, gate, stdio[2])
             self._supervisor.start()
 
+        asked = Gate(
+            self._current, ledger, self._spec.actor, lambda seconds: self._metrics.observe_decision("hook", seconds)
+        )
         self._hooks = HookServer(
-            places.hook_socket, gate, home=places.home, tmpdir=places.tmpdir, supervised=offer.notify
+            places.hook_socket, asked, home=places.home, tmpdir=places.tmpdir, supervised=offer.notify
         )
         await self._hooks.start()
         self._launch = LaunchLink(link.listen, supervise)

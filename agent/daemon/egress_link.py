@@ -108,7 +108,7 @@ class EgressLink:
             case "event":
                 self._event(int(message["n"]), bool(message["accept"]), message["event"])
             case "stats":
-                self._stats(int(message["up"]), int(message["down"]), int(message["connections"]))
+                self._stats(message)
             case "ca":
                 if not self._ca.done():
                     self._ca.set_result(message["pem"])
@@ -144,10 +144,15 @@ class EgressLink:
         else:
             self._send({"type": "accepted", "n": number})
 
-    def _stats(self, up: int, down: int, connections: int) -> None:
+    def _stats(self, message: Message) -> None:
+        up, down, connections = (int(message[name]) for name in ("up", "down", "connections"))
+        counts, seconds = [int(number) for number in message["decisions"]], float(message["seconds"])
+        if min(up, down, connections, seconds, *counts) < 0:
+            raise EgressFault("a count that goes down")
         self.bytes_up += up
         self.bytes_down += down
         self._metrics.add_egress_bytes(up, down, connections)
+        self._metrics.add_decisions("egress", counts, seconds)
 
     def _fault(self, reason: str) -> None:
         if self._gone.done():

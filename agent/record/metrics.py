@@ -13,11 +13,11 @@ Rules:
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING
 
 from agent.record.event import DENIALS, AuthFailure, Event, EventType, Result
+from agent.record.timings import BUCKETS, Timings
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -26,15 +26,13 @@ if TYPE_CHECKING:
 POINTS = ("egress", "exec", "paths", "agent")
 """The enforcement points that have a level."""
 LEVELS = ("enforced", "partial", "advisory", "off")
-DECISION_POINTS = ("egress", "exec", "hook", "paths")
+DECISION_POINTS = ("egress", "exec", "hook")
 """Where decisions are timed."""
 SECRET_ACTIONS = {
     EventType.SECRET_ACCESS: "access",
     EventType.SECRET_INJECT: "inject",
     EventType.SECRET_ROTATE: "rotate",
 }
-BUCKETS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
-"""Upper bounds of `parhelia_agent_decision_seconds`, in seconds."""
 _OTHER = "other"
 _URGENT = DENIALS | SECRET_ACTIONS.keys() | {EventType.AUTH_FAILURE, EventType.AGENT_DEGRADED, EventType.AUDIT_GAP}
 
@@ -57,8 +55,7 @@ class Metrics:
         self._lost = 0
         self._push_failures = 0
         self._ended = False
-        self._buckets = {point: [0] * (len(BUCKETS) + 1) for point in DECISION_POINTS}
-        self._seconds = dict.fromkeys(DECISION_POINTS, 0.0)
+        self._timings = {point: Timings() for point in DECISION_POINTS}
         self._watchers: list[Callable[[], None]] = []
         self._registry: CollectorRegistry | None = None
 
@@ -121,8 +118,14 @@ class Metrics:
         if point not in DECISION_POINTS:
             raise ValueError(f"no such decision point: {point}")
         with self._lock:
-            self._buckets[point][bisect_left(BUCKETS, seconds)] += 1
-            self._seconds[point] += seconds
+            self._timings[point].observe(seconds)
+
+    def add_decisions(self, point: str, counts: list[int], seconds: float) -> None:
+        """Decisions that another process timed (`Timings.take`). Raises ValueError for another point or shape."""
+        if point not in DECISION_POINTS:
+            raise ValueError(f"no such decision point: {point}")
+        with self._lock:
+            self._timings[point].add(counts, seconds)
 
     def add_egress_bytes(self, up: int, down: int, connections: int = 0) -> None:
         """Bytes that went out and came in, and connections made, since the last call."""
@@ -219,13 +222,13 @@ class Metrics:
             "parhelia_agent_decision_seconds", "Time to decide one request, in seconds.", labels=["point"]
         )
         bounds = [*(repr(bound) for bound in BUCKETS), "+Inf"]
-        for point, counts in self._buckets.items():
+        for point, timings in self._timings.items():
             total = 0
             cumulative = []
-            for bound, number in zip(bounds, counts, strict=True):
+            for bound, number in zip(bounds, timings.counts, strict=True):
                 total += number
                 cumulative.append((bound, float(total)))
-            family.add_metric([point], cumulative, self._seconds[point])
+            family.add_metric([point], cumulative, timings.seconds)
         return family
 
 

@@ -101,6 +101,9 @@ def test_the_first_refusal_is_counted_shown_and_alerted(host: Host, monitoring: 
     }
     assert denied == in_the_log
     assert denied == {"network.egress_blocked": 1, "bash.dangerous": 1, "permission.denied": 0}
+    timed = {row["labels"]["point"]: int(row["count"]) for row in shown["parhelia_agent_decision_seconds"]["metrics"]}
+    assert timed["egress"] >= 1
+    assert timed["exec"] >= 3
     assert shown["parhelia_agent_session_ended"]["metrics"][0]["value"] == "1"
 
     def firing() -> set[str]:

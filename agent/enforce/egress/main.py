@@ -36,6 +36,7 @@ from agent.gate import Gate
 from agent.linux.process import drop_capability_bounding_set, set_dumpable, set_no_new_privs, set_pdeathsig
 from agent.policy.hosts import normalise_host
 from agent.policy.model import Policy
+from agent.record.timings import Timings
 
 if TYPE_CHECKING:
     from agent.enforce.egress.handover import Engine
@@ -59,6 +60,7 @@ class Egress:
         self._done: asyncio.Future[int] = self._loop.create_future()
         self._recorder = ChannelRecorder(channel, self._fault)
         self._traffic = Traffic()
+        self._timings = Timings()
         self._poller = Poller()
         self._policy: Policy | None = None
         self._engine: Engine | None = None
@@ -142,7 +144,7 @@ class Egress:
         return engine
 
     def _make_front(self, policy: Policy, actor: str) -> Front:
-        gate = Gate(lambda: policy, self._recorder, actor)
+        gate = Gate(lambda: policy, self._recorder, actor, self._timings.observe)
         resolver = Resolver(self._lookup)
         door = Doorkeeper(lambda: policy, gate, self._recorder, resolver, actor)
         carrier = Carrier(self._poller, self._traffic, idle=self._limits.idle)
@@ -173,8 +175,10 @@ class Egress:
 
     def _send_stats(self) -> None:
         up, down, connections = self._traffic.take()
-        if up or down or connections:
-            self._recorder.send({"type": "stats", "up": up, "down": down, "connections": connections})
+        counts, seconds = self._timings.take()
+        if up or down or connections or any(counts):
+            numbers = {"up": up, "down": down, "connections": connections}
+            self._recorder.send({"type": "stats", **numbers, "decisions": counts, "seconds": seconds})
 
     def _fault(self, reason: str) -> None:
         log.error("the egress process ends: %s", reason)
