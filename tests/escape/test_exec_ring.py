@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.escape.containers import Docker, Gvisor
 from tests.escape.runtime import Case, Host, policy
 
 RM = "$(id -un | sed s/session/rm/)"
@@ -38,6 +39,28 @@ def test_a_refused_exec_says_126_and_the_reason(host: Host) -> None:
     assert (
         "parhelia: denied by recursive-delete-system: deletes the system. delete inside the workspace" in outcome.stderr
     )
+
+
+def test_in_docker_the_ring_reads_the_session_without_the_right_to_trace_it(docker_sessions: Docker) -> None:
+    python = 'python3 -c \'import os; rm = bytes([114, 109]).decode(); os.execvp(rm, [rm, "-rf", "/etc"])\''
+    scripts = [f'"{RM}" -rf /', python, "true"]
+    told = "; ".join(f"{script}; echo status=$?" for script in scripts)
+    outcome = docker_sessions.run(Case(("/bin/bash", "-c", f"cd /tmp; {told}"), policy()))
+    assert outcome.stdout.split() == ["status=126", "status=1", "status=0"], outcome.stderr
+    rules = [event["details"]["rule"] for event in outcome.of("bash.dangerous")]
+    assert rules == ["recursive-delete-system"] * 2
+    assert outcome.stderr.count("parhelia: denied by recursive-delete-system: ") == 2
+
+
+def test_in_gvisor_what_only_shows_at_exec_is_not_seen_and_nothing_claims_it_is(gvisor_sessions: Gvisor) -> None:
+    harmless = "$(id -un | sed s/session/mkfs/) --version-of-nothing; echo status=$?"
+    outcome = gvisor_sessions.run(Case(("/bin/bash", "-c", harmless), policy()))
+    assert (outcome.status, outcome.of("session.create")) == (
+        126,
+        [],
+    )  # nobody can know it before, nobody sees it after
+    (event,) = outcome.of("bash.dangerous")
+    assert event["details"]["rule"] == "commands-unverifiable"
 
 
 def test_the_reason_stands_between_the_sessions_own_words_in_a_file(host: Host, tmp_path: Path) -> None:
