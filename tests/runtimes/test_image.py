@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtimes.fixtures import CHECKOUT, Run
 from tests.runtimes.engine import Engine
+from tests.runtimes.fixtures import CHECKOUT, Run
 
 pytestmark = [pytest.mark.docker, pytest.mark.root]
 

@@ -10,7 +10,8 @@ from agent.session.plan import Plan, Proofs
 
 PLAN = Plan(
     argv=("sh", "-c", "id"), env={"A": "b"}, workdir="/tmp", uid=1, gid=2, jail="root", mounts=True,
-    hide=("/a",), empty_run=True, bind=(("/b", "/c"),), landlock=True, read=("/usr",), write=("/tmp",), devices=("/dev/null",),
+    hide=("/a",), empty_run=True, bind=(("/b", "/c"),), landlock=True, read=("/usr",), write=("/tmp",),
+    devices=("/dev/null",),
     connect_ports=(3128,), seccomp=True, notify_exec=True, proxy_port=3128,
     proofs=Proofs(dial=1, ungranted=("/x",), private=("/y",), signal=(3,)),
 )  # fmt: skip
