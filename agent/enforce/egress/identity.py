@@ -127,20 +127,16 @@ class Doorkeeper:
     def record_fault(self, source_ip: str | None) -> None:
         """A connection was refused because judging it failed; whom it was for may be unknown."""
         request = EgressRequest("unknown", 0, datetime.now(UTC).date(), Origin("proxy", source_ip=source_ip))
-        decision = Decision(Verdict.DENY, FAULT.rule, FAULT.reason, "", severity=Severity.HIGH)
-        event = describe(request, decision, self._actor)
-        try:
-            if event is not None:
-                self._recorder.post(event)
-        except RecordError:
-            log.exception("a refusal stands, but its record was lost")
+        self._record(request, Decision(Verdict.DENY, FAULT.rule, FAULT.reason, "", severity=Severity.HIGH))
 
     async def admit(self, request: EgressRequest) -> Admission:
         """Decide the name, look it up, decide its addresses. Raises Refusal."""
-        await self.check(request)
+        named = await self.check(request)
         try:
             found = await self._resolver.resolve(request.host)
         except ResolveError as error:
+            if named.verdict is Verdict.DENY:  # observed only, and there will be no next stage to say so
+                self._record(request, named)
             raise Refusal(_upstream(error.timed_out, str(error), request)) from error
         request = replace(request, stage=Stage.CONNECT, addresses=found.addresses)
         if found.own:
@@ -169,7 +165,12 @@ class Doorkeeper:
             severity=Severity.HIGH,
             enforced=enforced,
         )
-        if not enforced:  # the name's own observation waits for the next stage; this one has no other place
+        self._record(request, decision)
+        if enforced:
+            raise Refusal(Answer(status, reason, rule, instead, request.origin.request_id or ""))
+
+    def _record(self, request: EgressRequest, decision: Decision) -> None:
+        if not decision.enforced:  # the name's own observation waits for the next stage; this one has no other place
             request = replace(request, stage=Stage.CONNECT)
         event = describe(request, decision, self._actor)
         try:
@@ -177,8 +178,6 @@ class Doorkeeper:
                 self._recorder.post(event)
         except RecordError:
             log.exception("a refusal stands, but its record was lost")
-        if enforced:
-            raise Refusal(Answer(status, reason, rule, instead, request.origin.request_id or ""))
 
     def check_host_header(self, request: EgressRequest, header: str | None, default_port: int) -> None:
         """A Host header must name the same place as the request. Raises HostError, Refusal (421)."""

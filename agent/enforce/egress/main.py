@@ -92,7 +92,12 @@ class Egress:
         try:
             for message, fds in self._channel.feed():
                 self._dispatch(message, fds)
-        except (ChannelClosed, KeyError, TypeError, ValueError) as error:
+        except ChannelClosed as error:
+            if self._starting is None:  # the guard gave the run up, and has said why
+                self._end(1)
+            else:
+                self._fault(f"channel: {error}")
+        except (KeyError, TypeError, ValueError) as error:
             self._fault(f"channel: {type(error).__name__}: {error}")
 
     def _dispatch(self, message: Message, fds: list[int]) -> None:

@@ -312,6 +312,21 @@ def test_observe_mode_records_what_it_would_have_refused() -> None:
     run(lambda: Door(watched, {"evil.test": ["8.8.8.8"]}), check)
 
 
+def test_observe_mode_records_a_name_that_cannot_be_looked_up_too() -> None:
+    watched = policy(rule("api.good.test"), mode=Mode.OBSERVE)
+
+    async def check(door: Door) -> None:
+        for host in ("evil.test", "api.good.test"):
+            with pytest.raises(Refusal) as caught:
+                await door.admit(host)
+            assert caught.value.answer.status == 502
+        seen = [(event.type, event.resource, event.result, event.details["rule"]) for event in door.recorder.events]
+        assert seen == [("network.egress_blocked", "evil.test:443", "success", "egress-default")]
+        assert door.recorder.events[0].details["enforced"] is False
+
+    run(lambda: Door(watched, {}), check)
+
+
 def test_a_granted_range_admits_only_its_own_addresses() -> None:
     granted = policy(replace(rule("db.good.test"), addresses=(ip_network("10.20.0.0/16"),)))
 

@@ -207,3 +207,12 @@ def test_a_second_start_is_refused() -> None:
     bare.start(pickle.dumps(policy()))
     bare.start(pickle.dumps(policy()))
     assert bare.end() == 1
+
+
+def test_a_guard_that_gives_up_before_the_start_is_no_error_of_the_egress_process() -> None:
+    near, far = pair()
+    arguments = [sys.executable, "-m", "agent.enforce.egress.main", "--channel", str(far.fileno())]
+    with near, far, subprocess.Popen(arguments, pass_fds=[far.fileno()], stderr=subprocess.PIPE, text=True) as process:
+        near.close()
+        assert process.communicate(timeout=SECONDS)[1] == ""
+        assert process.returncode == 1
