@@ -47,7 +47,7 @@ class Metrics:
         self._secret_names = frozenset(secret_names)
         self._denied = dict.fromkeys((event_type.value for event_type in sorted(DENIALS)), 0)
         self._auth_failures = dict.fromkeys((reason.value for reason in AuthFailure), 0)
-        self._secrets = {(name, action): 0 for name in secret_names for action in SECRET_ACTIONS.values()}
+        self._secrets = {(name, action): 0 for name in (_OTHER, *secret_names) for action in SECRET_ACTIONS.values()}
         self._levels = dict.fromkeys(POINTS, "off")
         self._bytes = {"up": 0, "down": 0}
         self._connections = 0

@@ -40,7 +40,8 @@ def test_every_series_of_a_closed_set_is_there_at_zero_from_the_start():
         assert ("parhelia_security_denied_total", (("event_type", event_type),)) in zero
     for reason in ("unknown_caller", "bad_credentials", "other"):
         assert ("parhelia_auth_failures_total", (("reason", reason),)) in zero
-    assert ("parhelia_secrets_accessed_total", (("action", "inject"), ("secret_name", "KEY"))) in zero
+    for name in ("KEY", "other"):
+        assert ("parhelia_secrets_accessed_total", (("action", "inject"), ("secret_name", name))) in zero
     for name in ("audit_lost_total", "push_failures_total", "session_ended", "audit_sequence"):
         assert ("parhelia_agent_" + name, ()) in zero
     for direction in ("up", "down"):
