@@ -7,6 +7,8 @@ meaning cannot be known; unverifiable runs only where every exec is decided agai
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from agent.policy import rule_ids
 from agent.policy.commands import Fit, covers, judge
 from agent.policy.decision import Decision, Severity, Verdict
@@ -23,7 +25,7 @@ def decide_commands(policy: Policy, request: CommandRequest) -> Decision:
     """The decision for a command line or an exec."""
     own, _ = _hits(_OWN, RULES, request)
     if own:
-        return denied(policy, by_rule(own[0], "", own[0].severity))
+        return denied(policy, replace(by_rule(own[0], "", own[0].severity), where=None))  # in no file of the policy
     layers = [(layer, layer.commands) for layer in policy.layers if layer.commands is not None]
     found: list[CommandRule] = []
     perhaps: list[CommandRule] = []

@@ -94,6 +94,8 @@ class Reader:
 
     def _number(self, node: yaml.Node, shape: NumberShape) -> Number | None:
         fix = f"write a decimal number from {shape.low} to {shape.high}, without quotes"
+        if shape.low == shape.high:
+            fix = f"write {shape.low}, without quotes"
         if not isinstance(node, yaml.ScalarNode) or node.tag != f"{_TAG}int" or not _DECIMAL.fullmatch(node.value):
             found = shown(node.value) if isinstance(node, yaml.ScalarNode) else _kind(node)
             self._fault(node, f"{found} where a number is meant", fix)

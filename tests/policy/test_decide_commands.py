@@ -68,6 +68,7 @@ def test_a_rule_without_words_says_what_it_refuses() -> None:
 def test_the_agent_protects_itself_with_every_policy(layers: tuple[str, ...], text: str, rule: str) -> None:
     decision = ask(*layers, text=text)
     assert (decision.verdict, decision.rule, decision.enforced) == (Verdict.DENY, rule, True)
+    assert decision.where is None
 
 
 @pytest.mark.parametrize(

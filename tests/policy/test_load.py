@@ -127,7 +127,7 @@ def test_every_setting_has_its_place() -> None:
         ("{}: 2", "p/a.yaml:1:1: a mapping as a key; keys are texts"),
         ('"egress": {}\negress: {}', "p/a.yaml:2:1: the key 'egress' is given twice"),
         # types
-        ("version: 2", "p/a.yaml:1:10: 2 is out of range; write a decimal number from 1 to 1"),
+        ("version: 2", "p/a.yaml:1:10: 2 is out of range; write 1, without quotes"),
         ("version: '1'", "p/a.yaml:1:10: 1 where a number is meant"),
         ("version: 1.0", "p/a.yaml:1:10: 1.0 where a number is meant"),
         ("egress: {mode: no}", "p/a.yaml:1:16: 'no' is read as a boolean where a mode is meant; write one of: enforce"),
