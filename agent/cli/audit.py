@@ -157,7 +157,6 @@ def _unreadable(path: Path, error: OSError) -> int:
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError("a number of lines, 0 or more")
-    return number
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of lines")
+    return int(text)

@@ -169,11 +169,15 @@ def _parse(line: bytes) -> object:
     if len(line) > LONGEST_LINE:
         raise QuestionError(f"the line is longer than {LONGEST_LINE} bytes")
     try:
-        return json.loads(line.decode("utf-8"), object_pairs_hook=_once)
+        return json.loads(line.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
     except QuestionError:
         raise
-    except ValueError as error:  # not UTF-8, not JSON, or a number of thousands of digits
-        raise QuestionError(f"the line is no JSON: {error.__class__.__name__}") from error
+    except json.JSONDecodeError as error:
+        raise QuestionError(f"the line is no JSON: {error.msg} at column {error.colno}") from error
+    except UnicodeDecodeError as error:
+        raise QuestionError(f"the line is not UTF-8 at byte {error.start + 1}") from error
+    except ValueError as error:  # int() refuses thousands of digits
+        raise QuestionError("the line holds a number that is too long") from error
     except RecursionError:
         raise QuestionError("the line is nested too deeply") from None
 
@@ -183,6 +187,10 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(found) < len(pairs):
         raise QuestionError("a key is given twice")
     return found
+
+
+def _no_constant(word: str) -> None:
+    raise QuestionError(f"the line is no JSON: {word} is no value of JSON")
 
 
 def _name(value: object) -> Json:

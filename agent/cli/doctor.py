@@ -26,7 +26,7 @@ def doctor(args: argparse.Namespace) -> int:
     if args.json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
     else:
-        sys.stdout.write(_text(found))
+        (sys.stdout if sys.stdout.isatty() else sys.stderr).write(_text(found))
     short = args.require == "contained" and not found["contained"]
     return int(Exit.UNPROTECTED if short else Exit.OK)
 

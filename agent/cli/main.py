@@ -6,7 +6,6 @@ the contract's (`agent.exits`).
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
 
@@ -26,6 +25,16 @@ VERBS = {
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; returns its exit code. `argv` without the program's name, default `sys.argv[1:]`."""
     arguments = sys.argv[1:] if argv is None else argv
+    if arguments[:1] == ["hook"]:
+        from agent.cli.hook import guarded
+
+        return guarded(lambda: _dispatch(arguments))
+    return _dispatch(arguments)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    import argparse
+
     parser = argparse.ArgumentParser(
         prog="parhelia-agent", description="Policy enforcement for AI coding sessions: egress, commands, paths, audit."
     )

@@ -76,7 +76,8 @@ def explain(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(_document(policy, grants), indent=2, ensure_ascii=False))  # noqa: T201
     else:
-        print("\n".join(_page(policy, grants)))  # noqa: T201
+        page = sys.stdout if sys.stdout.isatty() else sys.stderr  # a pager's choice is a terminal, a pipe wants --json
+        print("\n".join(_page(policy, grants)), file=page)
     return Exit.OK
 
 

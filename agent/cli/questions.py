@@ -59,7 +59,7 @@ def command(around: Surroundings, text: str, cwd: str | None) -> CommandRequest:
 
 def egress(around: Surroundings, target: Target, method: str | None) -> EgressRequest:
     """May this be reached? A URL is one request (GET where no method is given); a bare host is a connection."""
-    method = method or target.method
+    method = target.method if method is None else method
     if method is not None and not (method.isascii() and method.replace("-", "").isalpha()):
         raise QuestionError(f"{shown(method)!r} is no HTTP method")
     return EgressRequest(

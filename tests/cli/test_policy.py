@@ -74,7 +74,9 @@ def test_explain_shows_rules_built_in_ones_and_effective_grants(
     capsys: pytest.CaptureFixture[str], directory: Path
 ) -> None:
     assert main(["policy", "explain", "--policy", str(directory)]) == 0
-    text = capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert printed.out == ""  # stdout is for --json, unless it is a terminal
+    text = printed.err
     for line in (
         "egress allow  a.test 443 tls",
         "b.test 443 tls GET may be at 10.0.0.0/8",
@@ -110,7 +112,7 @@ def test_explain_says_what_an_empty_layer_means(capsys: pytest.CaptureFixture[st
         (tmp_path / name).mkdir()
         (tmp_path / name / "x.yaml").write_text("version: 1")
     assert main(["policy", "explain", "--policy", str(tmp_path / "a"), "--policy", str(tmp_path / "b")]) == 0
-    text = capsys.readouterr().out
+    text = capsys.readouterr().err
     assert text.count("no section egress: it allows nothing") == 1
     assert text.count("no section egress: it is neutral here") == 1
 
