@@ -36,6 +36,7 @@ from agent.enforce.commands.hook_protocols import (
     read_call,
     refusal,
 )
+from agent.enforce.commands.refusal import refusal_line
 from agent.policy.decision import Decision
 from agent.policy.request import Access, EgressRequest, Origin, PathRequest, Request, Stage
 from agent.policy.request import Protocol as Spoken
@@ -155,8 +156,7 @@ class HookServer:
         for request in requests:
             decision = self._gate.check(request)
             if not decision.permitted:
-                words = f"parhelia: denied by {decision.rule}: {decision.reason}"
-                return _denial(protocol, f"{words}. {decision.instead}" if decision.instead else words)
+                return _denial(protocol, refusal_line(decision))
         return _Answer(True, permission(protocol), "")
 
     def _request(self, ask: Ask, origin: Origin) -> Request:

@@ -115,6 +115,13 @@ def running(tmp_path: Path) -> Iterator[Running]:
     assert not path.exists()
 
 
+def test_the_words_end_like_those_of_a_refused_exec_where_a_rule_names_no_way_out(running: Running) -> None:
+    done = running.ask(tool("Delete", {"file_path": "/run/parhelia/x"}))
+    assert done.stderr == (
+        "parhelia: denied by agent-files: the agent's own files are never granted, whatever the policy says.\n"
+    )
+
+
 def test_a_dangerous_command_is_blocked_with_rule_reason_and_what_to_do_instead(running: Running) -> None:
     done = running.ask(bash("bash -c 'sudo rm -r -f /*'"))
     assert done.returncode == 2
