@@ -143,6 +143,7 @@ def test_every_setting_has_its_place() -> None:
         ("egress: {allow: [{host: x.test, ports: [0x1bb]}]}", "0x1bb where a number is meant"),
         ("egress: {allow: [{host: x.test, ports: [7:23]}]}", "7:23 where a number is meant"),
         ("egress: {allow: [{host: x.test, ports: ['443']}]}", "443 where a number is meant"),
+        ("packs: [git]", "unknown key 'packs' in a policy file; command packs are not built yet"),
         ("egress: {allow: [{host: x.test, ports: [65536]}]}", "65536 is out of range"),
         ("egress: {allow: [{host: x.test, ports: [0]}]}", "0 is out of range"),
         ("egress: {allow: [{ports: [443]}]}", "p/a.yaml:1:18: a host rule without 'host'; add 'host:'"),
