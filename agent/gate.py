@@ -96,6 +96,10 @@ class Gate:
             return self._own_denial(request, _unrecorded(policy, decision))
         return decision if accepted is None else _Pending(policy, decision, accepted)
 
+    def deny(self, request: Request, decision: Decision) -> Decision:
+        """Record a denial that no policy spoke: an enforcement point's own, of what it could not even ask."""
+        return self._own_denial(request, decision)
+
     def _own_denial(self, request: Request, decision: Decision) -> Decision:
         """A denial of the gate's own is recorded like any other, where that is still possible."""
         if decision.permitted:  # audit.on_failure: continue

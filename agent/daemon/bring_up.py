@@ -88,6 +88,7 @@ class BringUp:
 
     async def start(self, stdio: tuple[int, int, int]) -> None:
         """All steps up to the session's first instruction. Raises Refused."""
+        self._check_own_paths()
         ledger, journal = self._open_log()
         policy = self._load_policy(ledger, journal)
         gate = Gate(self._current, ledger, self._spec.actor)
@@ -144,6 +145,14 @@ class BringUp:
             self.cause = reason
             if self._journal is not None:
                 self._journal.degraded(point, Level.OFF, reason)
+
+    def _check_own_paths(self) -> None:
+        try:
+            layout.check_own_paths(self._spec)
+        except layout.Exposed as error:
+            raise Refused(Exit.POLICY_INVALID, str(error)) from error
+        except OSError as error:
+            raise Refused(Exit.UNPROTECTED, f"the agent's own places: {error}") from error
 
     def _open_log(self) -> tuple[Ledger, Journal]:
         spec = self._spec
@@ -254,7 +263,12 @@ class BringUp:
             self._current, ledger, self._spec.actor, lambda seconds: self._metrics.observe_decision("hook", seconds)
         )
         self._hooks = HookServer(
-            places.hook_socket, asked, home=places.home, tmpdir=places.tmpdir, supervised=offer.notify
+            places.hook_socket,
+            asked,
+            home=places.home,
+            tmpdir=places.tmpdir,
+            supervised=offer.notify,
+            record=asked.deny,
         )
         await self._hooks.start()
         self._launch = LaunchLink(link.listen, supervise)

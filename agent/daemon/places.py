@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.daemon.spec import RunSpec
+from agent.daemon.trust import make_directory, movable, planted
 from agent.policy.grants import Grants
 from agent.policy.paths import covers
 
@@ -82,8 +84,9 @@ def set_canary(places: Places, grants: Grants, boot: str) -> Places:
         if not Path(home).is_dir() or any(covers(root, str(path.resolve())) for root in granted):
             continue
         try:
-            path.write_text("outside every grant; see agent/session/proofs.py\n", encoding="ascii")
-            path.chmod(0o666)
+            with path.open("x", encoding="ascii") as file:  # where others can write: nothing that is there is followed
+                file.write("outside every grant; see agent/session/proofs.py\n")
+                os.fchmod(file.fileno(), 0o666)
         except OSError:  # not ours to write (an agent without root)
             continue
         return replace(places, canary=str(path))
@@ -106,12 +109,17 @@ def publish_hook(places: Places, run_root: str) -> Places:
 
 
 def make_roots(grants: Grants, spec: RunSpec) -> list[str]:
-    """Make missing write roots for the session; returns the missing read roots (they are only warned about)."""
+    """Make missing write roots for the session; returns the missing read roots (they are only warned about).
+
+    Raises Exposed where a root leads through a symlink that an earlier session may have left; OSError."""
+    user = spec.session_user if os.geteuid() == 0 else None
+    for root in (*grants.write, *grants.read):
+        link = None if user is None else planted(root, user)
+        if link is not None:
+            raise Exposed(f"{root} is granted and leads through {link}, a link that the session's user made: remove it")
     for root in grants.write:
-        path = Path(root)
-        if not path.exists():
-            path.mkdir(parents=True, mode=0o755)
-            _give(path, spec)
+        if not Path(root).exists():
+            make_directory(root, user)
     return [root for root in grants.read if not Path(root).exists()]
 
 
@@ -121,6 +129,34 @@ def write_ca_bundle(places: Places, system_ca: str | None, own: str | None) -> N
     bundle = Path(places.ca_bundle)
     bundle.write_text(system.rstrip("\n") + "\n" + (own or ""), encoding="utf-8")
     bundle.chmod(0o644)
+
+
+def check_own_paths(spec: RunSpec) -> None:
+    """The log, the policy, the run directory and the agent's program must be out of the session's account's reach, by
+    file permissions alone: covering a directory does not keep one above it from being renamed. Raises Exposed."""
+    if spec.egress_user is None:  # one user for all: nothing could tell them apart
+        return
+    own = (spec.audit_dir, spec.run_root, *spec.policy_dirs, str(HOOK_CLIENT.parents[2]), sys.executable)
+    for path in own:
+        name = movable(path, spec.session_user)
+        if name is not None:
+            raise Exposed(
+                f"{path} is the agent's, and the session's user may rename or replace {name}: choose another place, or"
+                " make every directory on the way to it root's"
+            )
+
+
+def machine_sockets(spec: RunSpec) -> list[str]:
+    """Unix sockets with a path that anything on this machine serves now (proc_net_unix(5)), but this run's own:
+    connecting to one is no file access to Landlock."""
+    found = []
+    with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            fields = line.rstrip("\n").split(None, 7)
+            path = fields[7] if len(fields) == 8 else ""
+            if path.startswith("/") and not path.startswith(f"{spec.run_dir}/") and Path(path).is_socket():
+                found.append(path)
+    return list(dict.fromkeys(found))
 
 
 def private_paths(spec: RunSpec, policy_files: Sequence[str]) -> list[str]:

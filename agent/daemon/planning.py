@@ -48,6 +48,7 @@ def make_plan(
     granted = (*grants.read, *grants.write)
     private = layout.private_paths(spec, policy_files)
     hide = layout.to_hide(spec, private, grants, landlock, offer.mounts)
+    sockets = layout.machine_sockets(spec) if offer.mounts else []
     public = PUBLIC if offer.mounts else places.public
     if offer.mounts:
         Path(PUBLIC).mkdir(parents=True, exist_ok=True)
@@ -62,7 +63,7 @@ def make_plan(
         gid=spec.session_user.gid if separate else None,
         jail=offer.jail,
         mounts=offer.mounts,
-        hide=tuple(hide),
+        hide=(*hide, *sockets),
         empty_run=offer.mounts and not any(covers("/run", root) or covers(root, "/run") for root in granted),
         bind=tuple(_binds(spec, places)) if offer.mounts else (),
         landlock=landlock,

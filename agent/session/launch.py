@@ -29,6 +29,7 @@ import socket
 import sys
 import termios
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 from agent.channel import Channel, ChannelClosed
@@ -217,7 +218,8 @@ def _hide(path: str) -> None:
     if os.path.isdir(path):  # noqa: PTH112  (the launcher keeps its imports lean)
         namespaces.tmpfs(path, mode=0o000, size="4k", read_only=True)
     elif os.path.lexists(path):
-        namespaces.bind("/dev/null", path)
+        with suppress(FileNotFoundError):  # gone since: a socket of somebody's who has ended
+            namespaces.bind("/dev/null", path)
 
 
 def _candidates(name: str, path: str) -> list[str]:

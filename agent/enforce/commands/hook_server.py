@@ -37,8 +37,8 @@ from agent.enforce.commands.hook_protocols import (
     refusal,
 )
 from agent.enforce.commands.refusal import refusal_line
-from agent.policy.decision import Decision
-from agent.policy.request import Access, EgressRequest, Origin, PathRequest, Request, Stage
+from agent.policy.decision import Decision, Severity, Verdict
+from agent.policy.request import Access, CommandRequest, EgressRequest, Origin, PathRequest, Request, Stage
 from agent.policy.request import Protocol as Spoken
 from agent.policy.targets import TargetError, parse_target
 from agent.policy.words import shown
@@ -79,7 +79,8 @@ class _Answer:
 class HookServer:
     """Listens on `path` (mode 0666: any session process may ask) from `start` to `stop`.
 
-    `home` and `tmpdir` are the session's. `supervised`: the exec ring decides again on every exec.
+    `home` and `tmpdir` are the session's. `supervised`: the exec ring decides again on every exec. `record` takes the
+    refusals that no policy spoke (calls that cannot be read).
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class HookServer:
         tmpdir: str = "",
         today: Callable[[], date] = utc_today,
         message_timeout: float = MESSAGE_TIMEOUT,
+        record: Callable[[CommandRequest, Decision], object] | None = None,
     ) -> None:
         self._path = path
         self._gate = gate
@@ -100,6 +102,7 @@ class HookServer:
         self._tmpdir = tmpdir
         self._today = today
         self._timeout = message_timeout
+        self._record = record
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
 
@@ -147,10 +150,23 @@ class HookServer:
             requests = [await loop.run_in_executor(None, self._request, ask, origin) for ask in call.asks]
             return self._decide(protocol, requests)
         except ProtocolError as error:
+            self._refused(writer, "hook-malformed", shown(str(error)))
             return _denial(protocol, f"parhelia: denied: the hook's call is malformed: {error}")
         except Exception:
             log.exception("a hook call failed; denied")
+            self._refused(writer, "agent-fault", "the agent could not read or decide this call")
             return _denial(protocol, "parhelia: denied by agent-fault: the agent could not read or decide this call")
+
+    def _refused(self, writer: asyncio.StreamWriter, rule: str, reason: str) -> None:
+        if self._record is None:
+            return
+        try:
+            pid, uid = _peer(writer)
+        except OSError:  # gone already
+            pid, uid = 0, 0
+        origin = Origin(mechanism="hook", pid=pid, uid=uid)
+        request = CommandRequest(text="?", commands=(), today=self._today(), origin=origin, cwd="?")
+        self._record(request, Decision(Verdict.DENY, rule, reason, "", severity=Severity.HIGH))
 
     def _decide(self, protocol: str, requests: list[Request]) -> _Answer:
         for request in requests:
@@ -208,8 +224,7 @@ async def _read(reader: asyncio.StreamReader) -> bytes:
 
 
 def _origin(writer: asyncio.StreamWriter, call: Call, protocol: str) -> Origin:
-    peer: socket.socket = writer.get_extra_info("socket")
-    pid, uid, _ = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    pid, uid = _peer(writer)
     return Origin(
         mechanism="hook",
         pid=pid,
@@ -217,6 +232,13 @@ def _origin(writer: asyncio.StreamWriter, call: Call, protocol: str) -> Origin:
         request_id=None if call.call_id is None else shown(call.call_id),
         extra=(("tool", shown(call.tool)), ("protocol", protocol)),
     )
+
+
+def _peer(writer: asyncio.StreamWriter) -> tuple[int, int]:
+    """Process id and uid of the caller."""
+    peer: socket.socket = writer.get_extra_info("socket")
+    pid, uid, _ = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return pid, uid
 
 
 def _resolved(path: str, *, follow: bool) -> str:
