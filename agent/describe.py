@@ -24,13 +24,11 @@ _PATH_ACTION = {
 def describe(request: Request, decision: Decision, actor: str) -> Event | None:
     """The event for this decision, None where it leaves no line."""
     denied = decision.verdict is Verdict.DENY or (decision.verdict is Verdict.UNVERIFIABLE and not decision.supervised)
+    if not _leaves_line(request, decision, denied):
+        return None
     details = _details(request.origin, decision)
     match request:
         case EgressRequest():
-            if not denied and request.stage is not Stage.CONNECT:
-                return None
-            if denied and not decision.enforced and request.stage is Stage.NAME:
-                return None  # observed only: the connection goes on, and its next stage says the same
             details |= _some(
                 host=request.host,
                 port=request.port,
@@ -46,14 +44,10 @@ def describe(request: Request, decision: Decision, actor: str) -> Event | None:
             if not denied:
                 event_type = EventType.NETWORK_EGRESS
         case CommandRequest():
-            if not denied:
-                return None
             details |= _some(cwd=request.cwd, unverifiable=request.unverifiable)
             event_type, action = EventType.BASH_DANGEROUS, Action.UPDATE
             resource, kind = redact(request.text), ResourceType.COMMAND
         case PathRequest():
-            if not denied:
-                return None
             details |= _some(access=str(request.access), asked=request.asked or None)
             event_type, action = EventType.PERMISSION_DENIED, _PATH_ACTION[request.access]
             resource, kind = request.path, ResourceType.PATH
@@ -69,6 +63,16 @@ def describe(request: Request, decision: Decision, actor: str) -> Event | None:
         source_ip=request.origin.source_ip,
         details=details,
     )
+
+
+def _leaves_line(request: Request, decision: Decision, denied: bool) -> bool:
+    """Decided first, since most requests are allowed and leave none."""
+    if not isinstance(request, EgressRequest):
+        return denied
+    if not denied:
+        return request.stage is Stage.CONNECT
+    # observed only, at the name: the connection goes on, and its next stage says the same
+    return decision.enforced or request.stage is not Stage.NAME
 
 
 def _details(origin: Origin, decision: Decision) -> dict[str, Json]:
