@@ -112,7 +112,7 @@ class Carrier:
 class _Flow:
     """One direction."""
 
-    __slots__ = ("ended", "finished", "held", "moved", "pipe", "piped", "source", "target", "upward", "waiting")
+    __slots__ = ("ended", "finished", "held", "moved", "pipe", "piped", "source", "target", "upward")
 
     def __init__(self, source: socket.socket, target: socket.socket, held: bytes, *, upward: bool) -> None:
         self.source = source
@@ -124,7 +124,6 @@ class _Flow:
         self.piped = 0  # bytes in the pipe
         self.ended = False  # the source has sent its end
         self.finished = False  # the end was passed on
-        self.waiting = True  # an end may wait behind the bytes without a further edge: read until EAGAIN
 
 
 class Tunnel:
@@ -149,8 +148,6 @@ class Tunnel:
     def on_event(self, fd: int, mask: int) -> None:
         up, down = self._up, self._down
         reading, writing = (up, down) if fd == up.source.fileno() else (down, up)
-        if mask & _ENDED:
-            reading.waiting = True
         if mask & WRITABLE and (writing.held or writing.piped):
             self._run(writing)
         if mask & (select.EPOLLIN | _ENDED):
@@ -201,26 +198,16 @@ class Tunnel:
             if flow.ended:
                 self._finish(flow)
                 return False
-            count = self._read(flow, buffer)
+            count = flow.source.recv_into(buffer)  # until EAGAIN: in gVisor an end behind a short read makes no edge
             if not count:
                 flow.ended = True
                 continue
             self._count(flow, count)
             self._deliver(flow, buffer[:count])
-            if count < PIECE and not flow.waiting:  # drained: the next byte makes a new edge (epoll(7))
-                return False
             if flow.moved > BULK and (pipe := self._carrier.pipes.take()) is not None:
                 flow.pipe = pipe
                 return True
         return True
-
-    @staticmethod
-    def _read(flow: _Flow, buffer: memoryview) -> int:
-        try:
-            return flow.source.recv_into(buffer)
-        except BlockingIOError:
-            flow.waiting = False
-            raise
 
     def _deliver(self, flow: _Flow, data: bytes | memoryview) -> None:
         """Send, and hold what the target does not take; raises BlockingIOError then."""
