@@ -21,7 +21,7 @@ from agent.exits import Exit
 SESSION_USER = "session"
 EGRESS_USER = "parhelia"
 SYSTEM_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
-KEPT = re.compile(r"^(PATH|HOME|USER|SHELL|TERM|LANG|LC_[A-Z]+|TZ|PWD|COLORTERM|NO_COLOR)$")
+KEPT = re.compile(r"^(PATH|HOME|USER|SHELL|TERM|LANG|LC_[A-Z]+|TZ|PWD)$")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -36,7 +36,12 @@ class MissingUser(Exception):
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the verb."""
     parser = subparsers.add_parser(
-        "run", help="start a confined session", usage="parhelia-agent run [options] -- CMD [ARG]…"
+        "run",
+        help="start a confined session",
+        usage="parhelia-agent run [options] -- CMD [ARG]…",
+        description="Starts the agent, launches CMD as the confined session, supervises it, ends with its status"
+        " (128+N for a signal, 126 where CMD is denied, 127 where it does not exist). Where the session was never"
+        " started: 2 usage, 4 policy invalid, 5 a required protection is not available.",
     )
     parser.add_argument("--policy", action="append", default=[], metavar="DIR", help="policy layer (repeatable)")
     parser.add_argument("--audit-dir", metavar="DIR", help="where the audit log lies")
@@ -44,7 +49,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--user", metavar="NAME", help=f"the session's account (default {SESSION_USER})")
     parser.add_argument("--workdir", metavar="DIR", help="where the session starts")
     parser.add_argument("--env", action="append", default=[], metavar="NAME", help="pass this variable to the session")
-    parser.add_argument("--require", choices=("contained", "best-effort"), default="best-effort")
+    parser.add_argument(
+        "--require",
+        choices=("contained", "best-effort"),
+        default="best-effort",
+        help="contained: exit 5 where this machine enforces less (see doctor)",
+    )
     parser.add_argument("--verbose", action="store_true", help="the agent's own log on stderr")
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="CMD")
     parser.set_defaults(func=run)

@@ -13,6 +13,7 @@ import os
 import socket
 import stat
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from agent.channel import Channel, ChannelClosed
@@ -20,23 +21,25 @@ from agent.daemon import places as layout
 from agent.daemon.demands import paths_observed, run_levels
 from agent.daemon.egress_link import EgressFault, EgressLink
 from agent.daemon.journal import Journal
-from agent.daemon.launcher import LaunchFailed, LaunchLink
-from agent.daemon.planning import make_plan, session_details, workdir
+from agent.daemon.launcher import LaunchFailed, LaunchLink, NoWorkdir
+from agent.daemon.planning import Ground, make_plan, session_details, workdir
 from agent.daemon.policy_store import PolicyStore, policy_sources
 from agent.daemon.spec import RunSpec
 from agent.enforce.commands.hook_server import HookServer
+from agent.enforce.commands.refusal import refusal_line
 from agent.enforce.commands.supervisor import ExecSupervisor
 from agent.exits import Exit
 from agent.gate import Gate
 from agent.policy.grants import Grants, path_grants
 from agent.policy.load import PolicyError
-from agent.policy.model import Policy
+from agent.policy.model import OnFailure, Policy
 from agent.policy.request import CommandRequest, Origin
-from agent.record.event import RecordError
+from agent.record.event import Json, RecordError
 from agent.record.ledger import Ledger, WriterBusy
 from agent.record.metrics import Metrics
 from agent.record.push import Pusher
 from agent.session.levels import Level, Offer, Point, Reached, shortfall
+from agent.session.plan import Plan
 from agent.session.probe import probe
 from agent.session.proofs import PRIVATE
 from agent.shell.requests import from_argv
@@ -106,10 +109,16 @@ class BringUp:
             self._announce(levels, journal)
             self._judge_command(gate, offer)
             ground = self._lay_out(policy, offer)
-            layout.write_ca_bundle(ground[0], self._spec.system_ca, await own_ca)
-            await self._launch_session(policy, ground, offer=offer, levels=levels, gate=gate, stdio=stdio)
+            layout.write_ca_bundle(ground.places, self._spec.system_ca, await own_ca)
+            await self._start_hooks(ground, ledger)
+            plan, broken = await self._launch_session(ground, gate, stdio)
+            self._judge_proofs(broken, levels, journal)
+            self._record_session(session_details(self._spec, plan, levels, ground.grants), policy, journal)
+            self._go()
         except layout.Exposed as error:
             raise Refused(Exit.POLICY_INVALID, str(error)) from error
+        except NoWorkdir as error:
+            raise Refused(Exit.USAGE, str(error)) from error
         except (EgressFault, LaunchFailed, ChannelClosed, RecordError) as error:
             raise Refused(Exit.UNPROTECTED, str(error)) from error
         except OSError as error:
@@ -212,9 +221,7 @@ class BringUp:
         origin = Origin(mechanism="launch", argv=self._spec.command)
         decision = gate.check(self._request(self._spec.command, None, workdir(self._spec), origin, offer.notify))
         if not decision.permitted:
-            raise Refused(
-                Exit.COMMAND_DENIED, f"denied by {decision.rule}: {decision.reason}. {decision.instead}".rstrip()
-            )
+            raise Refused(Exit.COMMAND_DENIED, refusal_line(decision).removeprefix("parhelia: "))
 
     def _request(
         self, argv: tuple[str, ...], exe: str | None, cwd: str, origin: Origin, supervised: bool
@@ -223,13 +230,13 @@ class BringUp:
             argv,
             exe=exe,
             cwd=cwd,
-            home=self._spec.session_user.home,
+            home=self._spec.session_user.home if self._places is None else self._places.home,
             today=datetime.datetime.now(datetime.UTC).date(),
             origin=origin,
             supervised=supervised,
         )
 
-    def _lay_out(self, policy: Policy, offer: Offer) -> tuple[layout.Places, Grants]:
+    def _lay_out(self, policy: Policy, offer: Offer) -> Ground:
         spec = self._spec
         places = self._places = layout.lay_out(spec)
         grants = path_grants(policy, home=places.home, tmpdir=places.tmpdir)
@@ -238,61 +245,62 @@ class BringUp:
         places = layout.set_canary(places, grants, spec.boot)
         self._places = places = places if offer.mounts else layout.publish_hook(places, spec.run_root)
         self.warnings += [f"paths.read: {root} does not exist here" for root in layout.make_roots(grants, spec)]
-        return places, grants
+        if self._spec.workdir is not None and not Path(self._spec.workdir).is_dir():
+            raise NoWorkdir(f"--workdir {self._spec.workdir}: no such directory")
+        return Ground(policy, places, grants, offer)
+
+    async def _start_hooks(self, ground: Ground, ledger: Ledger) -> None:
+        observe = partial(self._metrics.observe_decision, "hook")
+        gate = Gate(self._current, ledger, self._spec.actor, observe)
+        self._hooks = HookServer(
+            ground.places.hook_socket,
+            gate,
+            home=ground.places.home,
+            tmpdir=ground.places.tmpdir,
+            supervised=ground.offer.notify,
+            record=gate.deny,
+        )
+        await self._hooks.start()
 
     async def _launch_session(
-        self,
-        policy: Policy,
-        ground: tuple[layout.Places, Grants],
-        *,
-        offer: Offer,
-        levels: dict[Point, Reached],
-        gate: Gate,
-        stdio: tuple[int, int, int],
-    ) -> None:
-        link, journal, ledger = self._link, self._journal, self._ledger
-        places, grants = ground
-        if link is None or journal is None or ledger is None or self._policy is None:
-            raise Refused(Exit.UNPROTECTED, "the launch came before its preparations")
+        self, ground: Ground, gate: Gate, stdio: tuple[int, int, int]
+    ) -> tuple[Plan, list[tuple[str, str]]]:
+        """Everything up to the proofs; the plan that was carried out, and what should have failed and did not."""
+        link = self._link
+        if link is None:
+            raise Refused(Exit.UNPROTECTED, "the launch came before the proxy")
 
         async def supervise(listener: int) -> None:
             self._supervisor = self._make_supervisor(listener, gate, stdio[2])
             self._supervisor.start()
 
-        asked = Gate(
-            self._current, ledger, self._spec.actor, lambda seconds: self._metrics.observe_decision("hook", seconds)
-        )
-        self._hooks = HookServer(
-            places.hook_socket,
-            asked,
-            home=places.home,
-            tmpdir=places.tmpdir,
-            supervised=offer.notify,
-            record=asked.deny,
-        )
-        await self._hooks.start()
         self._launch = LaunchLink(link.listen, supervise)
         with socket.socket() as dial, socket.socket() as outside:
-            _listen(outside)
             port = JAIL_PORT
-            if offer.jail is None:
+            if ground.offer.jail is None:
                 port = _listen(dial)
                 await link.listen([dial.fileno()])
             plan = make_plan(
                 self._spec,
-                policy,
-                places,
-                grants,
-                offer,
+                ground,
                 port=port,
-                outside=outside.getsockname()[1],
-                policy_files=[str(path) for path in policy_sources(policy)],
+                outside=_listen(outside),
+                policy_files=[str(path) for path in policy_sources(ground.policy)],
             )
-            broken = await self._launch.prepare(plan, stdio)
-        self._judge_proofs(broken, levels, journal)
-        journal.session_created(session_details(self._spec, plan, levels, grants))
-        self._created = True
-        self._launch.go()
+            return plan, await self._launch.prepare(plan, stdio)
+
+    def _record_session(self, details: dict[str, Json], policy: Policy, journal: Journal) -> None:
+        try:
+            journal.session_created(details)
+        except RecordError as error:
+            if policy.audit.on_failure is not OnFailure.CONTINUE:
+                raise
+            self.warnings.append(f"the session starts unrecorded (audit.on_failure: continue): {error}")
+
+    def _go(self) -> None:
+        if self._launch is not None:
+            self._created = True
+            self._launch.go()
 
     def _make_supervisor(self, listener: int, gate: Gate, stderr: int) -> ExecSupervisor:
         user, ledger = self._spec.session_user, self._ledger
@@ -307,7 +315,7 @@ class BringUp:
             session_gid=user.gid if separate else None,
             actor=self._spec.actor,
             post=ledger.post,
-            observe=lambda seconds: self._metrics.observe_decision("exec", seconds),
+            observe=partial(self._metrics.observe_decision, "exec"),
             ended=self._supervisor_ended(asyncio.get_running_loop()),
             stderr=os.dup(stderr) if stat.S_ISREG(os.fstat(stderr).st_mode) else None,
         )

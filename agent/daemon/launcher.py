@@ -21,6 +21,10 @@ class LaunchFailed(Exception):
     """A step of the launch failed; nothing of the session has run."""
 
 
+class NoWorkdir(Exception):
+    """The session's working directory cannot be had; the text says why."""
+
+
 class LaunchLink:
     """One launch. `serve` takes the jail's listeners, `supervise` the seccomp listener; both return when in force."""
 
@@ -75,6 +79,8 @@ class LaunchLink:
             case "notify":
                 await self._supervise(fds[0])
                 channel.send({"type": "supervised"})
+            case "failed" if message["step"] == "enter_workdir":
+                raise NoWorkdir(f"the working directory {message['error'].partition(': ')[2]}")
             case "failed":
                 raise LaunchFailed(f"step {message['step']}: {message['error']}")
             case unknown:

@@ -54,14 +54,14 @@ def lay_out(spec: RunSpec) -> Places:
     private = Path(spec.run_dir, "private")
     public.mkdir(mode=0o755)
     private.mkdir(mode=0o700)
-    user = spec.session_user
-    home = Path(user.home)
-    if not home.is_dir():
-        home.mkdir(parents=True, mode=0o700)
-        _give(home, spec)
     tmpdir = Path("/tmp", f"session-{spec.session_id}-{spec.boot}")  # noqa: S108  (made 0700, fresh, ours)
     tmpdir.mkdir(mode=0o700)
     _give(tmpdir, spec)
+    home = Path(spec.session_user.home)
+    if not home.is_dir() or home.stat().st_uid != spec.session_user.uid:  # not one that the session could write to
+        home = tmpdir / "home"
+        home.mkdir(mode=0o700)
+        _give(home, spec)
     if HOOK_CLIENT.is_file():
         shutil.copyfile(HOOK_CLIENT, public / "hook_client.py")
         (public / "hook_client.py").chmod(0o755)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from agent.daemon import places as layout
@@ -25,23 +26,24 @@ socket path is compiled in."""
 DEFAULT_WORKDIR = "/vol/parhelia/workspaces"
 
 
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What a launch stands on: the policy, the run's directories, the effective grants, the machine's offer."""
+
+    policy: Policy
+    places: layout.Places
+    grants: Grants
+    offer: Offer
+
+
 def workdir(spec: RunSpec) -> str:
-    """Where the session starts."""
-    return spec.workdir or DEFAULT_WORKDIR
+    """Where the session starts: as asked, else the first workspace, else at home."""
+    return spec.workdir or (DEFAULT_WORKDIR if Path(DEFAULT_WORKDIR).is_dir() else spec.session_user.home)
 
 
-def make_plan(
-    spec: RunSpec,
-    policy: Policy,
-    places: layout.Places,
-    grants: Grants,
-    offer: Offer,
-    *,
-    port: int,
-    outside: int,
-    policy_files: Sequence[str],
-) -> Plan:
+def make_plan(spec: RunSpec, ground: Ground, *, port: int, outside: int, policy_files: Sequence[str]) -> Plan:
     """Everything the launcher is told. `port`: the proxy's; `outside`: the canary listener's. Raises places.Exposed."""
+    places, grants, offer = ground.places, ground.grants, ground.offer
     separate = spec.egress_user is not None
     landlock = offer.landlock >= LANDLOCK_PATHS
     tcp_rule = offer.jail is None and offer.landlock >= LANDLOCK_TCP
@@ -53,7 +55,7 @@ def make_plan(
     if offer.mounts:
         Path(PUBLIC).mkdir(parents=True, exist_ok=True)
     env = session_environment(
-        spec, policy, places, workdir=workdir(spec), ca_bundle=f"{public}/{layout.CA_BUNDLE}", port=port
+        spec, ground.policy, places, workdir=workdir(spec), ca_bundle=f"{public}/{layout.CA_BUNDLE}", port=port
     )
     return Plan(
         argv=spec.command,

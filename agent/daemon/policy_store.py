@@ -97,15 +97,17 @@ def read_policy(directories: Sequence[Path]) -> Policy:
     embedded = embedded_policy_dir()
     problems: list[Problem] = []
     if directories:
-        sources = [_source(directory, str(directory), problems) for directory in directories]
+        sources = [_source(each, str(each), problems, first=not index) for index, each in enumerate(directories)]
     else:
-        sources = [_source(embedded, EMBEDDED_NAME, problems)]
+        sources = [_source(embedded, EMBEDDED_NAME, problems, first=False)]
     if problems:
         raise PolicyError([*problems, *_problems_of(sources, embedded)])
     bundles = Bundles(embedded / "bundles", ToolHosts(dict(os.environ)))
     policy = load_policy(sources, bundles, read_command=_read_command, offers=bundles.offers())
+    empty = (f"{source.name}: no *.yaml file here: the policy allows nothing" for source in sources if not source.files)
     return replace(
         policy,
+        warnings=(*policy.warnings, *empty),
         agent_files=tuple(dict.fromkeys(os.path.realpath(directory) for directory in directories)),
         links=_links(policy),
     )
@@ -116,7 +118,9 @@ def policy_sources(policy: Policy) -> tuple[Path, ...]:
     return tuple(Path(layer.source) for layer in policy.layers if layer.source != EMBEDDED_NAME)
 
 
-def _source(directory: Path, shown: str, problems: list[Problem]) -> LayerSource:
+def _source(directory: Path, shown: str, problems: list[Problem], *, first: bool) -> LayerSource:
+    """The files of one layer. Without any, the first layer allows nothing; a further one would take nothing away, which
+    is what a directory looks like that was not mounted, and so a problem."""
     try:
         names = sorted(entry.name for entry in directory.iterdir() if not entry.name.startswith("."))
     except OSError as error:
@@ -127,7 +131,7 @@ def _source(directory: Path, shown: str, problems: list[Problem]) -> LayerSource
         if name.endswith((".yml", ".YAML", ".YML")):
             problems.append(Problem(Where(f"{shown}/{name}", 1, 1), "only *.yaml files are read", "rename it to .yaml"))
     files = [name for name in names if name.endswith(".yaml")]
-    if not files and not problems:
+    if not files and not problems and not first:
         problems.append(Problem(Where(shown, 1, 1), "no *.yaml file here", "check the path, or add a policy file"))
     if len(files) > MAX_FILES:
         problems.append(Problem(Where(shown, 1, 1), f"more than {MAX_FILES} policy files", "join some"))

@@ -16,6 +16,7 @@ import os
 import shutil
 import stat
 import subprocess
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -126,18 +127,19 @@ class ToolHosts:
         file = shutil.which(program, path=self._path)
         if file is None:
             raise Unavailable(f"{program} is not installed", "install it in the image, or name the hosts yourself")
-        environment = {"PATH": self._path, "HOME": "/nonexistent", "LC_ALL": "C.UTF-8"}
+        environment = {"PATH": self._path, "LC_ALL": "C.UTF-8"}
         environment |= {name: value for name, value in self._environ.items() if name.lower().startswith("npm_config_")}
         try:
-            done = subprocess.run(
-                [file, *arguments],
-                cwd="/",
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=TIMEOUT_S,
-                check=False,
-            )
+            with tempfile.TemporaryDirectory() as home:  # npm writes a log there even when it is only asked
+                done = subprocess.run(
+                    [file, *arguments],
+                    cwd="/",
+                    env={**environment, "HOME": home},
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    timeout=TIMEOUT_S,
+                    check=False,
+                )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise Unavailable(f"{program} could not be asked: {error}", f"see that `{program}` works") from error
         if done.returncode != 0:

@@ -144,7 +144,10 @@ class Launch:
         process.set_no_new_privs()
 
     def enter_workdir(self) -> None:
-        os.chdir(self._plan.workdir)
+        try:
+            os.chdir(self._plan.workdir)
+        except OSError as error:
+            raise OSError(f"{self._plan.workdir}: {error.strerror} for the session's user") from error
 
     def restrict_paths(self) -> None:
         plan = self._plan
@@ -190,17 +193,16 @@ class Launch:
     def execute(self) -> NoReturn:
         """Become the session. Ends with 127 where the command does not exist, 126 where it may not run."""
         argv, env = list(self._plan.argv), self._plan.env
-        denied = False
+        denied, failure = False, OSError(errno.ENOENT, "no such command")
         for path in _candidates(argv[0], env.get("PATH", "")):
             try:
                 os.execve(path, argv, env)  # noqa: S606
             except OSError as error:
-                denied = denied or error.errno in (errno.EACCES, errno.EPERM)
-                failure = error
+                denied, failure = denied or error.errno in (errno.EACCES, errno.EPERM), error
                 if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
                     break
         text = "permission denied" if denied else failure.strerror
-        os.write(2, f"parhelia: {ascii(argv[0])[1:-1]}: {text}\n".encode())
+        os.write(2, f"parhelia: {ascii(argv[0])[1:-1] or repr('')}: {text}\n".encode())
         os._exit(Exit.COMMAND_DENIED if denied or failure.errno != errno.ENOENT else Exit.COMMAND_MISSING)
 
     def _ask(self, message: dict[str, object], answer: str) -> None:
@@ -223,6 +225,8 @@ def _hide(path: str) -> None:
 
 
 def _candidates(name: str, path: str) -> list[str]:
+    if not name:
+        return []
     if "/" in name:
         return [name]
     found = [f"{part or '.'}/{name}" for part in path.split(":") if os.path.lexists(f"{part or '.'}/{name}")]
@@ -238,7 +242,8 @@ def main() -> NoReturn:
         try:
             step()
         except Exception as error:  # any fault ends the launch: nothing of the session has run
-            channel.send({"type": "failed", "step": step.__name__, "error": f"{type(error).__name__}: {error}"})
+            with suppress(ChannelClosed):  # the guard has given up already
+                channel.send({"type": "failed", "step": step.__name__, "error": f"{type(error).__name__}: {error}"})
             os._exit(int(Exit.UNPROTECTED))
     launch.execute()
 

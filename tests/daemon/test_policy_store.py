@@ -154,12 +154,22 @@ def test_pip_takes_its_index_from_the_agents_environment(tmp_path: Path, monkeyp
     assert "secret" not in repr(policy)
 
 
+def test_an_empty_directory_allows_nothing_as_the_first_layer_and_is_a_problem_as_a_further_one(tmp_path: Path) -> None:
+    empty, good = tmp_path / "empty", write(tmp_path / "good", a=GOOD)
+    empty.mkdir()
+    policy = read_policy([empty])
+    assert decide(policy, url("https://pypi.org/simple/")).rule == "egress-default"
+    assert policy.warnings == (f"{empty}: no *.yaml file here: the policy allows nothing",)
+    with pytest.raises(PolicyError) as refusal:
+        read_policy([good, empty])
+    assert "no *.yaml file here; check the path" in str(refusal.value)
+
+
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
         (lambda p: None, "p:1:1: the policy directory cannot be read: No such file or directory; check the path"),
         (lambda p: p.write_text("x"), "p:1:1: the policy directory cannot be read: Not a directory"),
-        (lambda p: p.mkdir(), "p:1:1: no *.yaml file here; check the path, or add a policy file"),
         (lambda p: (p.mkdir(), (p / "a.yml").write_text(GOOD)), "p/a.yml:1:1: only *.yaml files are read; rename it"),
         (lambda p: (p.mkdir(), (p / "a.yaml").mkdir()), "p/a.yaml:1:1: "),
         (pipe, "p/a.yaml:1:1: not a regular file"),

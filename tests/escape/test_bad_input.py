@@ -109,3 +109,48 @@ def test_a_section_that_only_observes_lets_through_records_and_is_not_contained(
     assert seen == [("success", False, "connect"), ("success", False, "request")]
     assert {event["resource"] for event in outcome.of("agent.degraded")} == {"egress", "paths"}
     assert host.run(Case(("/bin/true",), text, flags=("--require", "contained"))).status == 5
+
+
+@pytest.mark.parametrize(("on_failure", "status"), [("deny", 5), ("continue", 0)])
+def test_a_session_on_a_disk_that_is_full_already_does_as_the_policy_says(
+    host: Host, tmp_path: Path, on_failure: str, status: int
+) -> None:
+    volume = tmp_path / "volume"
+    volume.mkdir(mode=0o700)
+    host.audit = volume / "log"
+    case = Case(("/bin/echo", "started"), policy() + f"audit: {{on_failure: {on_failure}}}\n")
+    fill = 'mkdir -m 700 "$0/log" && cat /dev/zero > "$0/filler"; exec "$@"'
+    mount = f'mount -t tmpfs -o size=64k,mode=700 none "$0" && {fill}'
+    done = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", mount, str(volume), *host.command(case)],
+        env=host.environment(case), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (status, "" if status else "started\n"), done.stderr
+    assert "Traceback" not in done.stderr
+    assert "No space left on device" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "command", "status", "words"),
+    [
+        (("--workdir", "/no/such"), "/bin/true", 2, "--workdir /no/such: no such directory"),
+        (("--workdir", "/root"), "/bin/true", 2, "the working directory /root: Permission denied"),
+        ((), "", 127, "'': no such command"),
+        ((), "/etc", 126, "/etc: permission denied"),
+        ((), "/etc/passwd", 126, "/etc/passwd: permission denied"),
+    ],
+)
+def test_what_cannot_be_started_says_so_without_a_traceback(
+    host: Host, flags: tuple[str, ...], command: str, status: int, words: str
+) -> None:
+    outcome = host.run(Case((command,), policy(), flags))
+    assert (outcome.status, outcome.stdout) == (status, "")
+    assert words in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
+def test_a_home_that_the_session_could_not_write_to_is_made_for_it(host: Host) -> None:
+    script = "echo x > $HOME/x && cat $HOME/x; id -un"
+    outcome = host.run(Case(("/bin/sh", "-c", script), policy(), ("--user", "nobody")))
+    assert outcome.stdout == "x\nnobody\n", outcome.stderr
+    assert not Path("/nonexistent").exists()
