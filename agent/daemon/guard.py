@@ -40,11 +40,13 @@ class Guard:
         self._finish: asyncio.Future[None] = self._loop.create_future()
         self._session: BringUp | None = None
         self._orphaned = False
+        self._account: int | None = None
 
     async def run(self, spec: RunSpec, stdio: tuple[int, int, int]) -> int:
         """Returns this process's exit status; the session's own goes to the keeper."""
         self._loop.add_signal_handler(signal.SIGCHLD, self._reap)
         self._loop.add_reader(self._keeper.fileno(), self._from_keeper)
+        self._account = None if spec.egress_user is None else spec.session_user.uid
         session = self._session = BringUp(spec, self._egress, self._fault)
         try:
             await session.start(stdio)
@@ -59,7 +61,7 @@ class Guard:
         self._tell({"type": "started", "pid": session.pid})
         status = await self._exited
         if self._orphaned:
-            end_all(os.getpid(), (), self._reap)
+            end_all(os.getpid(), (), self._reap, account=self._account)
             await session.finish(status, "the keeper died")
             shutil.rmtree(spec.run_dir, ignore_errors=True)
             return 1
@@ -96,7 +98,7 @@ class Guard:
         self._orphaned = True
         if not self._finish.done():
             self._finish.set_result(None)
-        end_all(os.getpid(), (), self._reap)
+        end_all(os.getpid(), (), self._reap, account=self._account)
         if not self._exited.done():
             self._exited.set_result(signal.SIGKILL)
 
@@ -104,7 +106,7 @@ class Guard:
         """A part of the agent failed: the session ends."""
         if self._session is not None:
             self._session.failed(point, reason)
-        end_all(os.getpid(), (), self._reap)
+        end_all(os.getpid(), (), self._reap, account=self._account)
 
     def _signal(self, number: int) -> None:
         if self._session is not None and self._session.pid:

@@ -42,6 +42,7 @@ class Keeper:
         self._finishing = False
         self._dead: set[int] = set()
         self._stray_user: int | None = None
+        self._account = None if spec.egress_user is None else spec.session_user.uid
 
     def run(self) -> int:
         """Returns the status to exit with."""
@@ -179,13 +180,14 @@ class Keeper:
                 self._say("the guard sent an unknown message")
 
     def _end_session(self) -> None:
-        end_all(self._guard_pid, (), self._reap)
-        end_all(os.getpid(), (self._guard_pid, self._egress_pid), self._reap, user=self._stray_user)
+        end_all(self._guard_pid, (), self._reap, account=self._account)
+        spare = (self._guard_pid, self._egress_pid)
+        end_all(os.getpid(), spare, self._reap, user=self._stray_user, account=self._account)
 
     def _end(self, terminal: Terminal) -> None:
         """Everything ends here, in this order: session, guard (it writes the last events), egress, terminal."""
         self._wait(self._guard_pid, FINISH_SECONDS if self._finishing else 0.0)
-        end_all(os.getpid(), (), self._reap, user=self._stray_user)
+        end_all(os.getpid(), (), self._reap, user=self._stray_user, account=self._account)
         terminal.drain()
         terminal.restore()
         shutil.rmtree(self._spec.run_dir, ignore_errors=True)

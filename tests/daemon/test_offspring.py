@@ -8,6 +8,7 @@ import sys
 import time
 
 from agent.daemon.offspring import descendants, end_all
+from tests.conftest import require
 
 TWO_TREES = (
     "import subprocess, sys; trees = [subprocess.Popen([sys.executable, '-c', sys.argv[1]]) for _ in range(2)]; "
@@ -41,3 +42,37 @@ def test_a_tree_is_ended_and_a_spared_branch_lives() -> None:
             os.kill(pid, 9)
         top.wait()
         top.stdout.close()
+
+
+HOPPER = """
+import os, sys, time
+from agent.daemon.offspring import adopt_orphans, end_all
+account, end = int(sys.argv[1]), time.monotonic() + 10
+assert adopt_orphans()
+if not os.fork():
+    os.setresuid(account, account, account)
+    while time.monotonic() < end:
+        if os.fork():
+            os._exit(0)
+    os._exit(0)
+def reap():
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]: pass
+    except ChildProcessError: pass
+time.sleep(0.1)
+end_all(os.getpid(), (), reap, account=account, seconds=1.0)
+time.sleep(0.1)
+reap()
+try:
+    print("left:", os.waitpid(-1, os.WNOHANG))
+except ChildProcessError:
+    print("nothing is left", time.monotonic() < end)
+"""
+
+
+def test_what_forks_and_exits_for_ever_is_ended_and_not_outrun() -> None:
+    require(os.geteuid() == 0, "an account of its own needs root")
+    account = 1_000_000 + os.getpid()  # nobody else's
+    argv = [sys.executable, "-c", HOPPER, str(account)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.stdout, done.stderr) == ("nothing is left True\n", "")
