@@ -145,8 +145,6 @@ class BringUp:
         if self._pusher is not None:
             self._metrics.end_session()
             await asyncio.to_thread(self._pusher.close)
-        if self._places is not None:
-            layout.tidy(self._places)
 
     def failed(self, point: Point, reason: str) -> None:
         """Record, once, why the session ends before its time."""
@@ -242,8 +240,10 @@ class BringUp:
         grants = path_grants(policy, home=places.home, tmpdir=places.tmpdir)
         if paths_observed(policy):
             grants = Grants(read=(), write=("/",), agent_files=grants.agent_files)
-        places = layout.set_canary(places, grants, spec.boot)
-        self._places = places = places if offer.mounts else layout.publish_hook(places, spec.run_root)
+        places = layout.set_canary(places, grants, spec)
+        self._places = places
+        if not offer.mounts:
+            layout.publish_hook(places, spec)
         self.warnings += [f"paths.read: {root} does not exist here" for root in layout.make_roots(grants, spec)]
         if self._spec.workdir is not None and not Path(self._spec.workdir).is_dir():
             raise NoWorkdir(f"--workdir {self._spec.workdir}: no such directory")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -20,6 +19,7 @@ from typing import NoReturn
 
 from agent.channel import Channel, ChannelClosed, Message
 from agent.daemon.bring_up import BringUp, Refused
+from agent.daemon.leavings import sweep
 from agent.daemon.offspring import adopt_orphans, end_all
 from agent.daemon.spec import RunSpec
 from agent.exits import Exit
@@ -63,7 +63,7 @@ class Guard:
         if self._orphaned:
             end_all(os.getpid(), (), self._reap, account=self._account)
             await session.finish(status, "the keeper died")
-            shutil.rmtree(spec.run_dir, ignore_errors=True)
+            sweep(spec)
             return 1
         self._tell({"type": "exited", "status": status})
         await self._finish

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import selectors
-import shutil
 import signal
 import socket
 import sys
@@ -18,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from agent.channel import Channel, ChannelClosed, Message, pair
+from agent.daemon.leavings import sweep
 from agent.daemon.offspring import adopt_orphans, end_all
 from agent.daemon.spec import RunSpec
 from agent.daemon.terminal import Terminal
@@ -60,6 +60,7 @@ class Keeper:
             self._loop(channel, terminal, wake)
         finally:
             self._end(terminal)
+            signal.set_wakeup_fd(-1)  # its sockets go before the last signals
         if self._failure is not None:
             return self._failure
         if self._status is None:
@@ -140,7 +141,8 @@ class Keeper:
                     channel.send({"type": "signal", "number": number})
 
     def _check_workers(self, channel: Channel) -> None:
-        if self._egress_pid in self._dead and not self._finishing and self._failure is None:
+        alone = self._egress_pid in self._dead and self._guard_pid not in self._dead  # it follows a dead guard
+        if alone and not self._finishing and self._failure is None:
             self._say("the egress process died; the session is ended")
             with suppress(ChannelClosed):
                 channel.send({"type": "worker_died", "worker": "egress"})
@@ -190,7 +192,7 @@ class Keeper:
         end_all(os.getpid(), (), self._reap, user=self._stray_user, account=self._account)
         terminal.drain()
         terminal.restore()
-        shutil.rmtree(self._spec.run_dir, ignore_errors=True)
+        sweep(self._spec)
 
     def _wait(self, pid: int, seconds: float) -> None:
         deadline = time.monotonic() + seconds

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from agent.daemon import leavings
 from agent.daemon.spec import RunSpec
 from agent.daemon.trust import make_directory, movable, planted
 from agent.policy.grants import Grants
@@ -42,10 +43,6 @@ class Places:
     ca_bundle: str
     hook_socket: str
     canary: str | None = None
-    hook_link: str | None = None
-
-
-CANARY_HOMES = ("/var/tmp", "/dev/shm", "/srv", "/var", "/run")  # noqa: S108  (one world-readable file, not a secret)
 
 
 def lay_out(spec: RunSpec) -> Places:
@@ -54,7 +51,7 @@ def lay_out(spec: RunSpec) -> Places:
     private = Path(spec.run_dir, "private")
     public.mkdir(mode=0o755)
     private.mkdir(mode=0o700)
-    tmpdir = Path("/tmp", f"session-{spec.session_id}-{spec.boot}")  # noqa: S108  (made 0700, fresh, ours)
+    tmpdir = leavings.tmpdir(spec)
     tmpdir.mkdir(mode=0o700)
     _give(tmpdir, spec)
     home = Path(spec.session_user.home)
@@ -75,13 +72,12 @@ def lay_out(spec: RunSpec) -> Places:
     )
 
 
-def set_canary(places: Places, grants: Grants, boot: str) -> Places:
+def set_canary(places: Places, grants: Grants, spec: RunSpec) -> Places:
     """Lay a file that everybody may read and write where no grant covers it: only the path guard keeps it closed, and
     the launcher proves that it does. No canary where the policy grants everything."""
     granted = (*grants.read, *grants.write)
-    for home in CANARY_HOMES:
-        path = Path(home, f".parhelia-canary-{boot}")
-        if not Path(home).is_dir() or any(covers(root, str(path.resolve())) for root in granted):
+    for path in leavings.canaries(spec):
+        if not path.parent.is_dir() or any(covers(root, str(path.resolve())) for root in granted):
             continue
         try:
             with path.open("x", encoding="ascii") as file:  # where others can write: nothing that is there is followed
@@ -93,19 +89,16 @@ def set_canary(places: Places, grants: Grants, boot: str) -> Places:
     return places
 
 
-def publish_hook(places: Places, run_root: str) -> Places:
+def publish_hook(places: Places, spec: RunSpec) -> None:
     """Where the session has no mount namespace: let the hook client's compiled-in path lead to this session's socket.
 
     The first session of a container has it; another one's is left alone (its hook calls are then refused by the first
     agent, which knows its own processes)."""
-    fixed = Path(run_root, "hook.sock")
-    try:
+    fixed = leavings.hook_link(spec)
+    with suppress(OSError):
         if fixed.is_symlink() and not fixed.exists():
             fixed.unlink()
         fixed.symlink_to(places.hook_socket)
-    except OSError:
-        return places
-    return replace(places, hook_link=str(fixed))
 
 
 def make_roots(grants: Grants, spec: RunSpec) -> list[str]:
@@ -177,15 +170,6 @@ def to_hide(spec: RunSpec, paths: list[str], grants: Grants, landlock: bool, mou
             f"{open_ones[0]} can be read by the session's user: chmod 700 it (owner root), or do not grant it"
         )
     return open_ones
-
-
-def tidy(places: Places) -> None:
-    """Remove what was made for this run outside the run directory."""
-    shutil.rmtree(places.tmpdir, ignore_errors=True)
-    for made in (places.canary, places.hook_link):
-        if made is not None:
-            with suppress(OSError):
-                Path(made).unlink()
 
 
 def _closed(path: str, uid: int, gid: int) -> bool:

@@ -7,6 +7,7 @@ were found all the same, so that a rule can still deny them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 
 from agent.policy.request import CommandRequest, Origin
@@ -16,10 +17,14 @@ from agent.shell.analyse import Analysis, analyse_argv, analyse_text
 def from_text(
     text: str, *, cwd: str, home: str, today: date, origin: Origin, supervised: bool = False
 ) -> CommandRequest:
-    """The request for a shell command line that would run in `cwd`."""
+    """The request for a shell command line that would run in `cwd`. NUL characters are dropped, as a shell does that
+    reads the text, and make it unverifiable besides."""
+    analysis = analyse_text(text.replace("\0", ""), cwd=cwd, home=home)
+    if "\0" in text:
+        analysis = replace(analysis, unverifiable=analysis.unverifiable or "the text holds a NUL character")
     return _request(
         text,
-        analyse_text(text, cwd=cwd, home=home),
+        analysis,
         today=today,
         origin=origin,
         supervised=supervised,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.daemon.leavings import canaries, sweep, tmpdir
 from agent.daemon.places import Exposed, Places, publish_hook, set_canary, to_hide
 from agent.daemon.spec import User
 from agent.policy.grants import Grants
@@ -68,20 +69,41 @@ def places(**fields: str) -> Places:
 
 
 def test_the_canary_lies_where_no_grant_covers_it_or_nowhere(place: Path) -> None:
-    made = set_canary(places(), Grants(read=("/usr",), write=("/tmp",)), f"test-{os.getpid()}")
+    spec = replace(OTHER, boot=f"test-{os.getpid()}")
+    made = set_canary(places(), Grants(read=("/usr",), write=("/tmp",)), spec)
     assert made.canary is not None
     assert Path(made.canary).stat().st_mode & 0o777 == 0o666
-    Path(made.canary).unlink()
-    assert set_canary(places(), Grants(read=("/",), write=()), "test").canary is None
+    sweep(spec)
+    assert not Path(made.canary).exists()
+    assert set_canary(places(), Grants(read=("/",), write=()), spec).canary is None
 
 
 def test_the_hooks_fixed_path_leads_to_the_first_session_and_a_dangling_one_is_replaced(place: Path) -> None:
-    first, second = place / "one.sock", place / "two.sock"
+    spec = replace(OTHER, run_root=str(place), run_dir=str(place / "gone"))
+    first, second, link = place / "one.sock", place / "two.sock", place / "hook.sock"
     first.touch()
-    made = publish_hook(places(hook_socket=str(first)), str(place))
-    assert made.hook_link == str(place / "hook.sock")
-    assert (place / "hook.sock").resolve() == first
-    assert publish_hook(places(hook_socket=str(second)), str(place)).hook_link is None
-    assert (place / "hook.sock").resolve() == first
+    publish_hook(places(hook_socket=str(first)), spec)
+    assert link.resolve() == first
+    publish_hook(places(hook_socket=str(second)), spec)
+    assert link.resolve() == first
+    sweep(spec)
+    assert link.is_symlink(), "another session's"
     first.unlink()
-    assert publish_hook(places(hook_socket=str(second)), str(place)).hook_link is not None
+    second.touch()
+    publish_hook(places(hook_socket=str(second)), spec)
+    assert link.resolve() == second
+    second.unlink()
+    sweep(spec)
+    assert not link.is_symlink()
+
+
+def test_what_a_session_left_in_the_place_of_the_runs_own_is_not_followed(place: Path) -> None:
+    spec = replace(OTHER, boot=f"trap-{os.getpid()}", run_root=str(place), run_dir=str(place / "gone"))
+    (place / "kept").touch()
+    tmpdir(spec).mkdir()
+    (tmpdir(spec) / "trap").symlink_to(place)
+    canaries(spec)[0].symlink_to(place / "kept")
+    sweep(spec)
+    assert not tmpdir(spec).exists()
+    assert (place / "kept").exists()
+    canaries(spec)[0].unlink()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.daemon.leavings import CANARY_HOMES
 from agent.daemon.offspring import descendants
 from tests.escape.containers import SHARED, Container
 from tests.escape.runtime import AUDIT, Case, Host, policy, read_log, verify
@@ -100,6 +101,7 @@ def test_the_session_ends_with_any_part_of_the_agent(
     host, process, session = running
     before = host.upstream.escapes
     pid = part(process.pid, PARTS[victim])
+    ours = read_log(host.audit)[0]["details"]["boot"]
     assert pid, f"no {victim}"
     everything = [*descendants(process.pid)]
     os.kill(pid, signal.SIGKILL)
@@ -107,6 +109,8 @@ def test_the_session_ends_with_any_part_of_the_agent(
     until(lambda: not any(alive(one) for one in everything), "the agent to end")
     assert process.wait(WAIT_SECONDS) != 0
     assert host.upstream.escapes == before
+    places = [Path("/tmp"), Path("/run/parhelia"), *(Path(home) for home in CANARY_HOMES)]
+    assert [path for place in places if place.is_dir() for path in place.glob(f"*{ours}*")] == []
     if victim != "guard":
         assert verify(host.audit) == 0
         kinds = [event["details"]["event_type"] for event in read_log(host.audit)]

@@ -119,7 +119,7 @@ class Front:
         except Refusal as refusal:
             await self._answer(client, refusal.answer)
         except (HeadError, HostError) as error:
-            await self._answer(client, Answer(400, str(error)))
+            await self._answer(client, self._door.malformed(client.source_ip, str(error)))
         except TimeoutError:
             await self._answer(client, Answer(408, "the request took too long"))
         except OSError:

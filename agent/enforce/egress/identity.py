@@ -26,6 +26,7 @@ from agent.policy.decision import Decision, Severity, Verdict
 from agent.policy.hosts import HostError, match_host, normalise_host
 from agent.policy.model import Mode, Policy
 from agent.policy.request import EgressRequest, Origin, Protocol, Stage
+from agent.policy.words import shown
 from agent.record.event import RecordError
 
 log = logging.getLogger(__name__)
@@ -126,8 +127,14 @@ class Doorkeeper:
 
     def record_fault(self, source_ip: str | None) -> None:
         """A connection was refused because judging it failed; whom it was for may be unknown."""
-        request = EgressRequest("unknown", 0, datetime.now(UTC).date(), Origin("proxy", source_ip=source_ip))
-        self._record(request, Decision(Verdict.DENY, FAULT.rule, FAULT.reason, "", severity=Severity.HIGH))
+        decision = Decision(Verdict.DENY, FAULT.rule, FAULT.reason, "", severity=Severity.HIGH)
+        self._record(_unknown(source_ip), decision)
+
+    def malformed(self, source_ip: str | None, reason: str) -> Answer:
+        """A request that cannot be read is refused, and on record; whom it was for cannot be known."""
+        reason = shown(reason)
+        self._record(_unknown(source_ip), Decision(Verdict.DENY, "malformed-request", reason, self._policy().digest))
+        return Answer(400, reason, "malformed-request")
 
     async def admit(self, request: EgressRequest) -> Admission:
         """Decide the name, look it up, decide its addresses. Raises Refusal."""
@@ -226,3 +233,7 @@ class Doorkeeper:
 
 def _upstream(timed_out: bool, reason: str, request: EgressRequest) -> Answer:
     return Answer(504 if timed_out else 502, reason, request_id=request.origin.request_id or "")
+
+
+def _unknown(source_ip: str | None) -> EgressRequest:
+    return EgressRequest("unknown", 0, datetime.now(UTC).date(), Origin("proxy", source_ip=source_ip))

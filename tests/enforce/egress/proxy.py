@@ -98,6 +98,11 @@ class Proxy:
         with self.seen:
             assert self.seen.wait_for(lambda: wanted(self), SECONDS), (self.messages, self.events)
 
+    def recorded(self, rule: str) -> int:
+        """How many denials by this rule have come so far."""
+        events = [message["event"] for message in self.events]
+        return sum(e["result"] == "denied" and e["details"].get("rule") == rule for e in events)
+
     def event(self, **fields: object) -> dict[str, Any]:
         """The first event with these details, waiting for it."""
 

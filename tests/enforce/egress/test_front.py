@@ -185,9 +185,11 @@ MALFORMED = [
 
 @pytest.mark.parametrize("data", MALFORMED, ids=[repr(data[:50]) for data in MALFORMED])
 def test_what_is_malformed_is_400_before_any_lookup(proxy: Proxy, server: Upstream, data: bytes) -> None:
-    before, reached = proxy.lookups(), len(server.conversations)
+    before, reached, recorded = proxy.lookups(), len(server.conversations), proxy.recorded("malformed-request")
     answer = proxy.ask(data)
     assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n"), answer
+    assert b"X-Parhelia-Rule: malformed-request\r\n" in answer
+    proxy.wait(lambda _: proxy.recorded("malformed-request") == recorded + 1)
     assert proxy.lookups() == before
     assert len(server.conversations) == reached
 

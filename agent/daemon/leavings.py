@@ -1,0 +1,47 @@
+"""What a run puts on the machine and must take away: temporary directory, canary, run directory, the hook's link.
+
+Their names follow from the specification alone, so that whoever is left at the end (the keeper; the guard where the
+keeper is dead) can take them away. Nothing here follows what the session may have put there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from agent.daemon.spec import RunSpec
+
+CANARY_HOMES = ("/var/tmp", "/dev/shm", "/srv", "/var", "/run")  # noqa: S108  (one world-readable file, not a secret)
+
+
+def tmpdir(spec: RunSpec) -> Path:
+    """The session's own TMPDIR."""
+    return Path("/tmp", f"session-{spec.session_id}-{spec.boot}")  # noqa: S108  (made 0700, fresh, ours)
+
+
+def canaries(spec: RunSpec) -> list[Path]:
+    """Where this run's canary may lie; see `agent.daemon.places.set_canary`."""
+    return [Path(home, f".parhelia-canary-{spec.boot}") for home in CANARY_HOMES]
+
+
+def hook_link(spec: RunSpec) -> Path:
+    """The hook client's compiled-in path, where the session has no mount namespace."""
+    return Path(spec.run_root, "hook.sock")
+
+
+def sweep(spec: RunSpec) -> None:
+    """Take it all away. Never raises: what is left over is harmless."""
+    shutil.rmtree(tmpdir(spec), ignore_errors=True)  # by descriptors: a symlink in it is removed, not followed
+    shutil.rmtree(spec.run_dir, ignore_errors=True)
+    for canary in canaries(spec):
+        with suppress(OSError):
+            found = canary.lstat()
+            if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid():
+                canary.unlink()
+    with suppress(OSError):
+        link = hook_link(spec)
+        if link.is_symlink() and not link.exists():
+            link.unlink()
