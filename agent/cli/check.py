@@ -55,7 +55,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def check(args: argparse.Namespace) -> int:
     """Answer; returns the exit code."""
     if args.jsonl == (args.kind is not None):
-        print("parhelia: check needs one of command, egress, path, or --jsonl", file=sys.stderr)  # noqa: T201
+        print("parhelia: check needs one of command, egress, path, or --jsonl", file=sys.stderr)
         return Exit.USAGE
     try:
         policy = load([*args.policy, *getattr(args, "inner_policy", [])])
@@ -69,14 +69,14 @@ def check(args: argparse.Namespace) -> int:
         decision = decide(policy, _question(args, around))
     except QuestionError as error:
         if args.json:
-            print(json.dumps({"error": str(error)}, ensure_ascii=False))  # noqa: T201
+            print(json.dumps({"error": str(error)}, ensure_ascii=False))
         else:
-            print(f"parhelia: {error}", file=sys.stderr)  # noqa: T201
+            print(f"parhelia: {error}", file=sys.stderr)
         return Exit.USAGE
     if args.json:
-        print(json.dumps(as_json(decision), ensure_ascii=False))  # noqa: T201
+        print(json.dumps(as_json(decision), ensure_ascii=False))
     else:
-        print(explain(decision), file=sys.stderr)  # noqa: T201
+        print(explain(decision), file=sys.stderr)
     return Exit.OK if decision.verdict is Verdict.ALLOW else Exit.DENIED
 
 

@@ -46,13 +46,13 @@ def lint(args: argparse.Namespace) -> int:
         return Exit.POLICY_INVALID
     if args.json:
         answer = {"valid": True, "digest": policy.digest, "warnings": list(policy.warnings), "problems": []}
-        print(json.dumps(answer, ensure_ascii=False))  # noqa: T201
+        print(json.dumps(answer, ensure_ascii=False))
         return Exit.OK
     for warning in policy.warnings:
-        print(f"warning: {warning}", file=sys.stderr)  # noqa: T201
+        print(f"warning: {warning}", file=sys.stderr)
     rules = sum(len(_rules(layer)) for layer in policy.layers)
     layers = f"{len(policy.layers)} layer{'s' if len(policy.layers) != 1 else ''}"
-    print(f"fine: {rules} rules in {layers}, digest {policy.digest}", file=sys.stderr)  # noqa: T201
+    print(f"fine: {rules} rules in {layers}, digest {policy.digest}", file=sys.stderr)
     return Exit.OK
 
 
@@ -60,7 +60,7 @@ def schema(args: argparse.Namespace) -> int:
     """Print the schema on stdout."""
     from agent.policy.schema import json_schema
 
-    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))  # noqa: T201
+    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
     return Exit.OK
 
 
@@ -74,7 +74,7 @@ def explain(args: argparse.Namespace) -> int:
     around = surroundings()
     grants = path_grants(policy, home=around.home, tmpdir=around.tmpdir)
     if args.json:
-        print(json.dumps(_document(policy, grants), indent=2, ensure_ascii=False))  # noqa: T201
+        print(json.dumps(_document(policy, grants), indent=2, ensure_ascii=False))
     else:
         page = sys.stdout if sys.stdout.isatty() else sys.stderr  # a pager's choice is a terminal, a pipe wants --json
         print("\n".join(_page(policy, grants)), file=page)

@@ -55,9 +55,9 @@ def show_problems(error: PolicyError, *, as_json: bool) -> None:
             }
             for problem in error.problems
         ]
-        print(json.dumps({"valid": False, "problems": problems}, ensure_ascii=False))  # noqa: T201
+        print(json.dumps({"valid": False, "problems": problems}, ensure_ascii=False))
         return
     for problem in error.problems:
-        print(problem, file=sys.stderr)  # noqa: T201
+        print(problem, file=sys.stderr)
     count = len(error.problems)
-    print(f"parhelia: the policy is refused: {count} problem{'s' if count != 1 else ''}", file=sys.stderr)  # noqa: T201
+    print(f"parhelia: the policy is refused: {count} problem{'s' if count != 1 else ''}", file=sys.stderr)

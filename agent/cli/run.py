@@ -65,10 +65,10 @@ def run(args: argparse.Namespace) -> int:
     try:
         spec = build_spec(args, dict(os.environ))
     except UsageError as error:
-        print(f"parhelia: {error}", file=sys.stderr)  # noqa: T201
+        print(f"parhelia: {error}", file=sys.stderr)
         return Exit.USAGE
     except MissingUser as error:
-        print(f"parhelia: {error}", file=sys.stderr)  # noqa: T201
+        print(f"parhelia: {error}", file=sys.stderr)
         return Exit.UNPROTECTED
     _become_keeper(spec)
     return Exit.USAGE

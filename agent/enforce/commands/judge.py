@@ -170,6 +170,8 @@ class ExecJudge:
                 if not decision.permitted:
                     self._last = Refusal(wanted.identity.tgid, wanted.approval, {wanted.runs[0].asked})
                     return self._refuse(stopped, decision)
+                if decision.verdict is Verdict.DENY:
+                    break  # observed only: one line for one exec, not one for each of its names
         self._approvals.add(wanted.identity.tgid, wanted.approval)
         return CONTINUE
 
