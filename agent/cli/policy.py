@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime
 
 from agent.cli.policy_flags import add_policy_flag, load, show_problems
 from agent.cli.questions import surroundings
@@ -44,16 +45,25 @@ def lint(args: argparse.Namespace) -> int:
     except PolicyError as error:
         show_problems(error, as_json=args.json)
         return Exit.POLICY_INVALID
+    warnings = [*policy.warnings, *_expired(policy, datetime.now(UTC).date())]
     if args.json:
-        answer = {"valid": True, "digest": policy.digest, "warnings": list(policy.warnings), "problems": []}
+        answer = {"valid": True, "digest": policy.digest, "warnings": warnings, "problems": []}
         print(json.dumps(answer, ensure_ascii=False))
         return Exit.OK
-    for warning in policy.warnings:
+    for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     rules = sum(len(_rules(layer)) for layer in policy.layers)
     layers = f"{len(policy.layers)} layer{'s' if len(policy.layers) != 1 else ''}"
     print(f"fine: {rules} rules in {layers}, digest {policy.digest}", file=sys.stderr)
     return Exit.OK
+
+
+def _expired(policy: Policy, today: date) -> Iterator[str]:
+    """Exceptions that no longer hold; the loader has no clock."""
+    for layer in policy.layers:
+        for exception in layer.exceptions:
+            if exception.expires < today:
+                yield f"{exception.where}: the exception of {exception.rule} ended on {exception.expires}; remove it"
 
 
 def schema(args: argparse.Namespace) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from agent.policy.build import Bench, examples, severity, wording
 from agent.policy.build_egress import host_pattern
-from agent.policy.commands import ShorthandError, parse_shorthand
+from agent.policy.commands import ShorthandError, parse_shorthand, program_fits
 from agent.policy.decision import Severity
 from agent.policy.model import CommandMatch, CommandRule, HostRule, RuleException
 from agent.policy.paths import is_normal
@@ -37,6 +37,7 @@ def rule_exception(
     """One entry of `exceptions`; it must name a deny rule of its own layer, and say what it lets pass in its terms."""
     if not isinstance(value, Record) or value.faulty:
         return None
+    commands = tuple(commands)
     rule, expires = value.text("rule"), value.get("expires")
     about_command = rule in {command.id for command in commands}
     about_host = rule in {host.id for host in hosts}
@@ -51,6 +52,10 @@ def rule_exception(
         return None
     inner = value.record("match")
     match = None if inner is None else command_match(bench, inner)
+    if match is not None and _foreign_programs(match, [command for command in commands if command.id == rule]):
+        fix = "name a program of the rule, or leave `program` to it"
+        bench.fault(value.place("match"), f"'{rule}' is not about {', '.join(match.program)}: it can never apply", fix)
+        return None
     text = value.get("host")
     host = host_pattern(bench, text) if isinstance(text, Text) else None
     if not isinstance(expires, Day) or (inner is not None and match is None) or (text is not None and host is None):
@@ -64,6 +69,15 @@ def rule_exception(
         expires=expires.value,
         where=value.where,
     )
+
+
+def _foreign_programs(match: CommandMatch, rules: Sequence[CommandRule]) -> bool:
+    """True where no program of the exception is one of the rule's (``mkfs.ext4`` is one of ``mkfs``)."""
+    named = {program for rule in rules for program in rule.match.program}
+    if not match.program or not named:
+        return False
+    pairs = ((given, program) for given in match.program for program in named)
+    return not any(program_fits(one, other) or program_fits(other, one) for one, other in pairs)
 
 
 def command_match(bench: Bench, record: Record) -> CommandMatch | None:

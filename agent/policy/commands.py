@@ -49,7 +49,7 @@ class ShorthandError(ValueError):
 
 def judge(match: CommandMatch, command: SimpleCommand, *, home: str) -> Fit:
     """How far `match` describes `command`. `home` is the session's home directory."""
-    if not any(_program_fits(name, command.program) for name in match.program):
+    if not any(program_fits(name, command.program) for name in match.program):
         return Fit.NO
     grammar = _grammar(command.program)
     words = sort_words(command.argv, grammar)
@@ -120,7 +120,8 @@ def parse_shorthand(text: str) -> CommandMatch:
     return CommandMatch((program,), tuple(subcommand), tuple(dict.fromkeys(options)), tuple(operands))
 
 
-def _program_fits(name: str, program: str) -> bool:
+def program_fits(name: str, program: str) -> bool:
+    """True where a rule about `name` is about `program`: itself, its variants, versions and other names."""
     if name == program or program.startswith(name + "."):
         return True
     if any(char in name for char in "*?["):

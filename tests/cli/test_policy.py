@@ -56,6 +56,18 @@ def test_lint_takes_layers_as_arguments_flags_or_environment(
     assert "warning: " in captured and "cancels the whole rule tree until 2027-01-31" in captured
 
 
+def test_lint_says_which_exceptions_have_ended(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(
+        "commands: {deny: [{id: x, match: {program: mkfs}}]}\n"
+        "exceptions:\n"
+        "  - {rule: x, match: {program: mkfs.ext4}, owner: o, reason: r, expires: 2020-01-31}\n"
+        "  - {rule: x, match: {program: mkfs.xfs}, owner: o, reason: r, expires: 2999-01-31}\n"
+    )
+    assert main(["policy", "lint", str(tmp_path)]) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert told == [f"warning: {tmp_path}/x.yaml:3: the exception of x ended on 2020-01-31; remove it"]
+
+
 def test_lint_answers_in_json(capsys: pytest.CaptureFixture[str], directory: Path) -> None:
     assert main(["policy", "lint", "--json", str(directory)]) == 0
     document = json.loads(capsys.readouterr().out)

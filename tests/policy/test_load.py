@@ -182,6 +182,11 @@ def test_every_setting_has_its_place() -> None:
             "p/a.yaml:2:30: 'x' is a command rule; say what passes with `match:`",
         ),
         (
+            "commands: {deny: [{id: x, match: {program: rm}}]}\n"
+            "exceptions: [{rule: x, match: {program: dd}, owner: o, reason: r, expires: 2027-01-31}]",
+            "'x' is not about dd: it can never apply; name a program of the rule",
+        ),
+        (
             "egress: {deny: [{id: x, host: x.test}]}\n"
             "exceptions: [{rule: x, match: {program: rm}, owner: o, reason: r, expires: 2027-01-31}]",
             "p/a.yaml:2:31: 'x' is a host rule; say what passes with `host:`",
