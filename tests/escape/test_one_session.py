@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.escape.client import Ask, requests
@@ -140,3 +142,17 @@ def test_a_command_that_does_not_exist_exits_127(runtime: Runtime) -> None:
     outcome = runtime.run(Case(("no-such-program-here",), policy()))
     assert outcome.status == 127
     assert "no-such-program-here" in outcome.stderr
+
+
+def test_a_forbidden_path_that_a_tool_asks_for_is_refused_and_recorded(host: Host) -> None:
+    call = {"hook_event_name": "PreToolUse", "tool_name": "Write", "cwd": "/tmp", "tool_use_id": "toolu_1"}
+    asked = json.dumps({**call, "tool_input": {"file_path": "/etc/parhelia-x", "content": "x"}})
+    granted = json.dumps({**call, "tool_input": {"file_path": "/tmp/parhelia-x", "content": "x"}})
+    hook = "/usr/bin/python3 -IS /run/parhelia/hook_client.py claude-code"
+    script = f"echo '{asked}' | {hook} > /dev/null; echo $?; echo '{granted}' | {hook} > /dev/null; echo $?"
+    outcome = shell(host, script)
+    assert outcome.stdout == "2\n0\n", outcome.stderr
+    assert "denied by paths-default" in outcome.stderr
+    (event,) = outcome.of("permission.denied")
+    assert (event["resource"], event["action"], event["result"]) == ("/etc/parhelia-x", "UPDATE", "denied")
+    assert (event["details"]["request_id"], event["details"]["tool"]) == ("toolu_1", "Write")
