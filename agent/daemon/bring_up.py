@@ -38,6 +38,7 @@ from agent.record.event import Json, RecordError
 from agent.record.ledger import Ledger, WriterBusy
 from agent.record.metrics import Metrics
 from agent.record.push import Pusher
+from agent.session.doors import Door
 from agent.session.levels import Level, Offer, Point, Reached, shortfall
 from agent.session.plan import Plan
 from agent.session.probe import probe
@@ -279,7 +280,7 @@ class BringUp:
             port = JAIL_PORT
             if ground.offer.jail is None:
                 port = _listen(dial)
-                await link.listen([dial.fileno()])
+                await link.listen([Door.PROXY], [dial.fileno()])
             plan = make_plan(
                 self._spec,
                 ground,

@@ -22,6 +22,7 @@ from agent.policy.model import Policy
 from agent.record.event import Action, Event, EventType, RecordError, ResourceType, Result
 from agent.record.ledger import Ledger
 from agent.record.metrics import Metrics
+from agent.session.doors import Door
 
 log = logging.getLogger(__name__)
 
@@ -69,9 +70,9 @@ class EgressLink:
         )
         return await self._ca
 
-    async def listen(self, listeners: list[int]) -> None:
-        """Hand over the proxy's listening sockets and wait until they are served."""
-        self._send({"type": "listen", "roles": ["proxy"] * len(listeners)}, listeners)
+    async def listen(self, doors: list[Door], listeners: list[int]) -> None:
+        """Hand over listening sockets, each with what it is for, and wait until they are served."""
+        self._send({"type": "listen", "doors": [str(door) for door in doors]}, listeners)
         await self._ready
 
     async def stop(self, seconds: float) -> None:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Awaitable, Callable
 
 from agent.channel import Channel, ChannelClosed, Message, pair
+from agent.session.doors import Door
 from agent.session.plan import Plan
 
 LAUNCH_SECONDS = 30.0
@@ -29,7 +30,7 @@ class LaunchLink:
     """One launch. `serve` takes the jail's listeners, `supervise` the seccomp listener; both return when in force."""
 
     def __init__(
-        self, serve: Callable[[list[int]], Awaitable[None]], supervise: Callable[[int], Awaitable[None]]
+        self, serve: Callable[[list[Door], list[int]], Awaitable[None]], supervise: Callable[[int], Awaitable[None]]
     ) -> None:
         self._serve = serve
         self._supervise = supervise
@@ -71,7 +72,7 @@ class LaunchLink:
                 channel.send({"type": "mapped"})
             case "listeners":
                 try:
-                    await self._serve(fds)
+                    await self._serve([Door(name) for name in message["doors"]], fds)
                 finally:
                     for fd in fds:
                         os.close(fd)

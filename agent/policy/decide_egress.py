@@ -50,6 +50,7 @@ def decide_egress(policy: Policy, request: EgressRequest) -> Decision:
         rule.reason or f"{rule.pattern} is on the allow list",
         where=str(rule.where),
         inspect=any(answer.inspect for answer in passes),
+        grants=tuple(answer.rule for answer in passes if answer.rule is not None),
     )
 
 

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the model knows severities from here
+    from agent.policy.model import HostRule
 
 
 class Verdict(StrEnum):
@@ -34,7 +38,8 @@ class Decision:
     `where` is ``file:line`` of the deciding rule, None for a default denial. `enforced` is False in observe mode.
     `inspect` (egress, connection level only): the allow still depends on each request's method or path, so the
     connection must go through the interception engine. `supervised` (commands): the verdict is UNVERIFIABLE and the
-    policy lets it run because the exec ring sees what it really executes.
+    policy lets it run because the exec ring sees what it really executes. `grants` (egress, allowed): the allow rule
+    that spoke in each layer with an allow list; `agent.policy.terms` reads from them what the connection is bound to.
     """
 
     verdict: Verdict
@@ -47,6 +52,7 @@ class Decision:
     enforced: bool = True
     inspect: bool = False
     supervised: bool = False
+    grants: tuple[HostRule, ...] = ()
 
     @property
     def permitted(self) -> bool:

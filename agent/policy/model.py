@@ -24,6 +24,14 @@ class Mode(StrEnum):
     OBSERVE = "observe"
 
 
+class Tls(StrEnum):
+    """What happens to the TLS of a host. INSPECT: always through the interception engine. PASSTHROUGH: never (clients
+    that pin their server's certificate), so no rule of the host may look inside."""
+
+    INSPECT = "inspect"
+    PASSTHROUGH = "passthrough"
+
+
 class Unverifiable(StrEnum):
     """What happens to a command whose meaning cannot be known before it runs."""
 
@@ -66,13 +74,59 @@ class Examples:
 
 
 @dataclass(frozen=True, slots=True)
+class Condition:
+    """One header field or query parameter that a request must carry. `name`: in lower case for a header. `values`:
+    globs of which one must match; empty: any value will do."""
+
+    name: str
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HostLimits:
+    """Bounds of one allow rule, None for none.
+
+    `body`: bytes of one request's body. `upload`, `download`: bytes in all, per host and session.
+    `connections_per_minute`, `connections` (at once): per host. `idle`: seconds without a byte.
+    """
+
+    body: int | None = None
+    upload: int | None = None
+    download: int | None = None
+    connections_per_minute: int | None = None
+    connections: int | None = None
+    idle: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """The secret (by its name) that requests to a host carry. `only`: any other credential is refused. `optional`: of a
+    shipped bundle, without effect where the policy has no secret of this name."""
+
+    secret: str
+    only: bool = False
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GitRepositories:
+    """Git over HTTPS by repository: globs of URL paths without leading slash and ``.git`` (``example/project``)."""
+
+    fetch: tuple[str, ...] = ()
+    push: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class HostRule:
     """One entry of `egress.allow` or `egress.deny`.
 
     `pattern` is a normalised host (``pypi.org``), a wildcard (``*.githubusercontent.com``: any depth below, not the
     name itself) or the canonical text of an address literal. `methods` and `paths` None mean any (no interception
     needed). `addresses`: non-public ranges this rule grants. `ports` and `protocol` None mean any: only in `deny`,
-    where a rule that names a host closes it on every port.
+    where a rule that names a host closes it on every port. `headers`, `query`: conditions that must all hold. `git`
+    takes the place of methods and paths. `scan`: uploads are searched for known shapes of credentials. `mode` OBSERVE:
+    what this rule refuses is only recorded (a deny, or the conditions of an allow). `limits`, `tls`, `credential`,
+    `git` and `scan` only in an allow.
     """
 
     id: str
@@ -83,6 +137,14 @@ class HostRule:
     methods: tuple[str, ...] | None = None
     paths: tuple[str, ...] | None = None
     addresses: tuple[Network, ...] = ()
+    headers: tuple[Condition, ...] = ()
+    query: tuple[Condition, ...] = ()
+    limits: HostLimits = HostLimits()
+    tls: Tls | None = None
+    credential: Credential | None = None
+    git: GitRepositories | None = None
+    scan: bool = False
+    mode: Mode = Mode.ENFORCE
     reason: str = ""
     instead: str = ""
     severity: Severity = Severity.MEDIUM
@@ -144,10 +206,22 @@ class RuleException:
 
 
 @dataclass(frozen=True, slots=True)
+class EgressLimits:
+    """Bounds of the whole session, None for the agent's default. `connections`: at once. `connections_per_minute`: all
+    hosts together. `head`, `idle`: seconds until a request's head is complete, and without a byte."""
+
+    connections: int | None = None
+    connections_per_minute: int | None = None
+    head: int | None = None
+    idle: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EgressSection:
     """`allow_given` False: a further layer without the key `allow`, which narrows by its denies alone."""
 
     mode: Mode = Mode.ENFORCE
+    limits: EgressLimits = EgressLimits()
     allow: tuple[HostRule, ...] = ()
     deny: tuple[HostRule, ...] = ()
     allow_given: bool = True
@@ -172,6 +246,37 @@ class PathSection:
     read_given: bool = True
 
 
+class SourceKind(StrEnum):
+    """Where the agent gets a secret's value from: a variable of its own environment, a file, a command's output."""
+
+    ENV = "env"
+    FILE = "file"
+    COMMAND = "command"
+
+
+@dataclass(frozen=True, slots=True)
+class SecretSource:
+    """`value`: the variable's name, the file's absolute path, or the command's words (each one an entry)."""
+
+    kind: SourceKind
+    value: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """One entry of `secrets`. The session sees a placeholder, in the variable `env` or the file `file` (absolute, or
+    below its home with ``~/``); on the way to one of `hosts` (patterns, TLS only) the proxy replaces it in the header
+    fields `headers` (lower case) by the value from `source`."""
+
+    name: str
+    source: SecretSource
+    hosts: tuple[str, ...]
+    headers: tuple[str, ...]
+    where: Where
+    env: str | None = None
+    file: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class AuditSection:
     on_failure: OnFailure = OnFailure.DENY
@@ -189,6 +294,7 @@ class Layer:
     exceptions: tuple[RuleException, ...] = ()
     audit: AuditSection | None = None
     session_env: tuple[str, ...] = ()
+    secrets: tuple[Secret, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,8 @@ class Access(StrEnum):
 class Origin:
     """Who asked, as far as the enforcement point knows. It never influences the verdict; it goes into the record.
 
-    `mechanism` names the enforcement point (``proxy``, ``engine``, ``exec``, ``hook``, ``launch``, ``check``).
+    `mechanism` names the enforcement point and the way in (``proxy``, ``socks``, ``capture``, ``connect``, ``dns``,
+    ``engine``, ``exec``, ``hook``, ``launch``, ``check``).
     """
 
     mechanism: str
@@ -43,6 +44,7 @@ class Origin:
     exe: str | None = None
     argv: tuple[str, ...] | None = None
     source_ip: str | None = None
+    source_port: int | None = None
     request_id: str | None = None
     extra: tuple[tuple[str, str], ...] = ()
 
@@ -50,10 +52,12 @@ class Origin:
 class Stage(StrEnum):
     """How far an egress request has come; later stages know more and are decided again.
 
+    LOOKUP: a DNS question; port and protocol are not known yet; `addresses` empty before resolution, judged after.
     NAME: host and port only, before any lookup. CONNECT: the resolved addresses are known (recorded once per
     connection when allowed). REQUEST: one HTTP request inside the connection, with method and path.
     """
 
+    LOOKUP = "lookup"
     NAME = "name"
     CONNECT = "connect"
     REQUEST = "request"
@@ -65,7 +69,8 @@ class EgressRequest:
 
     `host` is normalised by `agent.policy.hosts.normalise_host`, or the canonical text of an address literal.
     `addresses` are the resolved ones (canonical text), empty before resolution. `path` is the raw request target's path
-    without query.
+    without query, `query` what follows its ``?``. `headers` are the request's fields in order, names in lower case;
+    None as for `path` where they are not known yet.
     """
 
     host: str
@@ -77,6 +82,8 @@ class EgressRequest:
     addresses: tuple[str, ...] = ()
     method: str | None = None
     path: str | None = None
+    query: str | None = None
+    headers: tuple[tuple[str, str], ...] | None = None
     sni: str | None = None
 
 

@@ -49,7 +49,15 @@ def denied(policy: Policy, denial: Denial, *, enforced: bool = True) -> Decision
     )
 
 
-def allowed(policy: Policy, rule: str, reason: str, *, where: str | None = None, inspect: bool = False) -> Decision:
+def allowed(
+    policy: Policy,
+    rule: str,
+    reason: str,
+    *,
+    where: str | None = None,
+    inspect: bool = False,
+    grants: tuple[HostRule, ...] = (),
+) -> Decision:
     """The decision for an allow."""
     return Decision(
         verdict=Verdict.ALLOW,
@@ -59,6 +67,7 @@ def allowed(policy: Policy, rule: str, reason: str, *, where: str | None = None,
         severity=Severity.LOW,
         policy_digest=policy.digest,
         inspect=inspect,
+        grants=grants,
     )
 
 

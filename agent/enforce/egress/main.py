@@ -37,6 +37,7 @@ from agent.linux.process import drop_capability_bounding_set, set_dumpable, set_
 from agent.policy.hosts import normalise_host
 from agent.policy.model import Policy
 from agent.record.timings import Timings
+from agent.session.doors import Door
 
 if TYPE_CHECKING:
     from agent.enforce.egress.handover import Engine
@@ -66,7 +67,7 @@ class Egress:
         self._engine: Engine | None = None
         self._front: Front | None = None
         self._starting: asyncio.Task[None] | None = None
-        self._waiting_listeners: list[socket.socket] = []
+        self._waiting_listeners: list[tuple[Door, socket.socket]] = []
 
     async def serve(self) -> int:
         """Until `stop` or the end of the channel. Returns the exit status."""
@@ -109,8 +110,11 @@ class Egress:
             case "start" if self._starting is None:
                 self._starting = self._loop.create_task(self._start(message))
                 self._starting.add_done_callback(self._started)
-            case "listen" if set(message["roles"]) == {"proxy"} and len(message["roles"]) == len(fds):
-                self._waiting_listeners += [socket.socket(fileno=fd) for fd in fds]
+            case "listen" if message["doors"] and len(message["doors"]) == len(fds):
+                doors = [Door(name) for name in message["doors"]]
+                self._waiting_listeners += [
+                    (door, socket.socket(fileno=fd)) for door, fd in zip(doors, fds, strict=True)
+                ]
                 self._listen()
             case "stop":
                 self._end(0)
@@ -164,7 +168,9 @@ class Egress:
     def _listen(self) -> None:
         if self._front is None or not self._waiting_listeners:
             return
-        for listener in self._waiting_listeners:
+        for door, listener in self._waiting_listeners:
+            if door is not Door.PROXY:
+                raise ValueError(f"door {door} is not served")
             self._front.listen(listener)
         self._waiting_listeners.clear()
         self._recorder.send({"type": "ready"})

@@ -168,7 +168,7 @@ def running(
         proxy.channel.send(
             {"type": "start", "policy": blob, "actor": "session:t", "uid": uid, "gid": gid, "ca_file": ca_file}
         )
-        proxy.channel.send({"type": "listen", "roles": ["proxy"]}, [listener.fileno()])
+        proxy.channel.send({"type": "listen", "doors": ["proxy"]}, [listener.fileno()])
         listener.close()
         proxy.wait(lambda p: "ready" in p.messages)
         yield proxy

@@ -122,7 +122,7 @@ def test_a_stop_ends_a_worker_that_does_not_listen(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "said",
     [
-        {"type": "listen", "roles": ["proxy"]},
+        {"type": "listen", "doors": ["proxy"]},
         {"type": "event", "n": 1, "accept": False, "event": EVENT | {"actor": "agent"}},
         {"type": "event", "n": 1, "accept": False, "event": EVENT | {"type": "session.create"}},
         {"type": "event", "n": 1, "accept": False, "event": {}},

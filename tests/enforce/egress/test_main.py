@@ -168,8 +168,8 @@ class Bare:
     [
         {"type": "unheard-of"},
         {"type": "accepted", "n": 7},
-        {"type": "listen", "roles": ["proxy"]},
-        {"type": "listen", "roles": ["backdoor"]},
+        {"type": "listen", "doors": ["proxy"]},
+        {"type": "listen", "doors": ["backdoor"]},
         {"no": "type"},
     ],
 )
@@ -189,7 +189,7 @@ def test_without_a_policy_it_never_serves(blob: bytes) -> None:
 def test_before_it_is_ready_nothing_is_accepted() -> None:
     bare = Bare()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        bare.channel.send({"type": "listen", "roles": ["proxy"]}, [listener.fileno()])
+        bare.channel.send({"type": "listen", "doors": ["proxy"]}, [listener.fileno()])
         with socket.create_connection(listener.getsockname(), timeout=SECONDS) as sock:
             sock.sendall(b"CONNECT evil.test:443 HTTP/1.1\r\n\r\n")
             sock.settimeout(0.3)
