@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import require
+from tests.escape.arena import CERTIFIED, Arena, ContainerArena, HostArena
 from tests.escape.containers import Docker, Gvisor
 from tests.escape.runtime import Host, Runtime, certificate
 from tests.escape.upstream import Upstream
@@ -71,4 +72,50 @@ RUNTIMES = [
 def runtime(request: pytest.FixtureRequest) -> Runtime:
     """Each runtime in turn."""
     found: Runtime = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(scope="session")
+def arena_certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The key and certificate of the servers in an arena."""
+    return certificate(tmp_path_factory.mktemp("certificate"), CERTIFIED)
+
+
+@pytest.fixture(scope="session")
+def host_arena(tmp_path_factory: pytest.TempPathFactory, arena_certificate: Path) -> HostArena:
+    """An arena on this machine."""
+    require(os.geteuid() == 0, "a session with separate users needs root")
+    require(_has("session") and _has("parhelia"), "the accounts are missing (make setup makes them)")
+    return HostArena(tmp_path_factory.mktemp("arena"), arena_certificate)
+
+
+@pytest.fixture(scope="session")
+def docker_arena(
+    tmp_path_factory: pytest.TempPathFactory, arena_certificate: Path, docker: Engine, image: str
+) -> ContainerArena:
+    """An arena in Docker."""
+    container = Docker(tmp_path_factory.mktemp("arena"), arena_certificate, docker, image)
+    return ContainerArena(container, arena_certificate)
+
+
+@pytest.fixture(scope="session")
+def gvisor_arena(
+    tmp_path_factory: pytest.TempPathFactory, arena_certificate: Path, docker: Engine, gvisor_directory: Path
+) -> ContainerArena:
+    """An arena in gVisor."""
+    runsc = GVisor(made_for(docker, "system"), gvisor_directory / "rootfs", gvisor_directory)
+    return ContainerArena(Gvisor(tmp_path_factory.mktemp("arena"), arena_certificate, runsc), arena_certificate)
+
+
+ARENAS = [
+    pytest.param("host_arena", marks=pytest.mark.root, id="host"),
+    pytest.param("docker_arena", marks=[pytest.mark.root, pytest.mark.docker], id="docker"),
+    pytest.param("gvisor_arena", marks=[pytest.mark.root, pytest.mark.docker, pytest.mark.gvisor], id="gvisor"),
+]
+
+
+@pytest.fixture(scope="session", params=ARENAS)
+def arena(request: pytest.FixtureRequest) -> Arena:
+    """Each arena in turn."""
+    found: Arena = request.getfixturevalue(request.param)
     return found

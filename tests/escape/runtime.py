@@ -152,10 +152,11 @@ class Host:
         return Outcome(done.returncode, done.stdout, done.stderr, read_log(audit), audit, verify(audit))
 
 
-def certificate(directory: Path) -> Path:
+def certificate(directory: Path, names: tuple[str, ...] = NAMES) -> Path:
     """A key and a self-signed certificate for the stand-ins, in one PEM file."""
     path = directory / "upstream.pem"
-    subject = ["-subj", "/CN=allowed.test", "-addext", "subjectAltName=DNS:allowed.test,DNS:forbidden.test"]
+    alternatives = ",".join(f"DNS:{name}" for name in names)
+    subject = ["-subj", f"/CN={names[0]}", "-addext", f"subjectAltName={alternatives}"]
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
     files = ["-keyout", str(directory / "key.pem"), "-out", str(directory / "cert.pem")]
     subprocess.run(["openssl", "req", "-x509", *key, "-days", "2", *subject, *files], check=True, capture_output=True)

@@ -54,6 +54,7 @@ def attack(runtime: Runtime, script: str, *arguments: str) -> tuple[Any, Outcome
     return json.loads(outcome.stdout), outcome
 
 
+@pytest.mark.row(36, 37)
 def test_no_socket_of_any_family_reaches_anything_but_the_proxy(runtime: Runtime) -> None:
     (made, reached), _ = attack(runtime, SOCKETS, str(runtime.upstream.ports["raw"]))
     jailed = runtime.name != "docker"

@@ -88,6 +88,7 @@ CLASSES = [
 
 
 @pytest.mark.parametrize(("text", "expected"), CLASSES)
+@pytest.mark.row(17, 18, 21)
 def test_an_address_has_the_class_of_what_it_reaches(text: str, expected: str | None) -> None:
     assert address_class(text) == expected
 

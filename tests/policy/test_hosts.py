@@ -167,6 +167,7 @@ def test_a_policy_entry_is_normalised_like_a_host(text: str, expected: str) -> N
         ("user@a.test", "user", ""),
     ],
 )
+@pytest.mark.row(8, 9)
 def test_a_wrong_policy_entry_is_an_error_with_its_fix(text: str, message: str, fix: str) -> None:
     with pytest.raises(HostError) as caught:
         parse_pattern(text)

@@ -1,9 +1,9 @@
 """What the engine demands of a request before the policy is asked: one identity, one meaning. Pure.
 
 Rules kept here: the Host header, the :authority and an absolute request target all name the host and port that the
-connection was opened to (RFC 9110 section 7.4: else 421); a method is written in its registered, upper-case form; what
-is malformed is refused, never repaired. The policy sees only requests that passed here, and judges the path itself
-(`agent.policy.url_paths`: one reading, or a denial).
+connection was opened to (RFC 9110 section 7.4: else 421); a method is written in its registered, upper-case form and
+not overridden by a header; what is malformed is refused, never repaired. The policy sees only requests that passed
+here, and judges the path itself (`agent.policy.url_paths`: one reading, or a denial).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from agent.enforce.egress.head import METHOD_OVERRIDES
 from agent.policy.hosts import HostError, normalise_host
 from agent.policy.request import Protocol
 
@@ -140,6 +141,8 @@ def _examine_method(head: Head) -> Refusal | None:
         return Refusal(403, "method-refused", "TRACE echoes credentials and has no use here")
     if not _METHOD.fullmatch(head.method):
         return _malformed("the method is not written in upper-case letters, as RFC 9110 registers it")
+    if any(name.lower().decode("latin-1") in METHOD_OVERRIDES for name, _ in head.headers):
+        return Refusal(403, "method-override", "the request overrides its method in a header")
     return None
 
 

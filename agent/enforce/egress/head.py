@@ -17,6 +17,8 @@ MAX_HEAD: Final = 64 * 1024
 MAX_FIELDS: Final = 128
 CHUNKED: Final = -1
 UNTIL_CLOSE: Final = -2
+METHOD_OVERRIDES: Final = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
+"""Headers by which some servers take a request for one of another method: refused where rules look at methods."""
 
 _REQUEST: Final = re.compile(rb"([A-Z][A-Z0-9_-]{0,31}) ([\x21-\x7e]+) HTTP/1\.([01])", re.ASCII)
 _STATUS: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t \x21-\x7e\x80-\xff]*))?", re.ASCII)

@@ -20,6 +20,7 @@ from typing import Final
 from agent.enforce.egress.answer import Answer
 from agent.enforce.egress.head import (
     CHUNKED,
+    METHOD_OVERRIDES,
     UNTIL_CLOSE,
     Chunks,
     HeadError,
@@ -38,7 +39,6 @@ from agent.enforce.egress.wire import DialError, Poller, Wire, dial
 from agent.policy.request import EgressRequest, Protocol, Stage
 
 _URL: Final = re.compile(r"[hH][tT][tT][pP]://([^/?]*)(/[^?]*)?(\?.*)?")
-_OVERRIDES: Final = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _MOST_INTERIM: Final = 16
 
@@ -178,7 +178,7 @@ class Forwarder:
             self._door.refuse(
                 question, "upgrade-refused", "plain HTTP connections are not upgraded", "use https or wss"
             )
-        if inspected and any(name in _OVERRIDES for name, _ in request.fields):
+        if inspected and any(name in METHOD_OVERRIDES for name, _ in request.fields):
             self._door.refuse(question, "method-override", "the request overrides its method in a header")
 
     async def _connect(self, admission: Admission) -> _Upstream:

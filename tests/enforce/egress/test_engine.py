@@ -103,6 +103,7 @@ def test_tls_inside_tls_is_no_way_out(front: Front, upstream: Http1Upstream) -> 
     assert upstream.connections == 0
 
 
+@pytest.mark.row(39)
 def test_mitmproxy_s_own_page_does_not_exist(front: Front, upstream: Http1Upstream) -> None:
     front.target = Target("mitm.it", upstream.port)
     sock = _unverified(front, "mitm.it")

@@ -68,6 +68,7 @@ ATTACKS = [
     ("CONNECT inside", "CONNECT evil.test:443 HTTP/1.1", [], 403, "connect-inside-tunnel"),
     ("TRACE", "TRACE /simple/x HTTP/1.1", [], 403, "method-refused"),
     ("a lower-case method", "get /simple/x HTTP/1.1", [], 400, "malformed-request"),
+    ("an overridden method", "POST /simple/x HTTP/1.1", ["X-HTTP-Method-Override: DELETE"], 403, "method-override"),
     ("a mixed-case method", "Get /simple/x HTTP/1.1", [], 400, "malformed-request"),
     ("a method with a tab", "GE\x01T /simple/x HTTP/1.1", [], 400, "malformed-request"),
     ("dot segments", "GET /simple/../admin HTTP/1.1", [], 403, "egress-default"),

@@ -123,6 +123,7 @@ BEFORE_THE_REQUEST_LEAVES = [
 
 
 @pytest.mark.parametrize("broken", BEFORE_THE_REQUEST_LEAVES)
+@pytest.mark.row(40)
 def test_a_hook_that_raises_ends_the_connection_and_the_request_stays_here(
     inside: Inside, upstream: Http1Upstream, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:

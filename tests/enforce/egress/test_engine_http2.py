@@ -88,6 +88,7 @@ def h2_front(front: Front, h2_upstream: Http2Upstream) -> Front:
     return front
 
 
+@pytest.mark.row(35)
 def test_each_stream_of_a_connection_is_decided(h2_front: Front, h2_upstream: Http2Upstream) -> None:
     client = Http2Client(h2_front)
     streams = {client.send("GET", f"/simple/{n}" if n % 2 else f"/admin/{n}"): n for n in range(24)}
@@ -134,6 +135,7 @@ HTTP2_ATTACKS = [
 @pytest.mark.parametrize(
     ("pseudo", "more", "status", "rule"), [case[1:] for case in HTTP2_ATTACKS], ids=[case[0] for case in HTTP2_ATTACKS]
 )
+@pytest.mark.row(24, 35)
 def test_a_stream_with_two_meanings_never_leaves(
     front: Front, upstream: Http1Upstream, pseudo: dict[str, str], more: Fields, status: int, rule: str
 ) -> None:

@@ -118,6 +118,7 @@ def test_a_websocket_to_an_allowed_path_passes_messages_both_ways(front: Front) 
     sock.close()
 
 
+@pytest.mark.row(35)
 def test_a_websocket_to_another_path_is_refused(front: Front, upstream: Http1Upstream) -> None:
     _, _, seen = websocket(front, "/chat")
     assert isinstance(seen[0], RejectConnection)

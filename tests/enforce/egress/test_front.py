@@ -255,6 +255,7 @@ def test_a_tunnel_that_is_not_the_decided_tls_is_closed_before_its_first_byte(
     assert proxy.event(rule=rule_id, type="network.egress_blocked")["result"] == "denied"
 
 
+@pytest.mark.row(27)
 def test_a_hello_in_many_segments_works_and_is_held_until_it_is_whole(proxy: Proxy, server: Upstream) -> None:
     padded = [(21, bytes(2000)), server_name(b"api.good.test"), versions(0x0304)]
     hello = records(message(padded), 700)
@@ -331,6 +332,7 @@ def test_the_next_address_is_tried_when_one_refuses(tmp_path: Path) -> None:
         assert read_exactly(sock, len(hello)) == hello
 
 
+@pytest.mark.row(10)
 def test_an_empty_policy_lets_nothing_out(tmp_path: Path) -> None:
     with running(policy(), NAMES, tmp_path) as proxy:
         assert proxy.ask(connect("api.good.test:443")).startswith(b"HTTP/1.1 403 ")
@@ -351,6 +353,7 @@ def test_a_deny_rule_beats_an_allow_and_gives_its_own_words(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("broken", [{"pattern": None}, {"addresses": 17}, {"ports": "443"}])
+@pytest.mark.row(40)
 def test_a_policy_that_makes_the_decision_raise_means_no_egress(tmp_path: Path, broken: dict[str, object]) -> None:
     given = policy(replace(rule("api.good.test"), **{"ports": None, **broken}))
     with upstream() as server, running(given, NAMES, tmp_path) as proxy:
@@ -382,6 +385,7 @@ def test_observe_mode_lets_through_and_records_what_it_would_have_blocked(tmp_pa
         assert (event["result"], event["details"]["enforced"]) == ("success", False)
 
 
+@pytest.mark.row(42)
 def test_a_head_that_never_ends_is_given_up_while_others_are_served(proxy: Proxy) -> None:
     with proxy.connect() as slow:
         slow.sendall(b"CONNECT api.good.")
@@ -417,6 +421,7 @@ def test_a_client_that_vanishes_at_any_point_leaves_nothing_behind(proxy: Proxy,
     eventually(lambda: len(list(fds.iterdir())) <= before + 2 * 8)
 
 
+@pytest.mark.row(41)
 def test_a_burst_of_denials_is_counted_to_the_last(tmp_path: Path) -> None:
     burst = 2000
     with running(policy(), {}, tmp_path) as proxy:
@@ -428,6 +433,7 @@ def test_a_burst_of_denials_is_counted_to_the_last(tmp_path: Path) -> None:
         assert sum(m["event"]["details"].get("count", 1) for m in proxy.events) == burst
 
 
+@pytest.mark.row(42)
 def test_many_idle_tunnels_do_not_keep_others_from_flowing(tmp_path: Path) -> None:
     hello = client_hello("api.good.test")
     with upstream(collect) as server, running(policy(rule("api.good.test", server.port)), NAMES, tmp_path) as proxy:

@@ -167,6 +167,7 @@ def test_a_forbidden_url_is_403_with_its_rule(
     assert proxy.lookups() == before
 
 
+@pytest.mark.row(22)
 def test_a_redirect_to_metadata_is_followed_into_a_denial(proxy: Proxy, server: Upstream) -> None:
     assert b"Location: http://169.254.169.254/".lower() in proxy.ask(ask(server, "/redirect")).lower()
     answer = proxy.ask(b"GET http://169.254.169.254/ HTTP/1.1\r\nHost: 169.254.169.254\r\n\r\n")
@@ -276,6 +277,7 @@ def test_a_body_is_forwarded_in_either_framing(proxy: Proxy, server: Upstream) -
 
 
 @pytest.mark.parametrize("body", [b"zz\r\nabc\r\n", b"3\r\nabcd\r\n", b"3\nabc\r\n", b"3\r\nab"])
+@pytest.mark.row(31)
 def test_a_bad_or_cut_chunk_ends_the_upload_without_looking_complete(
     proxy: Proxy, server: Upstream, body: bytes
 ) -> None:

@@ -106,6 +106,7 @@ def test_when_the_guard_is_gone_every_tunnel_and_the_process_end_at_once(tmp_pat
             proxy.connect()
 
 
+@pytest.mark.row(40)
 def test_killing_it_leaves_no_way_out(tmp_path: Path) -> None:
     with upstream() as server, running(policy(rule("api.good.test", server.port)), NAMES, tmp_path) as proxy:
         proxy.process.kill()
@@ -186,6 +187,7 @@ def test_without_a_policy_it_never_serves(blob: bytes) -> None:
     assert bare.end() == 1
 
 
+@pytest.mark.row(40)
 def test_before_it_is_ready_nothing_is_accepted() -> None:
     bare = Bare()
     with socket.create_server(("127.0.0.1", 0)) as listener:
