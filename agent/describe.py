@@ -83,6 +83,7 @@ def _details(origin: Origin, decision: Decision) -> dict[str, Json]:
         uid=origin.uid,
         exe=origin.exe,
         argv=None if origin.argv is None else [*redact_argv(origin.argv)],
+        source_port=origin.source_port,
         request_id=origin.request_id,
         rule=decision.rule,
         reason=decision.reason,

@@ -124,7 +124,6 @@ def refused_requests(ports: dict[str, int]) -> dict[str, tuple[str, str]]:
         "origin-form": (get("/", "allowed.test"), "400"),
         "https in absolute-form": (get(f"https://allowed.test:{tls}/", f"allowed.test:{tls}"), "400"),
         "HTTP/2": ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "400"),
-        "SOCKS5": ("\x05\x01\x00", "400"),
         "a CONNECT with a body": (connect("allowed.test", tls, "Content-Length: 2\r\n") + "hi", "400"),
         "a tunnel to a plain port": (connect("allowed.test", http), "403"),
         "a tunnel to another port": (connect("allowed.test", raw), "403"),

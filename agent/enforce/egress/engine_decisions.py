@@ -15,7 +15,7 @@ from mitmproxy import http
 from mitmproxy.net.http.http1.read import read_response_head
 
 from agent.describe import describe
-from agent.enforce.egress.answer import Answer, render_answer
+from agent.enforce.egress.answer import Answer, Form, render_answer
 from agent.enforce.egress.engine_requests import (
     Head,
     Identity,
@@ -23,7 +23,6 @@ from agent.enforce.egress.engine_requests import (
     examine,
     is_websocket,
     printable,
-    wants_json,
     without_upgrade,
 )
 from agent.enforce.egress.identity import observing
@@ -160,7 +159,8 @@ class Decisions:
 def _answer(head: Head, decision: Decision, status: int, request_id: str) -> http.Response:
     """The front's answer, as mitmproxy's value."""
     answer = Answer(status, decision.reason, decision.rule, decision.instead, request_id)
-    rendered, _, body = render_answer(answer, as_json=wants_json(head)).partition(b"\r\n\r\n")
+    accept = (value.decode("latin-1") for value in head.values(b"accept"))
+    rendered, _, body = render_answer(answer, form=Form.wanted(accept)).partition(b"\r\n\r\n")
     response = read_response_head(rendered.split(b"\r\n"))
     response.data.content = b"" if head.method == b"HEAD" else body
     return response

@@ -123,11 +123,6 @@ def without_upgrade(values: list[bytes]) -> str:
     return ", ".join(token for token in tokens(values) if token not in _UPGRADE_TOKENS)
 
 
-def wants_json(head: Head) -> bool:
-    """Whether the Accept header names JSON."""
-    return any(part.split(";")[0].strip().endswith("json") for part in tokens(head.values(b"accept")))
-
-
 def printable(text: str, limit: int = MAX_SHOWN) -> str:
     """`text` with everything but visible ASCII and space escaped, cut at `limit` characters."""
     shown = "".join(c if " " <= c <= "~" else c.encode("unicode_escape").decode("ascii") for c in text[:limit])

@@ -76,8 +76,9 @@ class Request:
         return "close" not in options and (self.minor == 1 or "keep-alive" in options)
 
     @property
-    def wants_json(self) -> bool:
-        return any("application/json" in value.lower() for name, value in self.fields if name == "accept")
+    def accept(self) -> tuple[str, ...]:
+        """The values of the Accept fields."""
+        return tuple(value for name, value in self.fields if name == "accept")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,14 @@ def end_of_head(data: bytes | bytearray) -> int | None:
     if end < 0 or end + 4 > MAX_HEAD:
         raise HeadError(f"the request head is longer than {MAX_HEAD} bytes")
     return end + 4
+
+
+def starts_request(data: bytes | bytearray) -> bool | None:
+    """Is this the start of an HTTP/1 request? None: too little to tell."""
+    line, newline, _ = bytes(data).partition(b"\n")
+    if newline:
+        return line.endswith(b"\r") and _REQUEST.fullmatch(line[:-1]) is not None
+    return None if len(line) < MAX_HEAD and (not line or _START.fullmatch(line)) else False
 
 
 def parse_request(head: bytes) -> Request:

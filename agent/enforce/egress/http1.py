@@ -1,11 +1,16 @@
 """Plain HTTP: a strict forwarder, one request after the other, each one decided.
 
+Requests come in absolute-form (asked of a proxy) or in origin-form (on a connection that was meant for the server:
+captured, or through SOCKS). Then the Host header says who is meant, for each request anew, and the port is the
+connection's.
+
 Rules kept here: a request is parsed whole and written anew, so that the upstream reads what was decided and nothing
 else; every request is decided with its method and path, on a kept connection too; hop-by-hop fields end here and no
 connection is ever upgraded; bodies stream through; what breaks in the middle is reset on both sides and never made to
 look complete. The Host header must be the authority of the request's URL.
 
-Sources: RFC 9110 (7.2 Host, 7.6.1 Connection, 7.8 Upgrade, 10.1.1 Expect), RFC 9112 (3.2.2 absolute-form, 9.3).
+Sources: RFC 9110 (7.2 Host, 7.6.1 Connection, 7.8 Upgrade, 10.1.1 Expect), RFC 9112 (3.2 Host, 3.2.1 origin-form,
+3.2.2 absolute-form, 9.3).
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from agent.enforce.egress.answer import Answer
+from agent.enforce.egress.client import Client, Place, read_head
 from agent.enforce.egress.head import (
     CHUNKED,
     METHOD_OVERRIDES,
@@ -26,7 +32,6 @@ from agent.enforce.egress.head import (
     HeadError,
     Request,
     Response,
-    end_of_head,
     end_to_end,
     parse_request,
     parse_response,
@@ -54,17 +59,6 @@ class Limits:
     connections: int = 4096
 
 
-@dataclass(slots=True)
-class Client:
-    """A connection from the session while it is being judged. `started`: an answer is on its way already."""
-
-    wire: Wire
-    source_ip: str | None
-    buffered: bytearray = field(default_factory=bytearray)
-    request: Request | None = None
-    started: bool = False
-
-
 @dataclass(frozen=True, slots=True)
 class _Target:
     host: str
@@ -84,31 +78,24 @@ class _Upstream:
         return (target.host, target.port) == (self.admission.request.host, self.admission.request.port)
 
 
-async def read_head(wire: Wire, buffered: bytearray) -> bytes | None:
-    """The next head, taken off `buffered`; None where the peer ended before one began. Raises HeadError, OSError."""
-    while (end := end_of_head(buffered)) is None:
-        data = await wire.recv()
-        if not data:
-            if buffered:
-                raise HeadError("the connection ended within the request head")
-            return None
-        buffered += data
-    head = bytes(buffered[:end])
-    del buffered[:end]
-    return head
-
-
-def parse_target(request: Request) -> _Target:
-    """The absolute-form target of a request (RFC 9112 3.2.2). Raises HeadError, HostError."""
-    match = _URL.fullmatch(request.target)
-    if match is None:
-        hint = "CONNECT" if request.target.lower().startswith("https:") else "a full http:// URL"
-        raise HeadError(f"this is a proxy: ask with {hint}")
-    authority, path, query = match.groups(default="")
+def parse_target(request: Request, place: Place | None) -> _Target:
+    """What a request asks for: by its absolute-form target, or at `place` by its Host. Raises HeadError, HostError."""
     if "#" in request.target or "\\" in request.target:
         raise HeadError("the URL holds a character that does not belong there")
-    host, port = parse_authority(authority, 80)
-    return _Target(host, port, path or "/", query)
+    match = _URL.fullmatch(request.target)
+    if match is not None:
+        authority, path, query = match.groups(default="")
+        return _Target(*parse_authority(authority, 80), path or "/", query)
+    if place is None:
+        hint = "CONNECT" if request.target.lower().startswith("https:") else "a full http:// URL"
+        raise HeadError(f"this is a proxy: ask with {hint}")
+    if not request.target.startswith("/"):
+        raise HeadError("the request target is not a path")
+    if request.host is None:
+        raise HeadError("the Host header is missing")
+    path, mark, query = request.target.partition("?")
+    host, _ = parse_authority(request.host, place.port)
+    return _Target(host, place.port, path, mark + query)
 
 
 class Forwarder:
@@ -149,11 +136,12 @@ class Forwarder:
 
     async def _upstream_for(self, client: Client, request: Request, last: _Upstream | None) -> _Upstream:
         """The connection for this request, decided for it: the last one where it goes to the same place."""
-        target = parse_target(request)
+        target = parse_target(request, client.place)
         if request.host is None and request.minor == 1:
             raise HeadError("the Host header is missing")
-        asked = self._door.request(target.host, target.port, client.source_ip, Protocol.HTTP)
-        self._door.check_host_header(asked, request.host, 80)
+        asked = self._door.request(target.host, target.port, client.origin, Protocol.HTTP)
+        self._door.check_host_header(asked, request.host, 80 if client.place is None else client.place.port)
+        self._door.check_place(asked, client.place)
         if last is not None and last.serves(target) and not last.buffered and last.wire.quiet():
             admission = last.admission
         else:
@@ -260,7 +248,7 @@ class _Exchange:
         return Answer(504 if timed_out else 502, reason, request_id=request.origin.request_id or "")
 
     def _request_head(self) -> bytes:
-        target, request = parse_target(self._request), self._request
+        target, request = parse_target(self._request, self._client.place), self._request
         host = f"[{target.host}]" if ":" in target.host else target.host
         fields = [("host", host if target.port == 80 else f"{host}:{target.port}")]
         fields += [(name, value) for name, value in end_to_end(request.fields) if name != "host"]

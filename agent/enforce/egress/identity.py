@@ -18,13 +18,15 @@ from typing import Final
 
 from agent.describe import describe
 from agent.enforce.egress.answer import Answer
+from agent.enforce.egress.client import Place
 from agent.enforce.egress.hello import ClientHello, HelloError, too_old
-from agent.enforce.egress.resolve import ResolveError, Resolver
+from agent.enforce.egress.resolve import ResolveError, Resolver, is_own
 from agent.gate import Gate, Recorder
-from agent.policy.addresses import canonical_address
+from agent.policy.addresses import address_class, canonical_address
 from agent.policy.decision import Decision, Severity, Verdict
+from agent.policy.egress_match import looks_inside
 from agent.policy.hosts import HostError, match_host, normalise_host
-from agent.policy.model import Mode, Policy
+from agent.policy.model import EgressSection, Mode, Policy
 from agent.policy.request import EgressRequest, Origin, Protocol, Stage
 from agent.policy.words import shown
 from agent.record.event import RecordError
@@ -33,7 +35,7 @@ log = logging.getLogger(__name__)
 
 FAULT: Final = Answer(403, "the agent could not decide; see its log", "agent-fault")
 _AUTHORITY: Final = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]{1,5}))?")
-_PROTOCOLS: Final = (Protocol.TLS, Protocol.TCP)
+TUNNELS: Final = (Protocol.TLS, Protocol.TCP)
 
 
 class Refusal(Exception):
@@ -66,21 +68,29 @@ def parse_authority(text: str, default_port: int | None = None) -> tuple[str, in
     return normalise_host(host), number
 
 
-def spoken(policy: Policy, host: str, port: int) -> Protocol:
-    """What a CONNECT to `host`:`port` is asked as. All layers must agree; else TLS, and `decide` says no."""
-    given = [layer.egress for layer in policy.layers if layer.egress is not None and layer.egress.allow_given]
-    for protocol in _PROTOCOLS:
-        if all(
-            any(
-                rule.protocol is protocol
-                and (rule.ports is None or port in rule.ports)
-                and match_host(rule.pattern, host)
-                for rule in section.allow
-            )
-            for section in given
-        ):
-            return protocol
-    return Protocol.TLS
+def speaks(policy: Policy, host: str, port: int, protocol: Protocol) -> bool:
+    """True where every layer's allow list has a rule for this protocol at this place (it may still be denied)."""
+    return all(
+        any(
+            rule.protocol is protocol and (rule.ports is None or port in rule.ports) and match_host(rule.pattern, host)
+            for rule in section.allow
+        )
+        for section in _listing(policy)
+    )
+
+
+def spoken(policy: Policy, host: str, port: int, among: tuple[Protocol, ...] = TUNNELS) -> Protocol:
+    """What a connection to `host`:`port` is asked as. All layers must agree; else TLS, and `decide` says no."""
+    return next((protocol for protocol in among if speaks(policy, host, port, protocol)), Protocol.TLS)
+
+
+def serves(policy: Policy, port: int) -> bool:
+    """True where every layer's allow list has a rule for something on this port."""
+    return all(any(rule.ports is None or port in rule.ports for rule in section.allow) for section in _listing(policy))
+
+
+def _listing(policy: Policy) -> list[EgressSection]:
+    return [layer.egress for layer in policy.layers if layer.egress is not None and layer.egress.allow_given]
 
 
 def observing(policy: Policy) -> bool:
@@ -92,7 +102,7 @@ def observing(policy: Policy) -> bool:
 def needs_engine(policy: Policy) -> bool:
     """True where a rule looks into TLS."""
     return any(
-        rule.protocol in (Protocol.TLS, None) and (rule.methods is not None or rule.paths is not None)
+        rule.protocol in (Protocol.TLS, None) and looks_inside(rule)
         for layer in policy.layers
         if layer.egress is not None
         for rule in (*layer.egress.allow, *layer.egress.deny)
@@ -109,31 +119,47 @@ class Doorkeeper:
     def __init__(
         self, policy: Callable[[], Policy], gate: Gate, recorder: Recorder, resolver: Resolver, actor: str
     ) -> None:
+        self._own: set[tuple[str, int]] = set()
         self._policy = policy
         self._gate = gate
         self._recorder = recorder
         self._resolver = resolver
         self._actor = actor
 
-    def request(self, host: str, port: int, source_ip: str | None, protocol: Protocol | None) -> EgressRequest:
-        """The question about a new connection. `protocol` None: CONNECT, which does not say."""
+    def speaks(self, host: str, port: int, protocol: Protocol) -> bool:
+        """True where the policy in force has this protocol at this place (it may still be denied)."""
+        return speaks(self._policy(), host, port, protocol)
+
+    def serves(self, port: int) -> bool:
+        """True where the policy in force has anything on this port."""
+        return serves(self._policy(), port)
+
+    def request(
+        self,
+        host: str,
+        port: int,
+        origin: Origin,
+        protocol: Protocol | None,
+        among: tuple[Protocol, ...] = TUNNELS,
+    ) -> EgressRequest:
+        """The question about a new connection. `protocol` None: the client does not say, the rules do (`spoken`)."""
         return EgressRequest(
             host=host,
             port=port,
             today=datetime.now(UTC).date(),
-            origin=Origin(mechanism="proxy", source_ip=source_ip, request_id=new_request_id()),
-            protocol=protocol or spoken(self._policy(), host, port),
+            origin=replace(origin, request_id=new_request_id()),
+            protocol=protocol or spoken(self._policy(), host, port, among),
         )
 
-    def record_fault(self, source_ip: str | None) -> None:
+    def record_fault(self, origin: Origin) -> None:
         """A connection was refused because judging it failed; whom it was for may be unknown."""
         decision = Decision(Verdict.DENY, FAULT.rule, FAULT.reason, "", severity=Severity.HIGH)
-        self._record(_unknown(source_ip), decision)
+        self._record(_unknown(origin), decision)
 
-    def malformed(self, source_ip: str | None, reason: str) -> Answer:
+    def malformed(self, origin: Origin, reason: str) -> Answer:
         """A request that cannot be read is refused, and on record; whom it was for cannot be known."""
         reason = shown(reason)
-        self._record(_unknown(source_ip), Decision(Verdict.DENY, "malformed-request", reason, self._policy().digest))
+        self._record(_unknown(origin), Decision(Verdict.DENY, "malformed-request", reason, self._policy().digest))
         return Answer(400, reason, "malformed-request")
 
     async def admit(self, request: EgressRequest) -> Admission:
@@ -148,7 +174,19 @@ class Doorkeeper:
         request = replace(request, stage=Stage.CONNECT, addresses=found.addresses)
         if found.own:
             self.refuse(request, "own-address", f"{request.host} is this machine ({found.own[0]})")
+        if any(self._is_own(address, request.port) for address in found.addresses):
+            raise self.refusal(request, "own-address", f"{request.host}:{request.port} is the agent's own listener")
         return Admission(request, await self.check(request))
+
+    def keep_from(self, address: str, port: int) -> None:
+        """Nothing is ever dialled that is this listener of ours: what comes in there is trusted further."""
+        self._own.add((canonical_address(address.partition("%")[0]) or address, port))
+
+    def _is_own(self, address: str, port: int) -> bool:
+        if (address, port) in self._own:
+            return True
+        anywhere = any((wildcard, port) in self._own for wildcard in ("0.0.0.0", "::"))  # noqa: S104  # compared only
+        return anywhere and (address_class(address) == "loopback" or is_own(address))
 
     async def check(self, request: EgressRequest) -> Decision:
         """Ask the gate. Raises Refusal (403) where it is not permitted."""
@@ -161,20 +199,18 @@ class Doorkeeper:
 
     def refuse(self, request: EgressRequest, rule: str, reason: str, instead: str = "", status: int = 403) -> None:
         """Refuse by a rule of the proxy's own: record it and raise Refusal; in observe mode only record it."""
-        policy = self._policy()
-        enforced = not observing(policy)
-        decision = Decision(
-            verdict=Verdict.DENY,
-            rule=rule,
-            reason=reason,
-            policy_digest=policy.digest,
-            instead=instead,
-            severity=Severity.HIGH,
-            enforced=enforced,
-        )
-        self._record(request, decision)
-        if enforced:
-            raise Refusal(Answer(status, reason, rule, instead, request.origin.request_id or ""))
+        if not observing(self._policy()):
+            raise self.refusal(request, rule, reason, instead, status)
+        self._record(request, replace(self._denial(rule, reason, instead), enforced=False))
+
+    def refusal(self, request: EgressRequest, rule: str, reason: str, instead: str = "", status: int = 403) -> Refusal:
+        """Record a refusal that holds in every mode; the caller raises what this returns."""
+        self._record(request, self._denial(rule, reason, instead))
+        return Refusal(Answer(status, reason, rule, instead, request.origin.request_id or ""))
+
+    def _denial(self, rule: str, reason: str, instead: str) -> Decision:
+        digest = self._policy().digest
+        return Decision(Verdict.DENY, rule, reason, digest, instead=instead, severity=Severity.HIGH)
 
     def _record(self, request: EgressRequest, decision: Decision) -> None:
         if not decision.enforced:  # the name's own observation waits for the next stage; this one has no other place
@@ -194,6 +230,14 @@ class Doorkeeper:
         if (host, port) != (request.host, request.port):
             reason = f"the request is for {request.host}:{request.port}, its Host header says {host}:{port}"
             self.refuse(request, "host-mismatch", reason, status=421)
+
+    def check_place(self, request: EgressRequest, place: Place | None) -> None:
+        """A request inside a connection that was opened to `place` must be for it. Raises Refusal (421)."""
+        if place is None or (request.port == place.port and place.host in (None, request.host)):
+            return
+        where = f"{place.host}:{place.port}" if place.host else f"port {place.port}"
+        reason = f"the request is for {request.host}:{request.port}, the connection was opened to {where}"
+        self.refuse(request, "host-mismatch", reason, "open a connection of its own for each host", status=421)
 
     def check_hello(self, request: EgressRequest, hello: ClientHello) -> None:
         """The TLS name must be the decided host, readable and alone. Raises Refusal."""
@@ -218,7 +262,10 @@ class Doorkeeper:
             return
         if name != request.host:
             self.refuse(
-                request, "sni-mismatch", f"CONNECT asked for {request.host}, the TLS server name is {name}", status=421
+                request,
+                "sni-mismatch",
+                f"the connection was opened to {request.host}, the TLS server name is {name}",
+                status=421,
             )
 
     def refuse_hello(self, request: EgressRequest, error: HelloError) -> None:
@@ -235,5 +282,5 @@ def _upstream(timed_out: bool, reason: str, request: EgressRequest) -> Answer:
     return Answer(504 if timed_out else 502, reason, request_id=request.origin.request_id or "")
 
 
-def _unknown(source_ip: str | None) -> EgressRequest:
-    return EgressRequest("unknown", 0, datetime.now(UTC).date(), Origin("proxy", source_ip=source_ip))
+def _unknown(origin: Origin) -> EgressRequest:
+    return EgressRequest("unknown", 0, datetime.now(UTC).date(), origin)

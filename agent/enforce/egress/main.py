@@ -25,9 +25,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from agent.channel import Channel, ChannelClosed, Message
-from agent.enforce.egress.front import Front, Ways
+from agent.enforce.egress.front import Front
 from agent.enforce.egress.http1 import Forwarder, Limits
 from agent.enforce.egress.identity import Doorkeeper, needs_engine
+from agent.enforce.egress.passage import Ways
 from agent.enforce.egress.recorder import ChannelRecorder
 from agent.enforce.egress.resolve import Lookup, Resolver, system_lookup
 from agent.enforce.egress.tunnel import Carrier, Traffic
@@ -169,9 +170,7 @@ class Egress:
         if self._front is None or not self._waiting_listeners:
             return
         for door, listener in self._waiting_listeners:
-            if door is not Door.PROXY:
-                raise ValueError(f"door {door} is not served")
-            self._front.listen(listener)
+            self._front.listen(listener, door)
         self._waiting_listeners.clear()
         self._recorder.send({"type": "ready"})
 

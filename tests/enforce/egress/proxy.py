@@ -24,6 +24,7 @@ from typing import Any
 from agent.channel import Channel, ChannelClosed, pair
 from agent.policy.model import EgressSection, HostRule, Layer, Mode, Policy, Where
 from agent.policy.request import Protocol
+from agent.session.doors import Door
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 SECONDS = 20.0
@@ -64,6 +65,7 @@ class Proxy:
     channel: Channel
     port: int
     lookups_file: str
+    places: Mapping[Door, tuple[str, int]] = field(default_factory=dict)
     ca: str | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
     stats: list[dict[str, int]] = field(default_factory=list)
@@ -71,14 +73,14 @@ class Proxy:
     accepting: Callable[[dict[str, Any]], str | None] | None = None
     seen: threading.Condition = field(default_factory=threading.Condition)
 
-    def connect(self) -> socket.socket:
-        sock = socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS)
+    def connect(self, door: Door = Door.PROXY) -> socket.socket:
+        sock = socket.create_connection(self.places[door], timeout=SECONDS)
         sock.settimeout(SECONDS)
         return sock
 
-    def ask(self, data: bytes) -> bytes:
+    def ask(self, data: bytes, door: Door = Door.PROXY) -> bytes:
         """Send and read everything until the end."""
-        with self.connect() as sock:
+        with self.connect(door) as sock:
             sock.sendall(data)
             return read_all(sock)
 
@@ -148,19 +150,23 @@ def running(
     module: bool = False,
     user: tuple[int, int] | None = None,
     ca_file: str | None = None,
+    doors: Mapping[Door, tuple[str, int]] | None = None,
     **limits: float,
 ) -> Iterator[Proxy]:
-    """A served proxy. `names`: successive answers per name. `module`: as ``-m``, with the machine's own resolver."""
+    """A served proxy. `names`: successive answers per name. `module`: as ``-m``, with the machine's own resolver.
+    `doors`: further doors and where their listeners are bound (port 0: any)."""
     ours, theirs = pair()
     lookups = tmp_path / "lookups"
     lookups.write_text("")
     start = ["-m", "agent.enforce.egress.main"] if module else ["-c", _PROGRAM]
     argv = [sys.executable, *start, "--channel", str(theirs.fileno())]
     argv += [] if module else [json.dumps(names), str(lookups), json.dumps(limits)]
-    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    bound = {Door.PROXY: ("127.0.0.1", 0), **(doors or {})}
+    listeners = {door: socket.create_server(place, backlog=1024) for door, place in bound.items()}
+    places = {door: listener.getsockname() for door, listener in listeners.items()}
     process = subprocess.Popen(argv, pass_fds=(theirs.fileno(),))
     theirs.close()
-    proxy = Proxy(process, Channel(ours), listener.getsockname()[1], str(lookups))
+    proxy = Proxy(process, Channel(ours), places[Door.PROXY][1], str(lookups), places=places)
     try:
         threading.Thread(target=proxy.receive, daemon=True).start()
         uid, gid = user or (None, None)
@@ -168,12 +174,14 @@ def running(
         proxy.channel.send(
             {"type": "start", "policy": blob, "actor": "session:t", "uid": uid, "gid": gid, "ca_file": ca_file}
         )
-        proxy.channel.send({"type": "listen", "doors": ["proxy"]}, [listener.fileno()])
-        listener.close()
+        proxy.channel.send({"type": "listen", "doors": list(listeners)}, [sock.fileno() for sock in listeners.values()])
+        for listener in listeners.values():
+            listener.close()
         proxy.wait(lambda p: "ready" in p.messages)
         yield proxy
     finally:
-        listener.close()
+        for listener in listeners.values():
+            listener.close()
         ours.shutdown(socket.SHUT_RDWR)
         try:
             process.wait(SECONDS)

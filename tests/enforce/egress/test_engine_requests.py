@@ -11,7 +11,6 @@ from agent.enforce.egress.engine_requests import (
     examine_sni,
     is_websocket,
     printable,
-    wants_json,
     without_upgrade,
 )
 
@@ -121,19 +120,6 @@ def test_only_an_upgrade_to_websocket_alone_is_one(upgrade: list[bytes], connect
     headers = [(b"Upgrade", value) for value in upgrade]
     assert is_websocket(request(*headers, (b"Connection", connection))) is expected
     assert not is_websocket(request(*headers, (b"Connection", connection), http2=True))
-
-
-@pytest.mark.parametrize(
-    ("accept", "expected"),
-    [
-        (b"application/json", True),
-        (b"text/html, application/vnd.pypi.simple.v1+json;q=0.5", True),
-        (b"*/*", False),
-        (b"text/plain", False),
-    ],
-)
-def test_json_is_for_clients_that_name_it(accept: bytes, expected: bool) -> None:
-    assert wants_json(request((b"Accept", accept))) is expected
 
 
 def test_a_connection_header_loses_what_would_switch_protocols_and_keeps_the_rest() -> None:

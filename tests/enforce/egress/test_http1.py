@@ -162,7 +162,7 @@ def test_a_forbidden_url_is_403_with_its_rule(
     text = f"GET {url} HTTP/1.1\r\nHost: {host}\r\n\r\n".replace("PORT", str(server.port))
     before = proxy.lookups()
     answer = proxy.ask(text.encode())
-    assert answer.startswith(b"HTTP/1.1 403 Forbidden\r\n")
+    assert answer.startswith(b"HTTP/1.1 403 Forbidden by parhelia: ")
     assert f"X-Parhelia-Rule: {rule_id}\r\n".encode() in answer
     assert proxy.lookups() == before
 
@@ -195,14 +195,14 @@ MALFORMED = [
 @pytest.mark.parametrize("text", MALFORMED)
 def test_a_malformed_request_is_400_before_any_lookup(proxy: Proxy, text: str) -> None:
     before = proxy.lookups()
-    assert proxy.ask(text.encode("latin-1")).startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert proxy.ask(text.encode("latin-1")).startswith(b"HTTP/1.1 400 Bad Request by parhelia: malformed-request: ")
     assert proxy.lookups() == before
 
 
 def test_a_host_header_that_names_another_host_is_421(proxy: Proxy, server: Upstream) -> None:
     text = f"GET http://web.good.test:{server.port}/ HTTP/1.1\r\nHost: evil.test\r\n\r\n"
     answer = proxy.ask(text.encode())
-    assert answer.startswith(b"HTTP/1.1 421 Misdirected Request\r\n")
+    assert answer.startswith(b"HTTP/1.1 421 Misdirected Request by parhelia: host-mismatch: ")
     assert proxy.event(rule="host-mismatch")["result"] == "denied"
 
 

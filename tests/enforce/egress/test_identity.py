@@ -24,10 +24,11 @@ from agent.enforce.egress.resolve import Resolver
 from agent.gate import Gate
 from agent.policy.hosts import HostError
 from agent.policy.model import EgressSection, Layer, Mode, Policy
-from agent.policy.request import Protocol, Stage
+from agent.policy.request import Origin, Protocol, Stage
 from agent.record.event import Event, RecordError
 from tests.enforce.egress.proxy import policy, rule
 
+ORIGIN = Origin("proxy", source_ip="127.0.0.1")
 ALLOWED = policy(rule("api.good.test"), rule("*.good.test", addresses=()))
 
 
@@ -65,7 +66,7 @@ class Door:
         self.keeper = Doorkeeper(lambda: given, gate, self.recorder, self.resolver, "session:t")
 
     async def admit(self, host: str, port: int = 443) -> Sequence[str]:
-        admission = await self.keeper.admit(self.keeper.request(host, port, "127.0.0.1", None))
+        admission = await self.keeper.admit(self.keeper.request(host, port, ORIGIN, None))
         return admission.request.addresses
 
 
@@ -258,7 +259,7 @@ def test_a_hello_that_disagrees_is_refused_under_its_own_rule(
     host: str, shown: ClientHello, rule_id: str, status: int
 ) -> None:
     async def check(door: Door) -> None:
-        request = door.keeper.request(host, 443, None, None)
+        request = door.keeper.request(host, 443, ORIGIN, None)
         with pytest.raises(Refusal) as caught:
             door.keeper.check_hello(request, shown)
         assert (caught.value.answer.rule, caught.value.answer.status) == (rule_id, status)
@@ -273,7 +274,7 @@ def test_a_hello_that_disagrees_is_refused_under_its_own_rule(
 )
 def test_a_hello_that_names_the_same_host_agrees(host: str, sni: str | None) -> None:
     async def check(door: Door) -> None:
-        door.keeper.check_hello(door.keeper.request(host, 443, None, None), hello(sni))
+        door.keeper.check_hello(door.keeper.request(host, 443, ORIGIN, None), hello(sni))
         assert door.recorder.events == []
 
     run(lambda: Door(ALLOWED, {}), check)
@@ -283,7 +284,7 @@ def test_a_refusal_stands_when_it_cannot_be_recorded() -> None:
     async def check(door: Door) -> None:
         with pytest.raises(Refusal):
             door.keeper.refuse_hello(
-                door.keeper.request("api.good.test", 443, None, None), HelloError("tls-required", "not TLS")
+                door.keeper.request("api.good.test", 443, ORIGIN, None), HelloError("tls-required", "not TLS")
             )
 
     run(lambda: Door(ALLOWED, {}, error="disk full"), check)
@@ -302,7 +303,7 @@ def test_observe_mode_records_what_it_would_have_refused() -> None:
     watched = policy(rule("api.good.test"), mode=Mode.OBSERVE)
 
     async def check(door: Door) -> None:
-        request = door.keeper.request("api.good.test", 443, None, None)
+        request = door.keeper.request("api.good.test", 443, ORIGIN, None)
         door.keeper.check_hello(request, hello("evil.test"))
         door.keeper.check_host_header(request, "evil.test", 443)
         seen = [(event.result, event.details["rule"], event.details["enforced"]) for event in door.recorder.events]

@@ -1,0 +1,165 @@
+"""The way in for connections that were meant for somewhere else: captured in the jail, or forwarded by the guard.
+
+Rules kept here: where the connection was meant to go is the kernel's word (the accepted socket's own name) or the
+guard's (`agent.session.preamble`), never the client's. Raw bytes go to that address only, and only where a rule says
+`protocol: tcp` for it or for a name that the session was told it stands for. TLS and HTTP name their host themselves
+(SNI, Host): that name is decided and resolved anew, and the captured address is never dialled for it; the port is the
+captured one. What is neither, or names nobody, is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from agent.enforce.egress.client import Client, Place, Speech, read_head
+from agent.enforce.egress.head import parse_request, starts_request
+from agent.enforce.egress.hello import HelloError
+from agent.enforce.egress.http1 import Forwarder, Limits
+from agent.enforce.egress.identity import Admission, Doorkeeper
+from agent.enforce.egress.passage import Passage, read_hello
+from agent.policy import request as asked_of
+from agent.policy.addresses import canonical_address
+from agent.policy.hosts import HostError, normalise_host
+from agent.session import preamble
+
+_TLS: Final = 0x16
+_DNS: Final = 53
+_PATIENCE: Final = 1.0
+
+type NamesOf = Callable[[str], tuple[str, ...]]
+
+
+class DnsStreams(Protocol):
+    """The name server's TCP side. True: the socket is its own now."""
+
+    def serve_captured(self, client: Client) -> Awaitable[bool]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Destination:
+    """`names`: what the session was told stands at `address`."""
+
+    address: str
+    port: int
+    names: tuple[str, ...]
+
+
+class Capture:
+    """Serves connections of the doors CAPTURE and FORWARDED.
+
+    `names_of(address)`: the names that the session's name server answered with this address and still keeps.
+    """
+
+    def __init__(
+        self,
+        door: Doorkeeper,
+        passage: Passage,
+        forwarder: Forwarder,
+        limits: Limits,
+        *,
+        names_of: NamesOf | None = None,
+        dns: DnsStreams | None = None,
+    ) -> None:
+        self._door = door
+        self._passage = passage
+        self._forwarder = forwarder
+        self._limits = limits
+        self._names_of = names_of
+        self._dns = dns
+
+    async def captured(self, client: Client) -> bool:
+        """A connection whose own name is where it was meant to go. Raises Refusal, HeadError, HostError, OSError."""
+        client.speech = Speech.BYTES
+        name = client.wire.sock.getsockname()
+        return await self._take(client, str(name[0]), int(name[1]))
+
+    async def forwarded(self, client: Client) -> bool:
+        """A connection that begins with the guard's preamble. Raises PreambleError as well."""
+        client.speech = Speech.BYTES
+        client.wire.limit(self._limits.head)
+        while (found := preamble.read(bytes(client.buffered))) is None:
+            if not await client.more():
+                return False
+        head, size = found
+        del client.buffered[:size]
+        source_ip, source_port = head.source
+        client.origin = replace(
+            client.origin, source_ip=canonical_address(source_ip), source_port=source_port, pid=head.pid
+        )
+        if head.destination[1] == _DNS and self._dns is not None:
+            return await self._dns.serve_captured(client)
+        return await self._take(client, *head.destination)
+
+    async def _take(self, client: Client, address: str, port: int) -> bool:
+        address = canonical_address(address.partition("%")[0]) or address
+        shown = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        client.origin = replace(client.origin, extra=(*client.origin.extra, ("captured", shown)))
+        names = () if self._names_of is None else self._names_of(address)
+        there = _Destination(address, port, names)
+        for host in (address, *names):
+            if self._door.speaks(host, port, asked_of.Protocol.TCP):
+                return await self._raw(client, host, there)
+        return await self._by_first_bytes(client, there)
+
+    async def _by_first_bytes(self, client: Client, there: _Destination) -> bool:
+        """Wait for the client to speak; where no rule could serve the port it is not waited for long."""
+        served = self._door.serves(there.port)
+        client.wire.limit(self._limits.head if served else min(_PATIENCE, self._limits.head))
+        try:
+            while (http := starts_request(client.buffered)) is None:
+                if not await client.more():
+                    return False if served and not client.buffered else await self._unknown(client, there)
+        except TimeoutError:
+            return await self._unknown(client, there)
+        client.wire.limit(self._limits.head)
+        if client.buffered[0] == _TLS:
+            return await self._tls(client, there)
+        return await self._http(client, there.port) if http else await self._unknown(client, there)
+
+    async def _tls(self, client: Client, there: _Destination) -> bool:
+        literal = self._door.request(there.address, there.port, client.origin, None)
+        try:
+            hello = await read_hello(client)
+            if hello is None:
+                return False
+            host = there.address if hello.sni is None else normalise_host(hello.sni)
+        except HelloError as error:
+            self._door.refuse_hello(literal, error)
+            return await self._unknown(client, there)
+        except HostError as error:
+            self._door.refuse(literal, "tls-malformed", f"the TLS server name is malformed: {error.message}")
+            return await self._unknown(client, there)
+        if hello.sni is None and not self._door.speaks(host, there.port, asked_of.Protocol.TLS):
+            self._door.refuse(
+                literal, "sni-missing", "the TLS ClientHello names no host", "use a client that sends SNI"
+            )
+            return await self._unknown(client, there)
+        asked = replace(self._door.request(host, there.port, client.origin, None), sni=hello.sni)
+        admission = await self._door.admit(asked)
+        await self._passage.agrees(client, admission)  # before anything is dialled
+        return await self._passage.go(client, admission, b"")
+
+    async def _http(self, client: Client, port: int) -> bool:
+        client.speech, client.place = Speech.HTTP, Place(port)
+        head = await read_head(client.wire, client.buffered)
+        if head is not None:
+            await self._forwarder.serve(client, parse_request(head))
+        return False
+
+    async def _unknown(self, client: Client, there: _Destination) -> bool:
+        """Nothing said who is meant: the policy is asked about raw bytes, and refuses (or observes)."""
+        return await self._raw(client, there.names[0] if there.names else there.address, there)
+
+    async def _raw(self, client: Client, host: str, there: _Destination) -> bool:
+        asked = self._door.request(host, there.port, client.origin, asked_of.Protocol.TCP)
+        admission = await self._door.admit(asked)
+        return await self._passage.go(client, _meant(admission, there.address), b"")
+
+
+def _meant(admission: Admission, address: str) -> Admission:
+    """The very address that the session chose, where it is one of the vetted ones."""
+    if address not in admission.request.addresses:
+        return admission
+    return replace(admission, request=replace(admission.request, addresses=(address,)))
