@@ -18,6 +18,7 @@ from pathlib import Path
 
 from agent.channel import Channel, ChannelClosed
 from agent.daemon import places as layout
+from agent.daemon.canary import Canaries
 from agent.daemon.demands import paths_observed, run_levels
 from agent.daemon.egress_link import EgressFault, EgressLink
 from agent.daemon.journal import Journal
@@ -276,7 +277,7 @@ class BringUp:
             self._supervisor.start()
 
         self._launch = LaunchLink(link.listen, supervise)
-        with socket.socket() as dial, socket.socket() as outside:
+        with socket.socket() as dial, Canaries() as canaries:
             port = JAIL_PORT
             if ground.offer.jail is None:
                 port = _listen(dial)
@@ -285,10 +286,11 @@ class BringUp:
                 self._spec,
                 ground,
                 port=port,
-                outside=_listen(outside),
+                canaries=canaries,
                 policy_files=[str(path) for path in policy_sources(ground.policy)],
             )
-            return plan, await self._launch.prepare(plan, stdio)
+            broken = await self._launch.prepare(plan, stdio)
+            return plan, [*((str(Point.EGRESS), text) for text in canaries.reached()), *broken]
 
     def _record_session(self, details: dict[str, Json], policy: Policy, journal: Journal) -> None:
         try:

@@ -26,6 +26,9 @@ HOOK_CLIENT = Path(__file__).parent.parent / "enforce" / "commands" / "hook_clie
 
 
 CA_BUNDLE = "ca-bundle.pem"
+RESOLV_CONF = "nameserver 127.0.0.1\noptions timeout:2 attempts:2\n"
+"""resolv.conf(5) of a session whose name server is the egress process's: one server, and no search list, so that the
+name that is decided is the name that was asked for."""
 
 
 class Exposed(Exception):
@@ -41,6 +44,7 @@ class Places:
     tmpdir: str
     home: str
     ca_bundle: str
+    resolv_conf: str
     hook_socket: str
     canary: str | None = None
 
@@ -62,12 +66,16 @@ def lay_out(spec: RunSpec) -> Places:
     if HOOK_CLIENT.is_file():
         shutil.copyfile(HOOK_CLIENT, public / "hook_client.py")
         (public / "hook_client.py").chmod(0o755)
+    resolv_conf = public / "resolv.conf"
+    resolv_conf.write_text(RESOLV_CONF, encoding="ascii")
+    resolv_conf.chmod(0o644)
     return Places(
         public=str(public),
         private=str(private),
         tmpdir=str(tmpdir),
         home=str(home),
         ca_bundle=str(public / CA_BUNDLE),
+        resolv_conf=str(resolv_conf),
         hook_socket=str(public / "hook.sock"),
     )
 

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.daemon import places as layout
+from agent.daemon.canary import Canaries
 from agent.daemon.environment import session_environment
 from agent.daemon.spec import RunSpec
 from agent.policy.grants import DEVICES, Grants
 from agent.policy.model import Policy
 from agent.policy.paths import covers
 from agent.record.event import Json
+from agent.session.doors import Door
 from agent.session.levels import LANDLOCK_PATHS, LANDLOCK_TCP, Offer, Point, Reached
 from agent.session.plan import Plan, Proofs
 from agent.shell.redact import redact_argv
@@ -23,6 +25,8 @@ from agent.shell.redact import redact_argv
 PUBLIC = "/run/parhelia"
 """Where the session finds the agent's public directory wherever a mount namespace is to be had: the hook client's
 socket path is compiled in."""
+RESOLV_CONF = "/etc/resolv.conf"
+JAIL_DOORS = (Door.PROXY,)  # and CAPTURE, DNS_UDP, DNS_TCP as soon as the egress process serves them
 DEFAULT_WORKDIR = "/vol/parhelia/workspaces"
 
 
@@ -41,8 +45,8 @@ def workdir(spec: RunSpec) -> str:
     return spec.workdir or (DEFAULT_WORKDIR if Path(DEFAULT_WORKDIR).is_dir() else spec.session_user.home)
 
 
-def make_plan(spec: RunSpec, ground: Ground, *, port: int, outside: int, policy_files: Sequence[str]) -> Plan:
-    """Everything the launcher is told. `port`: the proxy's; `outside`: the canary listener's. Raises places.Exposed."""
+def make_plan(spec: RunSpec, ground: Ground, *, port: int, canaries: Canaries, policy_files: Sequence[str]) -> Plan:
+    """Everything the launcher is told. `port`: the proxy's. Raises places.Exposed."""
     places, grants, offer = ground.places, ground.grants, ground.offer
     separate = spec.egress_user is not None
     landlock = offer.landlock >= LANDLOCK_PATHS
@@ -52,6 +56,7 @@ def make_plan(spec: RunSpec, ground: Ground, *, port: int, outside: int, policy_
     hide = layout.to_hide(spec, private, grants, landlock, offer.mounts)
     sockets = layout.machine_sockets(spec) if offer.mounts else []
     public = PUBLIC if offer.mounts else places.public
+    binds = dict(_binds(spec, places, jailed=offer.jail is not None)) if offer.mounts else {}
     if offer.mounts:
         Path(PUBLIC).mkdir(parents=True, exist_ok=True)
     env = session_environment(
@@ -64,12 +69,14 @@ def make_plan(spec: RunSpec, ground: Ground, *, port: int, outside: int, policy_
         uid=spec.session_user.uid if separate else None,
         gid=spec.session_user.gid if separate else None,
         jail=offer.jail,
+        doors=JAIL_DOORS,
+        capture=offer.capture,
         mounts=offer.mounts,
         hide=(*hide, *sockets),
         empty_run=offer.mounts and not any(covers("/run", root) or covers(root, "/run") for root in granted),
-        bind=tuple(_binds(spec, places)) if offer.mounts else (),
+        bind=tuple(binds.items()),
         landlock=landlock,
-        read=(*grants.read, public),
+        read=(*grants.read, public, *(target for source, target in binds.items() if source == places.resolv_conf)),
         write=grants.write,
         devices=DEVICES,
         connect_ports=(port,) if tcp_rule else None,
@@ -77,7 +84,8 @@ def make_plan(spec: RunSpec, ground: Ground, *, port: int, outside: int, policy_
         notify_exec=offer.notify,
         proxy_port=port,
         proofs=Proofs(
-            dial=outside if offer.jail or tcp_rule else None,
+            dial=canaries.targets if offer.jail or tcp_rule else (),
+            token=canaries.token,
             ungranted=(places.canary,) if landlock and places.canary else (),
             private=tuple(private) if separate else (),
             signal=(os.getpid(), os.getppid()) if separate else (),
@@ -85,10 +93,14 @@ def make_plan(spec: RunSpec, ground: Ground, *, port: int, outside: int, policy_
     )
 
 
-def _binds(spec: RunSpec, places: layout.Places) -> Iterator[tuple[str, str]]:
-    """What appears elsewhere in the session's mount namespace: the public directory, and the trust bundle in the place
-    of the system's, for programs that look at no variable."""
+def _binds(spec: RunSpec, places: layout.Places, *, jailed: bool) -> Iterator[tuple[str, str]]:
+    """What appears elsewhere in the session's mount namespace: the public directory, the trust bundle in the place of
+    the system's, for programs that look at no variable, and in the jail a resolv.conf that names the name server there.
+    Where there is none to cover, programs ask 127.0.0.1 anyway (resolv.conf(5))."""
     yield places.public, PUBLIC
+    resolver = os.path.realpath(RESOLV_CONF)
+    if jailed and Path(resolver).is_file():
+        yield places.resolv_conf, resolver
     if spec.system_ca is not None:
         yield places.ca_bundle, spec.system_ca
 

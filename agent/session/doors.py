@@ -23,3 +23,12 @@ class Door(StrEnum):
     FORWARDED = "forwarded"
     DNS_UDP = "dns-udp"
     DNS_TCP = "dns-tcp"
+
+
+class Capture(StrEnum):
+    """Which connections of a jail arrive at the CAPTURE doors, whatever address they were meant for. What does not
+    arrive goes nowhere: the jail has no way out."""
+
+    EVERY_PORT = "every-port"
+    COMMON_PORTS = "common-ports"
+    NONE = "none"

@@ -26,6 +26,7 @@ import os
 import resource
 import signal
 import socket
+import stat
 import sys
 import termios
 from collections.abc import Callable
@@ -36,11 +37,10 @@ from agent.channel import Channel, ChannelClosed
 from agent.exits import Exit
 from agent.linux import landlock, namespaces, process, seccomp
 from agent.session import filter as syscall_filter
-from agent.session.doors import Door
+from agent.session import jail
+from agent.session.doors import Capture, Door
 from agent.session.plan import Plan
 from agent.session.proofs import attempt
-
-BACKLOG = 1024
 
 
 class Launch:
@@ -108,12 +108,11 @@ class Launch:
     def open_listeners(self) -> None:
         if not self._plan.jail:
             return
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", self._plan.proxy_port))
-        listener.listen(BACKLOG)
-        self._channel.send({"type": "listeners", "doors": [Door.PROXY]}, [listener.fileno()])
-        listener.close()
+        plan = self._plan
+        opened = jail.open_doors([Door(name) for name in plan.doors], Capture(plan.capture), plan.proxy_port)
+        doors = [str(door) for door, _ in opened]
+        self._channel.send({"type": "listeners", "doors": doors}, [listener.fileno() for _, listener in opened])
+        jail.close(opened)
         self._expect("served")
 
     def cover_private_paths(self) -> None:
@@ -127,7 +126,7 @@ class Launch:
             namespaces.tmpfs("/run", mode=0o755, size="64k")
         for source, (_, target) in zip(sources, self._plan.bind, strict=True):
             if self._plan.empty_run and target.startswith("/run/"):
-                os.makedirs(target, mode=0o755, exist_ok=True)  # noqa: PTH103
+                _make_stand_in(source, target)
             namespaces.bind(f"/proc/self/fd/{source}", target)
             os.close(source)
 
@@ -223,6 +222,15 @@ def _hide(path: str) -> None:
     elif os.path.lexists(path):
         with suppress(FileNotFoundError):  # gone since: a socket of somebody's who has ended
             namespaces.bind("/dev/null", path)
+
+
+def _make_stand_in(source: int, target: str) -> None:
+    """Something of the same kind for `source` to be bound over."""
+    directory = stat.S_ISDIR(os.fstat(source).st_mode)
+    os.makedirs(target if directory else target.rpartition("/")[0], mode=0o755, exist_ok=True)  # noqa: PTH103
+    if not directory:
+        with open(target, "x", encoding="ascii"):
+            return
 
 
 def _candidates(name: str, path: str) -> list[str]:

@@ -10,6 +10,9 @@ import platform
 from dataclasses import dataclass
 from enum import StrEnum
 
+from agent.session.doors import Capture
+from agent.session.jail import COMMON_PORTS
+
 
 class Point(StrEnum):
     """The enforcement points."""
@@ -39,9 +42,20 @@ LANDLOCK_TCP = 4
 """The first Landlock ABI with TCP connect rules (landlock(7))."""
 
 
+CAPTURED = {
+    Capture.EVERY_PORT: "every TCP connection is captured and decided",
+    Capture.COMMON_PORTS: f"TCP connections to ports {', '.join(map(str, COMMON_PORTS))} are captured and decided,"
+    " others reach nothing, unrecorded (no nf_tables tproxy in this kernel)",
+    Capture.NONE: "the proxy and the name server are the only doors: programs that know no proxy reach nothing,"
+    " unrecorded (this kernel lets no address be made local)",
+}
+"""What becomes of connections that do not ask the proxy, in a network namespace of the session's own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What this machine has for confinement. `jail`: how an isolating network namespace is to be had."""
+    """What this machine has for confinement. `jail`: how an isolating network namespace is to be had; `capture`: which
+    connections inside it reach the egress process without being sent to the proxy."""
 
     root: bool
     jail: str | None  # "root", "user" or None
@@ -50,6 +64,7 @@ class Offer:
     seccomp: bool
     notify: bool
     jail_why: str = ""
+    capture: Capture = Capture.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +94,7 @@ def shortfall(levels: dict[Point, Reached]) -> list[Point]:
 def _egress(offer: Offer) -> Reached:
     if offer.jail:
         how = "" if offer.jail == "root" else " (through a user namespace)"
-        return Reached(Level.ENFORCED, f"own network namespace{how}: no route out, the proxy's socket is the only door")
+        return Reached(Level.ENFORCED, f"own network namespace{how}: no route out; {CAPTURED[offer.capture]}")
     if offer.landlock >= LANDLOCK_TCP and offer.seccomp:
         return Reached(
             Level.PARTIAL,

@@ -9,17 +9,21 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+type Target = tuple[str, str, int]
+"""``tcp`` or ``udp``, address, port."""
+
 
 @dataclass(frozen=True, slots=True)
 class Proofs:
-    """What the confined launcher must fail to do before the session starts; None or empty: not tried.
+    """What the confined launcher must fail to do before the session starts; empty: not tried.
 
-    `dial`: the port of a listener on the loopback of the agent's network namespace. `ungranted`: files open to
-    everybody that only the path guard keeps closed. `private`: the agent's own files. `signal`: pids that must be out
-    of reach.
+    `dial`: canaries of the agent's network namespace, which must not be reached; `token`: what is sent there (whether
+    it arrived, the guard sees). `ungranted`: files open to everybody that only the path guard keeps closed. `private`:
+    the agent's own files. `signal`: pids that must be out of reach.
     """
 
-    dial: int | None = None
+    dial: tuple[Target, ...] = ()
+    token: str = ""
     ungranted: tuple[str, ...] = ()
     private: tuple[str, ...] = ()
     signal: tuple[int, ...] = ()
@@ -27,10 +31,10 @@ class Proofs:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One launch. `jail`: how the network namespace is made (``root``, ``user``) or None. `hide`, `bind` and
-    `empty_run` (a /run without the machine's sockets) need a mount namespace. `read`, `write`, `devices` are the
-    Landlock grants, used where `landlock` is true; `connect_ports` the TCP ports that stay reachable, None for no TCP
-    rule. Uids None: stay as is."""
+    """One launch. `jail`: how the network namespace is made (``root``, ``user``) or None; `doors` and `capture`:
+    which of agent.session.doors it has. `hide`, `bind` and `empty_run` (a /run without the machine's sockets) need a
+    mount namespace. `read`, `write`, `devices` are the Landlock grants, used where `landlock` is true; `connect_ports`
+    the TCP ports that stay reachable, None for no TCP rule. Uids None: stay as is."""
 
     argv: tuple[str, ...]
     env: dict[str, str]
@@ -38,6 +42,8 @@ class Plan:
     uid: int | None
     gid: int | None
     jail: str | None
+    doors: tuple[str, ...]
+    capture: str
     mounts: bool
     hide: tuple[str, ...]
     empty_run: bool
@@ -59,14 +65,18 @@ class Plan:
     def parse(data: dict[str, Any]) -> Plan:
         """The inverse of `dump` after JSON. Raises TypeError where keys are missing or unknown."""
         proofs = data.pop("proofs")
-        for key in ("argv", "hide", "read", "write", "devices"):
+        for key in ("argv", "doors", "hide", "read", "write", "devices"):
             data[key] = tuple(data[key])
         data["bind"] = tuple((source, target) for source, target in data["bind"])
         if data["connect_ports"] is not None:
             data["connect_ports"] = tuple(data["connect_ports"])
         return Plan(
             proofs=Proofs(
-                proofs["dial"], tuple(proofs["ungranted"]), tuple(proofs["private"]), tuple(proofs["signal"])
+                tuple((kind, address, port) for kind, address, port in proofs["dial"]),
+                proofs["token"],
+                tuple(proofs["ungranted"]),
+                tuple(proofs["private"]),
+                tuple(proofs["signal"]),
             ),
             **data,
         )

@@ -1,7 +1,8 @@
 """Finding out what this machine offers, by trying it in a child that is thrown away.
 
 A namespace counts only if it isolates: under gVisor's host network a new network namespace is granted and changes
-nothing, so the child must fail to reach a listener of the parent's. Nothing is assumed from names or versions.
+nothing, so the child must fail to reach a listener of the parent's. How much can be captured in it is found by
+capturing (agent.session.jail). Nothing is assumed from names or versions.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import socket
 from collections.abc import Callable
 
 from agent.linux import landlock, namespaces, seccomp
+from agent.session.doors import Capture
+from agent.session.jail import best_capture
 from agent.session.levels import Offer
 
 PROBE_SECONDS = 1.0
@@ -19,7 +22,7 @@ PROBE_SECONDS = 1.0
 def probe() -> Offer:
     """What is to be had here and now. Leaves nothing behind."""
     root = os.geteuid() == 0
-    jail, why = _jail(root)
+    jail, capture, why = _jail(root)
     return Offer(
         root=root,
         jail=jail,
@@ -28,25 +31,29 @@ def probe() -> Offer:
         seccomp=seccomp.filter_available(),
         notify=seccomp.notification_available(),
         jail_why=why,
+        capture=capture,
     )
 
 
-def _jail(root: bool) -> tuple[str | None, str]:
+def _jail(root: bool) -> tuple[str | None, Capture, str]:
     with socket.socket() as canary:
         canary.bind(("127.0.0.1", 0))
         canary.listen(1)
         port = canary.getsockname()[1]
-        if root and _child(lambda: _isolates(namespaces.NEWNET, port)) == ISOLATED:
-            return "root", ""
+        outcome = _child(lambda: _isolates(namespaces.NEWNET, port)) if root else REFUSED
+        if outcome in ISOLATED:
+            return "root", ISOLATED[outcome], ""
         outcome = _child(lambda: _isolates(namespaces.NEWUSER | namespaces.NEWNET, port))
-    if outcome == ISOLATED and root:
-        return "user", ""
+    if outcome in ISOLATED and root:
+        return "user", ISOLATED[outcome], ""
     if outcome == OPEN:
-        return None, "a new network namespace does not isolate here"
-    return None, "network namespaces are not permitted here"
+        return None, Capture.NONE, "a new network namespace does not isolate here"
+    return None, Capture.NONE, "network namespaces are not permitted here"
 
 
-ISOLATED, OPEN, REFUSED = 0, 3, 4
+OPEN, REFUSED = 3, 4
+ISOLATED = dict(enumerate(Capture, 10))
+"""A child's status -> what could be captured in the namespace that isolated it."""
 
 
 def _isolates(flags: int, port: int) -> int:
@@ -58,7 +65,8 @@ def _isolates(flags: int, port: int) -> int:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=PROBE_SECONDS).close()
     except OSError:
-        return ISOLATED
+        best = best_capture()
+        return next(status for status, capture in ISOLATED.items() if capture is best)
     return OPEN
 
 

@@ -1,15 +1,18 @@
 """Proving the confinement by failing: what the launcher tries, once confined, before the session starts.
 
-An attempt that failed as it must says nothing; one that succeeded says what it breaks. Each leaves nothing behind.
+An attempt that failed as it must says nothing; one that succeeded says what it breaks. Each leaves nothing behind. The
+canaries outside are tried here and judged by the guard (agent.daemon.canary): a connection that is captured succeeds
+here and arrives at the egress process.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 
 from agent.session.levels import Point
-from agent.session.plan import Proofs
+from agent.session.plan import Proofs, Target
 
 DIAL_SECONDS = 1.0
 PRIVATE = "private"
@@ -18,23 +21,23 @@ PRIVATE = "private"
 def attempt(proofs: Proofs) -> list[tuple[str, str]]:
     """Everything that should have failed and did not, as (what it breaks, sentence). What it breaks is the value of an
     `agent.session.levels.Point`, or ``private`` for the agent's own files."""
+    for target in proofs.dial:
+        _dial(target, proofs.token.encode())
     broken: list[tuple[str, str]] = []
-    if proofs.dial is not None and _dials(proofs.dial):
-        broken.append((Point.EGRESS, "a direct connection to outside the jail succeeded"))
     broken += [(Point.PATHS, f"{path} could be opened without a grant") for path in proofs.ungranted if _opens(path)]
     broken += [(PRIVATE, f"{path} could be opened by the session") for path in proofs.private if _opens(path)]
     broken += [(Point.AGENT, f"process {pid} of the agent can be signalled") for pid in proofs.signal if _signals(pid)]
     return broken
 
 
-def _dials(port: int) -> bool:
-    try:
-        with socket.socket() as attempted:  # not create_connection: its codec can no longer be imported here
-            attempted.settimeout(DIAL_SECONDS)
-            attempted.connect(("127.0.0.1", port))
-            return True
-    except OSError:
-        return False
+def _dial(target: Target, token: bytes) -> None:
+    """Try to get the token there. No create_connection: its codec can no longer be imported here."""
+    kind, address, port = target
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with suppress(OSError), socket.socket(family, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM) as sock:
+        sock.settimeout(DIAL_SECONDS)
+        sock.connect((address, port))
+        sock.send(token)
 
 
 def _opens(path: str) -> bool:

@@ -65,7 +65,8 @@ def test_a_directory_on_the_way_that_belongs_to_the_session_opens_everything_bel
 
 
 def places(**fields: str) -> Places:
-    return replace(Places("/r/public", "/r/private", "/tmp/s", "/home/s", "/r/ca", "/r/public/hook.sock"), **fields)
+    places = Places("/r/public", "/r/private", "/tmp/s", "/home/s", "/r/ca", "/r/resolv", "/r/public/hook.sock")
+    return replace(places, **fields)
 
 
 def test_the_canary_lies_where_no_grant_covers_it_or_nowhere(place: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from agent.record import metrics
+from agent.session.doors import Capture
 from agent.session.levels import Level, Offer, Point, reached, shortfall
 
-NATIVE = Offer(root=True, jail="root", mounts=True, landlock=7, seccomp=True, notify=True)
+NATIVE = Offer(root=True, jail="root", mounts=True, landlock=7, seccomp=True, notify=True, capture=Capture.EVERY_PORT)
 DOCKER = Offer(root=True, jail=None, mounts=False, landlock=7, seccomp=True, notify=True, jail_why="not permitted")
 GVISOR = Offer(root=True, jail="user", mounts=False, landlock=0, seccomp=True, notify=False)
 NOTHING = Offer(root=False, jail=None, mounts=False, landlock=0, seccomp=False, notify=False)
@@ -42,3 +45,17 @@ def test_the_metric_knows_the_same_points_and_levels() -> None:
 
 def test_the_leak_of_landlock_tcp_is_named() -> None:
     assert "any address on the proxy's port is open" in reached(DOCKER)[Point.EGRESS].why
+
+
+@pytest.mark.parametrize(
+    ("capture", "said"),
+    [
+        (Capture.EVERY_PORT, "every TCP connection is captured and decided"),
+        (Capture.COMMON_PORTS, "ports 22, 80, 443 are captured"),
+        (Capture.NONE, "programs that know no proxy reach nothing"),
+    ],
+)
+def test_a_jail_says_what_becomes_of_programs_that_know_no_proxy(capture: Capture, said: str) -> None:
+    found = reached(replace(NATIVE, capture=capture))[Point.EGRESS]
+    assert found.level is E
+    assert said in found.why
