@@ -30,7 +30,7 @@ REGISTRY = re.compile(
     r"|proxy\.golang\.org|rubygems\.org"
 )
 # Tests of a place rather than of a module.
-NOT_MIRRORED = ("container", "escape", "runtimes", "test_docs.py", "test_house.py")
+NOT_MIRRORED = ("container", "escape", "fuzz", "runtimes", "test_docs.py", "test_house.py")
 
 
 def committed() -> list[Path]:
