@@ -10,9 +10,10 @@ import pytest
 from tests.escape.arena import HERE as SCRIPTS
 from tests.escape.arena import Arena, Visit
 from tests.escape.attack_cases import NAMES, POLICY, Attack, attacks
+from tests.escape.attack_cases_socks import attacks_by_socks
 
-ATTACKS = attacks()
-ESTABLISHED = "HTTP/1.1 200 "
+ATTACKS = [*attacks(), *attacks_by_socks()]
+ESTABLISHED = ("HTTP/1.1 200 ", "\5\0")
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,9 @@ def test_what_the_session_sees(visit: Visit, number: int, attack: Attack) -> Non
     if must.status is None:
         assert received.startswith(ESTABLISHED), received
         assert "HTTP/1.1 " not in received[1:], received
+        return
+    if received[:1] in ("\5", "\0"):  # a SOCKS reply
+        assert ord(received[1]) == must.status, received
         return
     head = received.rpartition("HTTP/1.1 ")[2].partition("\r\n\r\n")[0]
     assert head.startswith(f"{must.status} "), received

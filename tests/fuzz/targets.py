@@ -15,15 +15,18 @@ from datetime import date
 
 import h11
 
+from agent.enforce.egress.client import Place
 from agent.enforce.egress.head import CHUNKED, Chunks, HeadError, end_of_head, parse_request, parse_response
 from agent.enforce.egress.hello import ClientHello, HelloError, read_client_hello
 from agent.enforce.egress.http1 import parse_target
 from agent.enforce.egress.identity import parse_authority
+from agent.enforce.egress.socks import SocksError, read_greeting, read_request
 from agent.policy.decide import decide
 from agent.policy.decision import Verdict
 from agent.policy.hosts import HostError
 from agent.policy.model import EgressSection, HostRule, Layer, Policy, Where
 from agent.policy.request import EgressRequest, Origin, Protocol, Stage
+from agent.session import preamble
 from tests.enforce.egress.test_hello import GOOD, message, records, server_name, versions
 
 _RULE = HostRule(id="good", pattern="*.good.test", where=Where("fuzz.yaml", 1, 1), ports=(443,), protocol=Protocol.TLS)
@@ -67,8 +70,9 @@ def request_head(data: bytes) -> None:
         length = request.body
     except HeadError:
         return
-    with contextlib.suppress(HeadError, HostError):
-        parse_target(request)
+    for place in (None, Place(80), Place(80, "api.good.test")):
+        with contextlib.suppress(HeadError, HostError):
+            parse_target(request, place)
     other = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
     try:
         other.receive_data(data[:end])
@@ -138,12 +142,50 @@ def openssl_reads(data: bytes) -> list[str | None]:
     return names
 
 
+def socks(data: bytes) -> None:
+    """A SOCKS request is taken as it stands, at its first whole byte, and allowed only where it plainly names good."""
+    with contextlib.suppress(SocksError):
+        greeting = read_greeting(data)
+        assert greeting is None or greeting.size == 2 + len(greeting.methods)
+    try:
+        request = read_request(data)
+        if request is None:
+            return
+        short = read_request(data[: request.size - 1])
+        host, port = parse_authority(f"[{request.host}]:1" if ":" in request.host else f"{request.host}:1")
+    except (SocksError, HostError):
+        return
+    assert short is None
+    if allowed(host, request.port):
+        length = data[4]
+        assert data[3] == 3, data
+        assert _GOOD.fullmatch(data[5 : 5 + length].decode("ascii").lower()), data
+        assert data[5 + length : 7 + length] == b"\x01\xbb", (data, port)
+
+
+def forwarded(data: bytes) -> None:
+    """A preamble is taken whole, and says what `render` would say of the same ends."""
+    try:
+        found = preamble.read(data)
+    except preamble.PreambleError:
+        return
+    if found is not None:
+        head, size = found
+        assert preamble.read(data[: size - 1]) is None
+        again = preamble.read(preamble.render(head))
+        assert again is not None
+        assert again[0] == head or "::ffff:" in again[0].source[0] + again[0].destination[0], head
+
+
+_ENDS = preamble.Preamble(("127.0.0.1", 40000), ("203.0.113.9", 443), 4711)
 _HEAD = b"POST http://api.good.test/x?y HTTP/1.1\r\nHost: api.good.test\r\nContent-Length: 3\r\n\r\n"
 TARGETS: dict[str, tuple[Callable[[bytes], None], tuple[bytes, ...]]] = {
     "authority": (authority, (b"api.good.test:443", b"[::ffff:1.2.3.4]:443", b"evil.test:443.good.test:443")),
     "request": (request_head, (_HEAD, _HEAD.replace(b"Content-Length: 3", b"Transfer-Encoding: chunked"))),
     "response": (response_head, (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\n",)),
     "chunks": (chunks, (b"4\r\nwiki\r\n5;e=1\r\npedia\r\n0\r\nTrailer: x\r\n\r\nrest",)),
+    "socks": (socks, (b"\5\1\0\3\x0dapi.good.test\1\xbb", b"\5\1\0\1\x7f\0\0\1\0\x50", b"\5\2\0\2")),
+    "forwarded": (forwarded, (preamble.render(_ENDS), preamble.render(preamble.Preamble(("::1", 1), ("::2", 2))))),
     "hello": (
         client_hello,
         (GOOD, records(message([(21, bytes(40)), server_name(b"x.good.test"), versions(0x0304)]), 50)),
