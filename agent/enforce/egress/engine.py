@@ -28,6 +28,7 @@ from mitmproxy.tls import TlsData
 from agent.enforce.egress.engine_decisions import Decisions
 from agent.enforce.egress.engine_layers import NO_ANSWER, Closing, DecidedHttp, FailClosed, blame
 from agent.enforce.egress.engine_requests import Identity, Refusal, examine_sni
+from agent.enforce.egress.engine_secrets import CONTROL
 from agent.enforce.egress.engine_tls import EngineTls
 from agent.policy.addresses import canonical_address
 
@@ -51,8 +52,6 @@ _NOTHING_TO_DECIDE = frozenset(
         "tls_established_server",
         "tls_failed_client",
         "tls_failed_server",
-        "request",
-        "response",
         "error",
         "websocket_start",
         "websocket_end",
@@ -173,8 +172,12 @@ class EngineConnection(LiveConnectionHandler):
                 await self._decisions.request(data)
             case "responseheaders":
                 self._decisions.response(data)
+            case "request":
+                self._decisions.complete(data)
+            case "response":
+                self._decisions.trailers(data)
             case "websocket_message":
-                _forget_messages(data)
+                _pass_message(data)
             case "next_layer":
                 self._next_layer(data)
             case "tls_start_client":
@@ -229,10 +232,15 @@ class EngineConnection(LiveConnectionHandler):
             raise EngineFault(f"connected to {peer}, which was not vetted")
 
 
-def _forget_messages(flow: http.HTTPFlow) -> None:
-    """mitmproxy keeps every WebSocket message for its user interface."""
-    if flow.websocket is not None:
-        flow.websocket.messages.clear()
+def _pass_message(flow: http.HTTPFlow) -> None:
+    """Search the message, and forget it: mitmproxy keeps every one for its user interface."""
+    if flow.websocket is None:
+        return
+    check = flow.metadata.get(CONTROL)
+    if check is not None:
+        message = flow.websocket.messages[-1]
+        message.content = check(message.content, message.from_client)
+    flow.websocket.messages.clear()
 
 
 def _address_info(address: str, port: int) -> tuple[int, int, int, str, tuple[Any, ...]]:

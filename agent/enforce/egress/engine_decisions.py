@@ -2,7 +2,8 @@
 
 Rules kept here: what the engine itself refuses is a decision like any other, with rule and reason, recorded as the
 gate's are; a request goes on only where a decision permits it; what goes upstream is spelled from the connection's
-identity, not from the client's; bodies are streamed in both directions, never held.
+identity, not from the client's; bodies are streamed in both directions, never held, but for the short ones that are
+searched for secrets. A secret in the wrong place is refused in observe mode too: what has left can't be called back.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from mitmproxy.net.http.http1.read import read_response_head
 
 from agent.describe import describe
 from agent.enforce.egress.answer import Answer, Form, render_answer
+from agent.enforce.egress.credentials import CREDENTIAL_PINNED, dropped, pinned, plan
 from agent.enforce.egress.engine_requests import (
     Head,
     Identity,
@@ -25,11 +27,14 @@ from agent.enforce.egress.engine_requests import (
     printable,
     without_upgrade,
 )
+from agent.enforce.egress.engine_secrets import SecretTraffic
 from agent.enforce.egress.identity import observing
+from agent.enforce.egress.secrets import Leak, Secrets, injectable
 from agent.gate import Gate, Recorder
 from agent.policy.decision import Decision, Severity, Verdict
-from agent.policy.model import Policy
+from agent.policy.model import OnFailure, Policy
 from agent.policy.request import EgressRequest, Origin, Stage
+from agent.policy.terms import terms
 
 log = logging.getLogger(__name__)
 
@@ -39,19 +44,32 @@ SWITCHING_PROTOCOLS = 101
 _PROXY_ONLY = ("proxy-connection", "proxy-authorization")
 _WEBSOCKET = "parhelia_websocket"
 # refusals that observe mode can let pass; the others have no meaning that could be carried out
-_OBSERVABLE = frozenset({"authority-mismatch", "method-refused"})
+_OBSERVABLE = frozenset({"authority-mismatch", "method-refused", CREDENTIAL_PINNED})
+_UNRECORDED = Refusal(403, "audit-unavailable", "the audit log could not take the record (audit.on_failure: deny)")
 
 
 class Decisions:
     """Asks the gate for each request of the connection `identity` and carries the answer out on mitmproxy's flow."""
 
-    def __init__(self, identity: Identity, policy: Policy, gate: Gate, recorder: Recorder, actor: str) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        policy: Policy,
+        gate: Gate,
+        recorder: Recorder,
+        actor: str,
+        *,
+        secrets: Secrets | None = None,
+    ) -> None:
         self._identity = identity
         self._policy = policy
         self._gate = gate
         self._recorder = recorder
         self._actor = actor
         self._numbers = count(1)
+        self._secrets = secrets or Secrets()
+        self._entries = injectable(policy, self._secrets, identity.host) if identity.kind == "connect" else ()
+        self._traffic = SecretTraffic(identity, self._secrets, recorder, actor, self._leaked)
 
     async def request(self, flow: http.HTTPFlow) -> None:
         """Decide the request whose head is complete. On return the flow is prepared to go on, refused, or killed."""
@@ -60,18 +78,47 @@ class Decisions:
         refusal = examine(self._identity, head)
         if refusal is None and flow.error is not None:  # mitmproxy found it malformed and answers 400 by itself
             refusal = Refusal(400, "malformed-request", printable(flow.error.msg))
-        if refusal is not None:
-            decision = self._refused(question, refusal)
-            if not decision.permitted:
-                self._refuse(flow, head, decision, refusal.status, question.origin.request_id)
-                return
+        if refusal is not None and self._stopped(flow, head, question, refusal):
+            return
+        injections = plan(head, self._entries, self._secrets)
+        if isinstance(injections, Refusal):
+            self._stopped(flow, head, question, injections)
+            return
         decision = await self._gate.check_async(question)
         if not decision.permitted:
             self._refuse(flow, head, decision, FORBIDDEN, question.origin.request_id)
             return
+        bound = terms(decision)
+        other = pinned(head, injections, self._entries, self._secrets, bound)
+        if other is not None and self._stopped(flow, head, question, other):
+            return
+        try:
+            await self._traffic.inject(flow, injections, decision, question.origin.request_id or "")
+        except Exception:
+            log.exception("an injection was not recorded")
+            if self._policy.audit.on_failure is not OnFailure.CONTINUE:
+                self._stopped(flow, head, question, _UNRECORDED)
+                return
+        for name in dropped(bound, self._secrets):
+            flow.request.headers.pop(name, None)
         if refusal is None:
             self._spell_authority(flow.request, head)
         self._prepare(flow, head)
+        self._traffic.watch_request(flow)
+
+    def complete(self, flow: http.HTTPFlow) -> None:
+        """The whole request is here; the end of it has not been sent. Raises Leak where part of it has."""
+        if flow.response is not None:
+            return
+        refusal = self._traffic.request_complete(flow)
+        if refusal is None:
+            return
+        if flow.request.stream is not False:
+            self._leaked(flow, refusal)
+            raise Leak(refusal.rule)
+        head = head_of(flow)
+        question = self._question(f"{self._identity.request_id}-{next(self._numbers)}", head)
+        self._stopped(flow, head, question, refusal)
 
     def response(self, flow: http.HTTPFlow) -> None:
         """Stream it; a switch of protocols passes only where the decided request asked for WebSocket."""
@@ -83,9 +130,14 @@ class Decisions:
                 flow.kill()  # type: ignore[no-untyped-call]
             return
         response.stream = True
+        self._traffic.mask_response(flow, response)
         if self._identity.kind == "absolute":
             # the client's next request on this connection could be for another host: it opens a new one
             response.headers["connection"] = "close"
+
+    def trailers(self, flow: http.HTTPFlow) -> None:
+        """The whole answer is here; its trailers have not been passed on."""
+        self._traffic.mask_trailers(flow)
 
     def refuse_connection(self, refusal: Refusal, sni: str | None = None) -> None:
         """Record why the whole connection is closed."""
@@ -105,6 +157,19 @@ class Decisions:
             path=None if head is None else head.path.decode("latin-1"),
             sni=None if sni is None else printable(sni),
         )
+
+    def _stopped(self, flow: http.HTTPFlow, head: Head, question: EgressRequest, refusal: Refusal) -> bool:
+        """Refuse, record and answer; False where it is only observed."""
+        decision = self._refused(question, refusal)
+        if decision.permitted:
+            return False
+        self._refuse(flow, head, decision, refusal.status, question.origin.request_id)
+        return True
+
+    def _leaked(self, flow: http.HTTPFlow, refusal: Refusal) -> None:
+        """Part of the request has been sent; whoever calls cuts the connection."""
+        number = f"{self._identity.request_id}-{next(self._numbers)}"
+        self._refused(self._question(number, head_of(flow)), refusal)
 
     def _refused(self, question: EgressRequest, refusal: Refusal) -> Decision:
         decision = Decision(

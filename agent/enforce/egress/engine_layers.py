@@ -10,22 +10,34 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import h2.errors
+import wsproto.events
 from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.commands import Command
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode, HttpStream, SendHttp
-from mitmproxy.proxy.layers.http._events import HttpEvent, RequestData, ResponseEndOfMessage, ResponseProtocolError
+from mitmproxy.proxy.layers.http._events import (
+    ErrorCode,
+    HttpEvent,
+    RequestData,
+    RequestProtocolError,
+    ResponseData,
+    ResponseEndOfMessage,
+    ResponseProtocolError,
+)
 from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook
 from mitmproxy.proxy.layers.http._http1 import Http1Server
 from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Connection, Http2Server
 from mitmproxy.proxy.layers.websocket import WebsocketLayer
 
 from agent.enforce.egress.answer import Answer, render_answer
+from agent.enforce.egress.engine_secrets import CONTROL, FAILED
 
 MAX_HEAD = 256 * 1024
 MAX_WEBSOCKET_MESSAGE = 16 * 1024 * 1024
@@ -177,11 +189,29 @@ class DecidedStream(HttpStream):
     def _is_connect(self) -> bool:
         return self.flow.request.data.method.upper() == b"CONNECT"
 
+    def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
+        if isinstance(event, (RequestData, ResponseData)) and not event.data:
+            return  # an empty HTTP/2 frame: what streams a body would take it for the end
+        yield from super()._handle_event(event)
+
     def start_request_stream(self) -> CommandGenerator[None]:
         if self.flow.response is None:
             yield from super().start_request_stream()
             return
         yield from self._answer_refusal()
+
+    def start_response_stream(self) -> CommandGenerator[None]:
+        """An answer that may not be passed on is given up on both sides, under our words."""
+        reason = self.flow.metadata.get(FAILED)
+        if reason is None:
+            yield from super().start_response_stream()
+            return
+        yield SendHttp(RequestProtocolError(self.stream_id, reason, ErrorCode.CANCEL), self.context.server)
+        yield SendHttp(
+            ResponseProtocolError(self.stream_id, reason, ErrorCode.GENERIC_SERVER_ERROR), self.context.client
+        )
+        self.flow.live = False
+        self.client_state = self.server_state = self.state_errored
 
     def _answer_refusal(self) -> CommandGenerator[None]:
         """Answer now and drop the stream; what is still to come of the body meets `state_errored`, which takes all."""
@@ -205,13 +235,25 @@ class DecidedStream(HttpStream):
             yield from super().flow_done()
             return
         self.child_layer = BoundedWebsocket(self.context, self.flow)
-        self._handle_event = self.passthrough
+        self._handle_event = self.passthrough  # type: ignore[method-assign]
         yield from self.child_layer.handle_event(events.Start())
         yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
 
 
 class BoundedWebsocket(WebsocketLayer):
-    """Relays whole WebSocket messages up to `MAX_WEBSOCKET_MESSAGE` bytes; nothing but frames passes."""
+    """Relays whole WebSocket messages up to `MAX_WEBSOCKET_MESSAGE` bytes; nothing but frames passes.
+
+    There is a hook for messages only: what control frames carry is shown to the flow's own check.
+    """
+
+    def start(self, event: events.Event) -> CommandGenerator[None]:
+        yield from super().start(event)
+        check = self.flow.metadata.get(CONTROL)
+        if check is not None:
+            for peer, from_client in ((self.client_ws, True), (self.server_ws, False)):
+                peer.events = partial(_checked, peer.events, check, from_client)
+
+    _handle_event = start
 
     def relay_messages(self, event: events.Event) -> CommandGenerator[None]:
         yield from super().relay_messages(event)
@@ -219,4 +261,17 @@ class BoundedWebsocket(WebsocketLayer):
             if sum(len(part) for part in peer.frame_buf) > MAX_WEBSOCKET_MESSAGE:
                 yield commands.CloseConnection(self.context.server)
                 yield commands.CloseConnection(self.context.client)
-                self._handle_event = self.done
+                self._handle_event = self.done  # type: ignore[method-assign]
+
+
+def _checked(
+    frames: Callable[[], Iterator[wsproto.events.Event]], check: Callable[[bytes, bool], bytes], from_client: bool
+) -> Iterator[wsproto.events.Event]:
+    """The events of one WebSocket peer, control frames checked and, on their way back, masked."""
+    for frame in frames():
+        if isinstance(frame, (wsproto.events.Ping, wsproto.events.Pong)):
+            yield replace(frame, payload=check(bytes(frame.payload), from_client))
+        elif isinstance(frame, wsproto.events.CloseConnection) and frame.reason:
+            yield replace(frame, reason=check(frame.reason.encode(), from_client).decode())
+        else:
+            yield frame

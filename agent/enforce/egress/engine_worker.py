@@ -30,7 +30,8 @@ import socket
 import stringprep
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import mitmproxy.contentviews
@@ -45,6 +46,7 @@ from agent.enforce.egress.engine_layers import blame
 from agent.enforce.egress.engine_requests import Identity
 from agent.enforce.egress.engine_tls import EngineTls, engine_options, warm
 from agent.enforce.egress.recorder import ChannelRecorder
+from agent.enforce.egress.secrets import Secrets
 from agent.gate import Gate
 from agent.linux import process
 from agent.policy.addresses import canonical_address
@@ -77,11 +79,21 @@ class LateImports(importlib.abc.MetaPathFinder):
 class Worker:
     """Takes connections from the channel and serves each in a task of its own."""
 
-    def __init__(self, channel: Channel, policy: Policy, actor: str, engine_tls: EngineTls, options: Options) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        policy: Policy,
+        actor: str,
+        *,
+        engine_tls: EngineTls,
+        options: Options,
+        secrets: Secrets,
+    ) -> None:
         self._channel = channel
         self._policy = policy
         self._actor = actor
         self._tls = engine_tls
+        self._secrets = secrets
         self._options = options
         self._loop = asyncio.get_running_loop()
         self._recorder = ChannelRecorder(channel, self._end)
@@ -151,7 +163,7 @@ class Worker:
             sock.close()
             return
         writer = asyncio.StreamWriter(transport, protocol, reader, self._loop)
-        decisions = Decisions(identity, self._policy, self._gate, self._recorder, self._actor)
+        decisions = Decisions(identity, self._policy, self._gate, self._recorder, self._actor, secrets=self._secrets)
         try:
             with serving(identity):
                 connection = EngineConnection(
@@ -229,6 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.error("no work was given: %s", error)
         return 1
     policy: Policy = pickle.loads(base64.b64decode(message["policy"]))  # noqa: S301  # from the process that started us
+    secrets = Secrets.parse(message["secrets"])
     options = engine_options(message["ca_file"])
     ca = InterceptionCA(intercepted_patterns(policy))
     engine_tls = EngineTls(ca)
@@ -238,14 +251,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.meta_path.insert(0, LateImports())
     channel.sock.setblocking(False)
     with asyncio.Runner(loop_factory=_make_loop) as runner:
-        return runner.run(_run(channel, policy, message["actor"], engine_tls=engine_tls, options=options, ca=ca))
+        make = partial(Worker, channel, policy, message["actor"], engine_tls=engine_tls, options=options)
+        return runner.run(_run(partial(make, secrets=secrets), ca))
 
 
-async def _run(
-    channel: Channel, policy: Policy, actor: str, *, engine_tls: EngineTls, options: Options, ca: InterceptionCA
-) -> int:
-    worker = Worker(channel, policy, actor, engine_tls, options)
-    status = await worker.run(ca.pem)
+async def _run(make: Callable[[], Worker], ca: InterceptionCA) -> int:
+    status = await make().run(ca.pem)
     logging.shutdown()
     os._exit(status)  # connections end with the process; nothing is waited for
 

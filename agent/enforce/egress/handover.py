@@ -23,6 +23,7 @@ from typing import Literal
 
 from agent.channel import ChannelClosed, Message, pair
 from agent.enforce.egress.engine_link import Link, LinkBusy, event_from_message
+from agent.enforce.egress.secrets import Secrets
 from agent.gate import Recorder
 from agent.policy.model import Policy
 from agent.record.event import Event, EventType
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 
 START_SECONDS = 60.0
 STOP_SECONDS = 2.0
-_WORKER_EVENTS = frozenset({EventType.NETWORK_EGRESS, EventType.NETWORK_EGRESS_BLOCKED})
+_WORKER_EVENTS = frozenset({EventType.NETWORK_EGRESS, EventType.NETWORK_EGRESS_BLOCKED, EventType.SECRET_INJECT})
 
 
 class HandOverError(Exception):
@@ -43,7 +44,8 @@ class Engine:
 
     `uid`/`gid`: whom the worker becomes (None: stays). `ca_file`: the PEM bundle that upstreams are verified against
     (None: the system's). `python`: the interpreter (default: this one). `on_death(reason)` is called once when the
-    worker is gone unasked, `on_stats(up, down)` with byte counts since the last call. Both run on the loop.
+    worker is gone unasked, `on_stats(up, down)` with byte counts since the last call. Both run on the loop. `secrets`
+    go to the worker in the start message and nowhere else.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Engine:
         gid: int | None = None,
         on_death: Callable[[str], None] | None = None,
         on_stats: Callable[[int, int], None] | None = None,
+        secrets: Secrets | None = None,
     ) -> None:
         self._policy = policy
         self._actor = actor
@@ -67,6 +70,7 @@ class Engine:
         self._identity = (uid, gid)
         self._on_death = on_death
         self._on_stats = on_stats
+        self._secrets = secrets or Secrets()
         self._process: subprocess.Popen[bytes] | None = None
         self._sock: socket.socket | None = None
         self._link: Link | None = None
@@ -116,6 +120,7 @@ class Engine:
             "policy": base64.b64encode(pickle.dumps(self._policy)).decode("ascii"),
             "actor": self._actor,
             "ca_file": self._ca_file,
+            "secrets": self._secrets.dump(),
         }
         try:
             self._link.send(start)

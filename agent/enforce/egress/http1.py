@@ -39,6 +39,7 @@ from agent.enforce.egress.head import (
     tokens,
 )
 from agent.enforce.egress.identity import Admission, Doorkeeper, Refusal, parse_authority
+from agent.enforce.egress.leaks import Outgoing, refuse_leaks
 from agent.enforce.egress.tunnel import Traffic
 from agent.enforce.egress.wire import DialError, Poller, Wire, dial
 from agent.policy.request import EgressRequest, Protocol, Stage
@@ -114,13 +115,13 @@ class Forwarder:
             while True:
                 client.request, client.started = request, False
                 upstream = await self._upstream_for(client, request, upstream)
-                exchange = _Exchange(client, request, upstream, self._traffic, self._limits)
+                exchange = self._exchange(client, request, upstream)
                 try:
                     persistent = await exchange.run()
                 except _Stale:
                     upstream.wire.close()
                     upstream = await self._connect(upstream.admission)
-                    exchange = _Exchange(client, request, upstream, self._traffic, self._limits)
+                    exchange = self._exchange(client, request, upstream)
                     persistent = await exchange.run()
                 if not persistent:
                     return
@@ -133,6 +134,10 @@ class Forwarder:
         finally:
             if upstream is not None:
                 upstream.wire.close()
+
+    def _exchange(self, client: Client, request: Request, upstream: _Upstream) -> _Exchange:
+        outgoing = Outgoing(self._door, upstream.admission.request, request)
+        return _Exchange(client, request, upstream, outgoing, traffic=self._traffic, limits=self._limits)
 
     async def _upstream_for(self, client: Client, request: Request, last: _Upstream | None) -> _Upstream:
         """The connection for this request, decided for it: the last one where it goes to the same place."""
@@ -155,6 +160,7 @@ class Forwarder:
             method=request.method,
             path=target.path,
         )
+        refuse_leaks(self._door, question, request)
         self._refuse_tricks(question, request, inspected=admission.decision.inspect)
         await self._door.check(question)
         return last if last is not None else await self._connect(admission)
@@ -188,9 +194,19 @@ class _Stale(Exception):
 class _Exchange:
     """One request and its response."""
 
-    def __init__(self, client: Client, request: Request, upstream: _Upstream, traffic: Traffic, limits: Limits) -> None:
+    def __init__(
+        self,
+        client: Client,
+        request: Request,
+        upstream: _Upstream,
+        outgoing: Outgoing,
+        *,
+        traffic: Traffic,
+        limits: Limits,
+    ) -> None:
         self._client = client
         self._request = request
+        self._outgoing = outgoing
         self._up = upstream
         self._traffic = traffic
         self._limits = limits
@@ -221,7 +237,7 @@ class _Exchange:
         finally:
             if upload is not None:
                 upload.cancel()
-                with contextlib.suppress(asyncio.CancelledError, HeadError, OSError):
+                with contextlib.suppress(asyncio.CancelledError, HeadError, OSError, Refusal):
                     await upload
 
     async def _answer(self, response: Response | None, upload: asyncio.Task[None] | None) -> bool:
@@ -264,13 +280,18 @@ class _Exchange:
         """The request's body. What breaks it breaks the upstream connection too."""
         try:
             async for piece in _pieces(self._client.wire, self._client.buffered, self._request.body):
-                await self._send_up(_chunk(piece) if self._request.body == CHUNKED else piece)
+                await self._send_piece(self._outgoing.feed(piece))
                 self._touch()
+            await self._send_piece(self._outgoing.feed(b"", last=True))
             if self._request.body == CHUNKED:
                 await self._send_up(b"0\r\n\r\n")
-        except (HeadError, OSError):
+        except (HeadError, OSError, Refusal):
             self._up.wire.close(reset=True)
             raise
+
+    async def _send_piece(self, piece: bytes) -> None:
+        if piece:
+            await self._send_up(_chunk(piece) if self._request.body == CHUNKED else piece)
 
     async def _response_head(self, *, stale: bool) -> Response:
         """The final response's head; interim ones are passed on. Raises HeadError as a Refusal."""

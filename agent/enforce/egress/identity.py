@@ -14,13 +14,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NoReturn
 
 from agent.describe import describe
 from agent.enforce.egress.answer import Answer
 from agent.enforce.egress.client import Place
 from agent.enforce.egress.hello import ClientHello, HelloError, too_old
 from agent.enforce.egress.resolve import ResolveError, Resolver, is_own
+from agent.enforce.egress.secrets import LEAK_INSTEAD, SECRET_LEAK, Secrets, leak_reason
 from agent.gate import Gate, Recorder
 from agent.policy.addresses import address_class, canonical_address
 from agent.policy.decision import Decision, Severity, Verdict
@@ -117,7 +118,14 @@ class Doorkeeper:
     """Takes a connection through its decisions."""
 
     def __init__(
-        self, policy: Callable[[], Policy], gate: Gate, recorder: Recorder, resolver: Resolver, actor: str
+        self,
+        policy: Callable[[], Policy],
+        gate: Gate,
+        recorder: Recorder,
+        resolver: Resolver,
+        actor: str,
+        *,
+        secrets: Secrets | None = None,
     ) -> None:
         self._own: set[tuple[str, int]] = set()
         self._policy = policy
@@ -125,6 +133,7 @@ class Doorkeeper:
         self._recorder = recorder
         self._resolver = resolver
         self._actor = actor
+        self.secrets = secrets or Secrets()
 
     def speaks(self, host: str, port: int, protocol: Protocol) -> bool:
         """True where the policy in force has this protocol at this place (it may still be denied)."""
@@ -164,6 +173,9 @@ class Doorkeeper:
 
     async def admit(self, request: EgressRequest) -> Admission:
         """Decide the name, look it up, decide its addresses. Raises Refusal."""
+        leaked = self.secrets.find_in_host(request.host)
+        if leaked is not None:
+            self.leak(request, leaked, "the name of the host")
         named = await self.check(request)
         try:
             found = await self._resolver.resolve(request.host)
@@ -211,6 +223,10 @@ class Doorkeeper:
     def _denial(self, rule: str, reason: str, instead: str) -> Decision:
         digest = self._policy().digest
         return Decision(Verdict.DENY, rule, reason, digest, instead=instead, severity=Severity.HIGH)
+
+    def leak(self, request: EgressRequest, secret: str, where: str) -> NoReturn:
+        """Refuse a secret in the wrong place, in observe mode too: what has left can't be called back."""
+        raise self.refusal(request, SECRET_LEAK, leak_reason(secret, where), LEAK_INSTEAD)
 
     def _record(self, request: EgressRequest, decision: Decision) -> None:
         if not decision.enforced:  # the name's own observation waits for the next stage; this one has no other place

@@ -31,6 +31,7 @@ from agent.enforce.egress.identity import Doorkeeper, needs_engine
 from agent.enforce.egress.passage import Ways
 from agent.enforce.egress.recorder import ChannelRecorder
 from agent.enforce.egress.resolve import Lookup, Resolver, system_lookup
+from agent.enforce.egress.secrets import Secrets
 from agent.enforce.egress.tunnel import Carrier, Traffic
 from agent.enforce.egress.wire import Poller
 from agent.gate import Gate
@@ -127,16 +128,17 @@ class Egress:
         actor, uid, gid = str(message["actor"]), message["uid"], message["gid"]
         if not isinstance(policy, Policy):
             raise TypeError("the guard sent no policy")
+        secrets = Secrets.parse(message["secrets"])
         if needs_engine(policy):
-            self._engine = self._make_engine(policy, actor, message)
+            self._engine = self._make_engine(policy, actor, message, secrets)
         drop_rights(uid, gid)
         pem = None if self._engine is None else await self._engine.start()
         self._policy = policy
-        self._front = self._make_front(policy, actor)
+        self._front = self._make_front(policy, actor, secrets)
         self._recorder.send({"type": "ca", "pem": pem})
         self._listen()
 
-    def _make_engine(self, policy: Policy, actor: str, message: Message) -> Engine:
+    def _make_engine(self, policy: Policy, actor: str, message: Message, secrets: Secrets) -> Engine:
         """Spawned before the rights are dropped: the worker drops its own, when it has imported mitmproxy."""
         from agent.enforce.egress.handover import Engine
 
@@ -149,14 +151,15 @@ class Egress:
             gid=message["gid"],
             on_death=self._fault,
             on_stats=self._engine_traffic,
+            secrets=secrets,
         )
         engine.spawn()
         return engine
 
-    def _make_front(self, policy: Policy, actor: str) -> Front:
+    def _make_front(self, policy: Policy, actor: str, secrets: Secrets) -> Front:
         gate = Gate(lambda: policy, self._recorder, actor, self._timings.observe)
         resolver = Resolver(self._lookup)
-        door = Doorkeeper(lambda: policy, gate, self._recorder, resolver, actor)
+        door = Doorkeeper(lambda: policy, gate, self._recorder, resolver, actor, secrets=secrets)
         carrier = Carrier(self._poller, self._traffic, idle=self._limits.idle)
         forwarder = Forwarder(self._poller, door, self._traffic, self._limits)
         return Front(self._poller, door, Ways(carrier, forwarder, self._engine), self._limits)

@@ -19,7 +19,8 @@ from shutil import which
 from typing import Any, Literal
 
 from agent.enforce.egress.handover import Engine, HandOverError
-from agent.policy.model import EgressSection, HostRule, Layer, Policy, Where
+from agent.enforce.egress.secrets import Secrets
+from agent.policy.model import EgressSection, HostRule, Layer, Policy, Secret, Where
 from agent.policy.request import Protocol
 from agent.record.event import Event, RecordError
 from tests.conftest import require
@@ -40,8 +41,9 @@ def allow(host: str, port: int, **more: Any) -> HostRule:
     )
 
 
-def policy_of(*rules: HostRule, deny: tuple[HostRule, ...] = ()) -> Policy:
-    return Policy(layers=(Layer(source="test", egress=EgressSection(allow=rules, deny=deny)),), digest="d" * 64)
+def policy_of(*rules: HostRule, deny: tuple[HostRule, ...] = (), secrets: tuple[Secret, ...] = ()) -> Policy:
+    section = EgressSection(allow=rules, deny=deny)
+    return Policy(layers=(Layer(source="test", egress=section, secrets=secrets),), digest="d" * 64)
 
 
 class Journal:
@@ -93,7 +95,14 @@ class Target:
 class Front:
     """An engine in a loop of its own thread, and a listener whose connections are handed over for `target`."""
 
-    def __init__(self, policy: Policy, ca_file: Path | None, *, uid: int | Literal["drop"] | None = "drop") -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        ca_file: Path | None,
+        *,
+        uid: int | Literal["drop"] | None = "drop",
+        secrets: Secrets | None = None,
+    ) -> None:
         self.journal = Journal()
         self.target = Target("api.good.test", 443)
         self.deaths: list[str] = []
@@ -111,6 +120,7 @@ class Front:
             gid=who,
             on_death=self.deaths.append,
             on_stats=self._count,
+            secrets=secrets,
         )
         self.failure: HandOverError | None = None
         try:

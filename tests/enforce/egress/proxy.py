@@ -22,6 +22,7 @@ from ipaddress import ip_network
 from typing import Any
 
 from agent.channel import Channel, ChannelClosed, pair
+from agent.enforce.egress.secrets import HeldSecret, Secrets
 from agent.policy.model import EgressSection, HostRule, Layer, Mode, Policy, Where
 from agent.policy.request import Protocol
 from agent.session.doors import Door
@@ -151,6 +152,7 @@ def running(
     user: tuple[int, int] | None = None,
     ca_file: str | None = None,
     doors: Mapping[Door, tuple[str, int]] | None = None,
+    secrets: Sequence[HeldSecret] = (),
     **limits: float,
 ) -> Iterator[Proxy]:
     """A served proxy. `names`: successive answers per name. `module`: as ``-m``, with the machine's own resolver.
@@ -171,9 +173,8 @@ def running(
         threading.Thread(target=proxy.receive, daemon=True).start()
         uid, gid = user or (None, None)
         blob = base64.b64encode(pickle.dumps(given)).decode()
-        proxy.channel.send(
-            {"type": "start", "policy": blob, "actor": "session:t", "uid": uid, "gid": gid, "ca_file": ca_file}
-        )
+        start_message = {"type": "start", "policy": blob, "actor": "session:t", "uid": uid, "gid": gid}
+        proxy.channel.send({**start_message, "ca_file": ca_file, "secrets": Secrets(secrets).dump()})
         proxy.channel.send({"type": "listen", "doors": list(listeners)}, [sock.fileno() for sock in listeners.values()])
         for listener in listeners.values():
             listener.close()

@@ -148,6 +148,7 @@ class Bare:
                 "uid": None,
                 "gid": None,
                 "ca_file": None,
+                "secrets": [],
             }
         )
 

@@ -1,0 +1,165 @@
+"""Secrets in intercepted traffic: injected, kept in, and masked on their way back.
+
+Rules kept here: an injection is recorded before the request goes on, and a request whose injection can't be recorded
+does not; what is searched is the head, the body, the trailers and every WebSocket message and control frame; a short
+body is searched before anything of it is sent, a longer one as it flows, and its connection is cut when a secret turns
+up (the secret never leaves whole); after an injection the upstream is asked for plain bytes, all at once, and what it
+sends back is masked in its own length, so that no framing changes; an answer that can't be searched is not passed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from mitmproxy import http
+
+from agent.enforce.egress.credentials import Injection, leak
+from agent.enforce.egress.engine_requests import Identity, Refusal
+from agent.enforce.egress.secrets import Leak, Secrets
+from agent.gate import Recorder
+from agent.policy.decision import Decision
+from agent.record.event import Action, Event, EventType, ResourceType, Result
+
+HELD_BODY: Final = 64 * 1024
+"""Bytes. A body of up to this many, whose length is given, is searched before it is sent."""
+_MOST_HELD: Final = 16
+INJECTED: Final = "parhelia_injected"
+FAILED: Final = "parhelia_failed"
+CONTROL: Final = "parhelia_control"
+_PLAIN: Final = frozenset({"", "identity"})
+
+
+class SecretTraffic:
+    """What happens to secrets in the flows of one connection. `leaked(flow, refusal)` records a leak in a stream."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        secrets: Secrets,
+        recorder: Recorder,
+        actor: str,
+        leaked: Callable[[http.HTTPFlow, Refusal], None],
+    ) -> None:
+        self._identity = identity
+        self._secrets = secrets
+        self._recorder = recorder
+        self._actor = actor
+        self._leaked = leaked
+        self._holding: set[str] = set()
+
+    async def inject(
+        self, flow: http.HTTPFlow, injections: Sequence[Injection], decision: Decision, request_id: str
+    ) -> None:
+        """Put the values in. Raises RecordError (or what the recorder raises) where that can't be recorded."""
+        for injection in injections:
+            pending = self._recorder.accept(self._event(injection, decision, request_id))
+            if pending is not None:
+                await pending
+        fields = list(flow.request.headers.fields)
+        for injection in injections:
+            fields[injection.index] = (fields[injection.index][0], injection.value)
+        flow.request.headers.fields = tuple(fields)
+        if injections:
+            flow.metadata[INJECTED] = True
+            for name in ("range", "if-range"):  # a value that comes back in pieces is never seen whole
+                flow.request.headers.pop(name, None)
+            flow.request.headers["accept-encoding"] = "identity"
+
+    def watch_request(self, flow: http.HTTPFlow) -> None:
+        """Search what is still to come of the request."""
+        if not self._secrets:
+            return
+        length = flow.request.headers.get("content-length", "")
+        if length.isdecimal() and int(length) <= HELD_BODY and len(self._holding) < _MOST_HELD:
+            self._holding.add(flow.id)
+            flow.request.stream = False
+        else:
+            flow.request.stream = self._watched(flow)
+        outgoing, incoming = self._secrets.watch(), self._secrets.masked()
+
+        def frame(payload: bytes, from_client: bool) -> bytes:
+            """A message or the payload of a control frame: whole, nothing is held back between two of them."""
+            try:
+                if from_client:
+                    return outgoing.feed(payload, last=True)
+                return incoming.feed(payload, last=True) if flow.metadata.get(INJECTED) else payload
+            except Leak as found:
+                self._leaked(flow, leak(found.name, "a WebSocket frame"))
+                raise
+
+        flow.metadata[CONTROL] = frame
+
+    def request_complete(self, flow: http.HTTPFlow) -> Refusal | None:
+        """The body (where it was held) and the trailers are here; nothing of them has been sent."""
+        if not self._secrets:
+            return None
+        self._holding.discard(flow.id)
+        found = self._secrets.find(flow.request.raw_content or b"")
+        if found is not None:
+            return leak(found, "the body")
+        for name, value in flow.request.trailers.fields if flow.request.trailers else ():
+            found = self._secrets.find(name) or self._secrets.find(value)
+            if found is not None:
+                return leak(found, "a trailer")
+        return None
+
+    def mask_response(self, flow: http.HTTPFlow, response: http.Response) -> None:
+        """Mask the head, and what is still to come. Raises Leak where a value can't be masked."""
+        if not flow.metadata.get(INJECTED):
+            return
+        if response.headers.get("content-encoding", "").strip().lower() not in _PLAIN:
+            flow.metadata[FAILED] = "the answer is compressed although plain bytes were asked for: it can't be searched"
+            return
+        response.headers.fields = tuple(
+            (self._secrets.mask(name), self._secrets.mask(value)) for name, value in response.headers.fields
+        )
+        response.data.reason = self._secrets.mask(response.data.reason)
+        masked = self._secrets.masked()
+        response.stream = lambda data: _pieces(masked.feed(data, last=not data))
+
+    def mask_trailers(self, flow: http.HTTPFlow) -> None:
+        """The answer's trailers, which come last. Raises Leak."""
+        trailers = None if flow.response is None else flow.response.trailers
+        if trailers and flow.metadata.get(INJECTED):
+            trailers.fields = tuple(
+                (self._secrets.mask(name), self._secrets.mask(value)) for name, value in trailers.fields
+            )
+
+    def _watched(self, flow: http.HTTPFlow) -> Callable[[bytes], Iterable[bytes]]:
+        watch = self._secrets.watch()
+
+        def stream(data: bytes) -> Iterable[bytes]:
+            try:
+                return _pieces(watch.feed(data, last=not data))
+            except Leak as found:
+                self._leaked(flow, leak(found.name, "the body"))
+                raise
+
+        return stream
+
+    def _event(self, injection: Injection, decision: Decision, request_id: str) -> Event:
+        return Event(
+            type=EventType.SECRET_INJECT,
+            actor=self._actor,
+            action=Action.READ,
+            resource=injection.secret,
+            resource_type=ResourceType.SECRET,
+            result=Result.SUCCESS,
+            source_ip=self._identity.source_ip,
+            details={
+                "secret_name": injection.secret,
+                "host": self._identity.host,
+                "port": self._identity.port,
+                "header": injection.header,
+                "request_id": request_id,
+                "mechanism": "engine",
+                "rule": decision.rule,
+                "policy_digest": decision.policy_digest,
+            },
+        )
+
+
+def _pieces(data: bytes) -> Iterable[bytes]:
+    """mitmproxy would end a chunked body at an empty piece."""
+    return [data] if data else []

@@ -1,0 +1,211 @@
+"""Finding secrets in bytes: the text itself and the encodings it is likely to travel in. Pure.
+
+Rules kept here: a secret is found in any letter case, in base64 (both alphabets, all three alignments, white space
+between the characters), in hex, percent-encoded up to `MAX_PERCENT` times over, and across any cut of a stream into
+pieces; what it is searched in costs time linear in its length; what is found is named, never quoted. Compressed or
+encrypted bytes hide a secret from this search, and so does half of one.
+
+Sources: RFC 4648 (base 16, base 64 and its URL-safe alphabet), RFC 3986 section 2.1 (percent-encoding).
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+MIN_LENGTH: Final = 8
+"""Bytes. A shorter text would be found everywhere, and is refused as a secret."""
+MAX_PERCENT: Final = 3
+_LEAST_PARTIAL: Final = 4
+_WHITE: Final = b" \t\r\n"
+_ESCAPE_BEGUN: Final = re.compile(rb"%[0-9A-Fa-f]?\Z")
+
+
+class Leak(Exception):
+    """A secret is where it may not be; the text is its name."""
+
+    @property
+    def name(self) -> str:
+        return str(self.args[0])
+
+
+@dataclass(frozen=True, slots=True)
+class _Forms:
+    """What one text can look like: `plain` and `hex` in lower case, `encoded` in base64."""
+
+    name: str
+    plain: bytes
+    hex: bytes
+    encoded: tuple[bytes, ...]
+
+
+class Needles:
+    """A set of named texts to be found. Texts shorter than `MIN_LENGTH` raise ValueError."""
+
+    def __init__(self, texts: Iterable[tuple[str, str]] = ()) -> None:
+        given = [(name, text.encode()) for name, text in texts]
+        if any(len(text) < MIN_LENGTH for _, text in given):
+            raise ValueError(f"a secret of fewer than {MIN_LENGTH} bytes cannot be searched for")
+        self._forms = tuple(
+            _Forms(name, text.lower(), text.hex().encode(), _base64_forms(text)) for name, text in given
+        )
+        self._masks = tuple((name, re.compile(_pattern(text))) for name, text in given)
+        self.reach = 6 * max((len(text) for _, text in given), default=0) + 64
+        """Bytes over which one occurrence can stretch (percent-encoded hex), with some white space."""
+
+    def __bool__(self) -> bool:
+        return bool(self._forms)
+
+    def find(self, data: bytes) -> str | None:
+        """The name of a text that is in `data`, None where none is."""
+        return next((name for view in _views(data) if (name := self._find(view)) is not None), None)
+
+    def partial(self, data: bytes) -> int:
+        """How many bytes at the end of `data` could be the beginning of a text, to be held back; 0 for none.
+
+        Beginnings shorter than `_LEAST_PARTIAL` are not held: a peer may wait for those very bytes.
+        """
+        tail = data[-self.reach :]
+        begun = _ESCAPE_BEGUN.search(tail)
+        whole = tail if begun is None else tail[: begun.start()]
+        longest = 0
+        for depth, view in enumerate(_views(whole)):
+            squeezed = view.translate(None, _WHITE)
+            factor = 3**depth * (1 if len(squeezed) == len(view) else 2)
+            lower, squeezed_lower = view.lower(), squeezed.lower()
+            for form in self._forms:
+                begins = [_begins(lower, form.plain), _begins(squeezed_lower, form.hex)]
+                begins += [_begins(squeezed, text) for text in form.encoded]
+                longest = max(longest, factor * max(begins))
+        if longest and begun is not None:
+            longest += len(begun[0])
+        return min(longest, len(tail))
+
+    def mask(self, data: bytes) -> bytes:
+        """`data` with every occurrence overwritten in its own length. Raises Leak where one is found and can't be."""
+        for name, pattern in self._masks:
+            data = pattern.sub(lambda match, name=name: _cover(name, len(match[0])), data)  # type: ignore[misc]
+        left = self.find(data)
+        if left is not None:
+            raise Leak(left)
+        return data
+
+    def redact(self, text: str) -> str:
+        """`text` for a log: every occurrence as ``[secret NAME]``; nothing else of it where that does not do."""
+        data = text.encode("utf-8", "surrogateescape")
+        found = self.find(data)
+        if found is None:
+            return text
+        for name, pattern in self._masks:
+            data = pattern.sub(_label(name).replace(b"\\", rb"\\"), data)
+        left = self.find(data)
+        return _label(found).decode() if left is not None else data.decode("utf-8", "backslashreplace")
+
+    def _find(self, view: bytes) -> str | None:
+        squeezed = view.translate(None, _WHITE)
+        lower, squeezed_lower = view.lower(), squeezed.lower()
+        for form in self._forms:
+            if form.plain in lower or form.hex in squeezed_lower or any(text in squeezed for text in form.encoded):
+                return form.name
+        return None
+
+
+class Watch:
+    """One stream that must not carry any of the texts."""
+
+    def __init__(self, needles: Needles) -> None:
+        self._needles = needles
+        self._tail = b""
+        self._held = 0
+
+    def feed(self, data: bytes, *, last: bool = False) -> bytes:
+        """What may go on: all but what could be the beginning of a text. `last`: nothing follows. Raises Leak."""
+        window = self._tail + data
+        found = self._needles.find(window)
+        if found is not None:
+            raise Leak(found)
+        return self._pass_on(window, self._held + len(data), last=last)
+
+    def _pass_on(self, window: bytes, unsent: int, *, last: bool) -> bytes:
+        self._held = 0 if last else min(self._needles.partial(window), unsent)
+        self._tail = window[-self._needles.reach :]
+        return window[len(window) - unsent : len(window) - self._held]
+
+
+class Mask(Watch):
+    """One stream whose occurrences are overwritten, each in its own length: framing and offsets stay what they are."""
+
+    def feed(self, data: bytes, *, last: bool = False) -> bytes:
+        """What may go on. Raises Leak where an occurrence can't be overwritten."""
+        window = self._tail + data
+        if self._needles.find(window) is not None:
+            window = self._needles.mask(window)
+        return self._pass_on(window, self._held + len(data), last=last)
+
+
+def _views(data: bytes) -> list[bytes]:
+    """`data`, and what it says once its percent-encoding is taken off, again and again."""
+    views = [data]
+    while b"%" in views[-1] and len(views) <= MAX_PERCENT:
+        decoded = unquote_to_bytes(views[-1])
+        if decoded == views[-1]:
+            break
+        views.append(decoded)
+    return views
+
+
+def _base64_forms(text: bytes) -> tuple[bytes, ...]:
+    """What `text` looks like inside base64 wherever it begins: the characters that it alone decides."""
+    forms = []
+    for before in range(3):
+        coded = base64.b64encode(bytes(before) + text)
+        first = -(-before * 8 // 6)
+        standard = coded[first : (before + len(text)) * 8 // 6]
+        forms += [standard, standard.translate(bytes.maketrans(b"+/", b"-_"))]
+    return tuple(dict.fromkeys(forms))
+
+
+def _begins(view: bytes, text: bytes) -> int:
+    """The length of the longest end of `view` that begins `text` and is not all of it."""
+    start = text[:_LEAST_PARTIAL]
+    at = view.find(start, max(0, len(view) - len(text) + 1))
+    while at >= 0:
+        if text.startswith(view[at:]):
+            return len(view) - at
+        at = view.find(start, at + 1)
+    return 0
+
+
+def _pattern(text: bytes) -> bytes:
+    plain = b"".join(_character(bytes((byte,)), any_case=True) for byte in text)
+    coded = [_spaced(text.hex().encode(), any_case=True)]
+    coded += [_spaced(form) for form in _base64_forms(text)]
+    return b"|".join((plain, *coded))
+
+
+def _spaced(text: bytes, *, any_case: bool = False) -> bytes:
+    return rb"[ \t\r\n]*".join(_character(bytes((byte,)), any_case=any_case) for byte in text)
+
+
+def _character(character: bytes, *, any_case: bool = False) -> bytes:
+    """`character` as it is or percent-encoded, once or twice over."""
+    cases = {character.lower(), character.upper()} if any_case else {character}
+    coded = b"|".join(b"%%(?:25)*%b" % _any_case(case.hex().encode()) for case in sorted(cases))
+    return b"(?:%b|%b)" % (b"|".join(re.escape(case) for case in sorted(cases)), coded)
+
+
+def _any_case(digits: bytes) -> bytes:
+    return b"".join(b"[%b%b]" % (digit.lower(), digit.upper()) for digit in (digits[:1], digits[1:]))
+
+
+def _label(name: str) -> bytes:
+    return b"[secret %b]" % name.encode()
+
+
+def _cover(name: str, length: int) -> bytes:
+    label = _label(name)
+    return label.ljust(length, b"*") if len(label) <= length else b"*" * length
