@@ -23,12 +23,15 @@ from agent.daemon.demands import paths_observed, run_levels
 from agent.daemon.egress_link import EgressFault, EgressLink
 from agent.daemon.journal import Journal
 from agent.daemon.launcher import LaunchFailed, LaunchLink, NoWorkdir
+from agent.daemon.placeholders import write_placeholders
 from agent.daemon.planning import Ground, make_plan, session_details, workdir
 from agent.daemon.policy_store import PolicyStore, policy_sources
+from agent.daemon.secrets import SecretMissing, read_secrets, secrets_of
 from agent.daemon.spec import RunSpec
 from agent.enforce.commands.hook_server import HookServer
 from agent.enforce.commands.refusal import refusal_line
 from agent.enforce.commands.supervisor import ExecSupervisor
+from agent.enforce.egress.secrets import Secrets
 from agent.exits import Exit
 from agent.gate import Gate
 from agent.policy.grants import Grants, path_grants
@@ -104,13 +107,14 @@ class BringUp:
             self._spec.actor,
             lambda reason: self._on_fault(Point.EGRESS, reason),
         )
-        own_ca = asyncio.create_task(self._link.start(policy, self._spec.egress_user, self._spec.system_ca))
+        secrets = self._read_secrets(policy, ledger, journal)
+        own_ca = asyncio.create_task(self._link.start(policy, self._spec.egress_user, self._spec.system_ca, secrets))
         try:
             offer = probe()
             levels = run_levels(policy, offer)
             self._announce(levels, journal)
             self._judge_command(gate, offer)
-            ground = self._lay_out(policy, offer)
+            ground = self._lay_out(policy, offer, secrets)
             layout.write_ca_bundle(ground.places, self._spec.system_ca, await own_ca)
             await self._start_hooks(ground, ledger)
             plan, broken = await self._launch_session(ground, gate, stdio)
@@ -195,10 +199,21 @@ class BringUp:
             raise Refused(Exit.POLICY_INVALID, str(error)) from error
         policy = self._policy.current
         ledger.configure(policy.audit)
-        self._metrics.set_policy(policy.digest)
+        self._metrics.set_policy(policy.digest, [entry.name for entry in secrets_of(policy)])
         self.warnings += [str(warning) for warning in policy.warnings]
         journal.policy_loaded([layer.source for layer in policy.layers])
         return policy
+
+    def _read_secrets(self, policy: Policy, ledger: Ledger, journal: Journal) -> Secrets:
+        """From here on no line of the log holds a value or a placeholder."""
+        try:
+            secrets = read_secrets(policy, self._spec, journal.secret_read)
+        except layout.Exposed as error:
+            raise Refused(Exit.POLICY_INVALID, str(error)) from error
+        except (SecretMissing, RecordError) as error:
+            raise Refused(Exit.UNPROTECTED, str(error)) from error
+        ledger.redact_with(secrets.redact_event)
+        return secrets
 
     def _current(self) -> Policy:
         if self._policy is None:
@@ -236,7 +251,7 @@ class BringUp:
             supervised=supervised,
         )
 
-    def _lay_out(self, policy: Policy, offer: Offer) -> Ground:
+    def _lay_out(self, policy: Policy, offer: Offer, secrets: Secrets) -> Ground:
         spec = self._spec
         places = self._places = layout.lay_out(spec)
         grants = path_grants(policy, home=places.home, tmpdir=places.tmpdir)
@@ -249,7 +264,8 @@ class BringUp:
         self.warnings += [f"paths.read: {root} does not exist here" for root in layout.make_roots(grants, spec)]
         if self._spec.workdir is not None and not Path(self._spec.workdir).is_dir():
             raise NoWorkdir(f"--workdir {self._spec.workdir}: no such directory")
-        return Ground(policy, places, grants, offer)
+        write_placeholders(policy, secrets, places.home, spec)
+        return Ground(policy, places, grants, offer, secrets)
 
     async def _start_hooks(self, ground: Ground, ledger: Ledger) -> None:
         observe = partial(self._metrics.observe_decision, "hook")

@@ -1,8 +1,8 @@
 """The guard's end of the channel to the egress process.
 
 The egress process parses hostile bytes, so it is trusted with little: one dispatch table of messages it may send,
-events of the network kind only, and always in the session's name. Anything else is a fault, and a fault ends the
-session.
+events of the network kind and injections of the secrets it was given, and always in the session's name. Anything else
+is a fault, and a fault ends the session. The values of secrets go to it in the start message and are in nothing else.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 from agent.channel import Channel, ChannelClosed, Message
 from agent.daemon.spec import User
+from agent.enforce.egress.secrets import Secrets
 from agent.policy.model import Policy
 from agent.record.event import Action, Event, EventType, RecordError, ResourceType, Result
 from agent.record.ledger import Ledger
@@ -27,7 +28,7 @@ from agent.session.doors import Door
 log = logging.getLogger(__name__)
 
 SEND_SECONDS = 2
-ALLOWED_TYPES = frozenset({EventType.NETWORK_EGRESS, EventType.NETWORK_EGRESS_BLOCKED})
+ALLOWED_TYPES = frozenset({EventType.NETWORK_EGRESS, EventType.NETWORK_EGRESS_BLOCKED, EventType.SECRET_INJECT})
 
 
 class EgressFault(Exception):
@@ -49,14 +50,16 @@ class EgressLink:
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stopping = False
+        self._secrets = Secrets()
         self.bytes_up = 0
         self.bytes_down = 0
         timeout = struct.pack("ll", SEND_SECONDS, 0)
         channel.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
         asyncio.get_running_loop().add_reader(channel.fileno(), self._readable)
 
-    async def start(self, policy: Policy, user: User | None, ca_file: str | None) -> str | None:
+    async def start(self, policy: Policy, user: User | None, ca_file: str | None, secrets: Secrets) -> str | None:
         """Hand over the policy; returns the interception CA's certificate (PEM), None where none is needed."""
+        self._secrets = secrets
         self._send(
             {
                 "type": "start",
@@ -66,6 +69,7 @@ class EgressLink:
                 "uid": None if user is None else user.uid,
                 "gid": None if user is None else user.gid,
                 "ca_file": ca_file,
+                "secrets": secrets.dump(),
             }
         )
         return await self._ca
@@ -132,6 +136,8 @@ class EgressLink:
         )
         if event.type not in ALLOWED_TYPES or event.actor != self._actor:
             raise EgressFault(f"event {event.type} by {event.actor} is not the egress process's to send")
+        if event.type is EventType.SECRET_INJECT and event.resource not in self._secrets:
+            raise EgressFault("an injection of a secret that the egress process was not given")
         if not wanted:
             try:
                 self._ledger.post(event)

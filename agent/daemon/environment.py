@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from agent.daemon.places import Places
 from agent.daemon.spec import RunSpec
 from agent.policy.model import Policy
@@ -22,9 +24,16 @@ def _passed_on(policy: Policy) -> set[str]:
 
 
 def session_environment(
-    spec: RunSpec, policy: Policy, places: Places, *, workdir: str, ca_bundle: str, port: int
+    spec: RunSpec,
+    policy: Policy,
+    places: Places,
+    *,
+    workdir: str,
+    ca_bundle: str,
+    port: int,
+    placeholders: Mapping[str, str],
 ) -> dict[str, str]:
-    """Name -> value for the session's first process."""
+    """Name -> value for the session's first process. `placeholders` of secrets win over what is passed on."""
     env = dict(spec.session_env)
     env |= {name: spec.caller_env[name] for name in _passed_on(policy) if name in spec.caller_env}
     address = f"http://127.0.0.1:{port}"
@@ -32,5 +41,6 @@ def session_environment(
         env[name] = env[name.lower()] = address
     env["NO_PROXY"] = env["no_proxy"] = NO_PROXY
     env |= dict.fromkeys(TRUST, ca_bundle)
+    env |= placeholders
     env |= {"HOME": places.home, "TMPDIR": places.tmpdir, "PWD": workdir}
     return env

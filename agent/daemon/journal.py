@@ -10,6 +10,7 @@ import os
 import signal
 
 from agent.daemon.spec import RunSpec
+from agent.policy.model import Secret
 from agent.record.event import Action, Event, EventType, Json, RecordError, ResourceType, Result
 from agent.record.ledger import Ledger
 from agent.session.levels import Level, Point
@@ -34,6 +35,12 @@ class Journal:
 
     def policy_rejected(self, reason: str) -> None:
         self._post(EventType.POLICY_REJECTED, Action.READ, reason, {}, Result.ERROR)
+
+    def secret_read(self, entry: Secret) -> None:
+        """Accepted when this returns: no secret is used unrecorded. Raises RecordError where it could not be."""
+        details: dict[str, Json] = {"secret_name": entry.name, "source": str(entry.source.kind)}
+        event = self._event(EventType.SECRET_ACCESS, Action.READ, "start", details, Result.SUCCESS, resource=entry.name)
+        self._ledger.accept(event)
 
     def degraded(self, point: Point, level: Level, reason: str) -> None:
         details: dict[str, Json] = {"point": str(point), "level": str(level)}
@@ -93,6 +100,8 @@ class Journal:
         match kind.value.split(".")[0]:
             case "session":
                 return self._spec.session_id, ResourceType.SESSION
+            case "secret":
+                return "", ResourceType.SECRET
             case "policy":
                 return ", ".join(self._spec.policy_dirs) or "embedded default", ResourceType.POLICY
             case _:

@@ -171,7 +171,7 @@ def to_hide(spec: RunSpec, paths: list[str], grants: Grants, landlock: bool, mou
     open_ones = []
     for path in paths:
         ungranted = landlock and not any(covers(root, path) for root in granted)
-        if not ungranted and not _closed(path, spec.session_user.uid, spec.session_user.gid):
+        if not ungranted and not closed(path, spec.session_user.uid, spec.session_user.gid):
             open_ones.append(path)
     if open_ones and not mounts:
         raise Exposed(
@@ -180,7 +180,7 @@ def to_hide(spec: RunSpec, paths: list[str], grants: Grants, landlock: bool, mou
     return open_ones
 
 
-def _closed(path: str, uid: int, gid: int) -> bool:
+def closed(path: str, uid: int, gid: int) -> bool:
     """True where file permissions keep this uid from reaching `path` (some directory on the way, or it itself)."""
     real = Path(os.path.realpath(path))
     for part in (*reversed(real.parents), real):

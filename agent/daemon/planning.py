@@ -6,13 +6,15 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.daemon import places as layout
 from agent.daemon.canary import Canaries
 from agent.daemon.environment import session_environment
+from agent.daemon.secrets import check_kept, placeholder_environment, secret_files
 from agent.daemon.spec import RunSpec
+from agent.enforce.egress.secrets import Secrets
 from agent.policy.grants import DEVICES, Grants
 from agent.policy.model import Policy
 from agent.policy.paths import covers
@@ -38,6 +40,7 @@ class Ground:
     places: layout.Places
     grants: Grants
     offer: Offer
+    secrets: Secrets = field(default_factory=Secrets)
 
 
 def workdir(spec: RunSpec) -> str:
@@ -52,19 +55,16 @@ def make_plan(spec: RunSpec, ground: Ground, *, port: int, canaries: Canaries, p
     landlock = offer.landlock >= LANDLOCK_PATHS
     tcp_rule = offer.jail is None and offer.landlock >= LANDLOCK_TCP
     granted = (*grants.read, *grants.write)
-    private = layout.private_paths(spec, policy_files)
+    private = layout.private_paths(spec, [*policy_files, *secret_files(ground.policy)])
     hide = layout.to_hide(spec, private, grants, landlock, offer.mounts)
     sockets = layout.machine_sockets(spec) if offer.mounts else []
     public = PUBLIC if offer.mounts else places.public
     binds = dict(_binds(spec, places, jailed=offer.jail is not None)) if offer.mounts else {}
     if offer.mounts:
         Path(PUBLIC).mkdir(parents=True, exist_ok=True)
-    env = session_environment(
-        spec, ground.policy, places, workdir=workdir(spec), ca_bundle=f"{public}/{layout.CA_BUNDLE}", port=port
-    )
     return Plan(
         argv=spec.command,
-        env=env,
+        env=_environment(spec, ground, public, port),
         workdir=workdir(spec),
         uid=spec.session_user.uid if separate else None,
         gid=spec.session_user.gid if separate else None,
@@ -91,6 +91,21 @@ def make_plan(spec: RunSpec, ground: Ground, *, port: int, canaries: Canaries, p
             signal=(os.getpid(), os.getppid()) if separate else (),
         ),
     )
+
+
+def _environment(spec: RunSpec, ground: Ground, public: str, port: int) -> dict[str, str]:
+    """The session's variables, none of which holds a secret. Raises places.Exposed."""
+    env = session_environment(
+        spec,
+        ground.policy,
+        ground.places,
+        workdir=workdir(spec),
+        ca_bundle=f"{public}/{layout.CA_BUNDLE}",
+        port=port,
+        placeholders=placeholder_environment(ground.policy, ground.secrets),
+    )
+    check_kept(ground.secrets, env, spec.command)
+    return env
 
 
 def _binds(spec: RunSpec, places: layout.Places, *, jailed: bool) -> Iterator[tuple[str, str]]:

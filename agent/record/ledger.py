@@ -88,6 +88,7 @@ class Ledger:
         self._strict = durability == "strict"
         self._bounds = (queue_events, queue_bytes)
         self._coalescer = coalescer or Coalescer()
+        self._redact: Callable[[Event], Event] = lambda event: event
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self._done = threading.Condition(self._lock)
@@ -123,8 +124,13 @@ class Ledger:
         with self._lock:
             self._strict = settings.durable == "strict"
 
+    def redact_with(self, redact: Callable[[Event], Event]) -> None:
+        """Pass every event through `redact` from now on: what it takes out is in no line of the log."""
+        self._redact = redact
+
     def post(self, event: Event) -> None:
         """Take the event without waiting for anything. Raises RecordError where it was lost (and has been counted)."""
+        event = self._redact(event)
         with self._lock:
             now = time.monotonic_ns()
             if self._running and not self._closing and self._coalescer.offer(event, now, timestamp(time.time_ns())):
@@ -134,6 +140,7 @@ class Ledger:
 
     def accept(self, event: Event) -> None:
         """Take the event; on return the caller may act on it. Raises RecordError where it was not taken."""
+        event = self._redact(event)
         with self._lock:
             if self._failure is not None:
                 self._lose(event, str(self._failure))

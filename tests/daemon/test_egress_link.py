@@ -66,6 +66,8 @@ def test_an_event_to_be_accepted_is_answered_and_recorded_and_numbers_are_added(
         ({"type": "event", "n": 1, "accept": False, "event": {**EVENT, "type": "session.create"}}, "not the egress"),
         ({"type": "event", "n": 1, "accept": False, "event": {**EVENT, "actor": "agent"}}, "not the egress"),
         ({"type": "event", "n": 1, "accept": False, "event": {**EVENT, "type": "no.such"}}, "no.such"),
+        ({"type": "event", "n": 1, "accept": True, "event": {**EVENT, "type": "secret.inject"}}, "was not given"),
+        ({"type": "event", "n": 1, "accept": True, "event": {**EVENT, "type": "secret.access"}}, "not the egress"),
         ({"type": "event", "n": 1, "accept": False, "event": {**EVENT, "result": "fine"}}, "fine"),
         ({"type": "event", "n": 1, "accept": False}, "event"),
         ({"type": "start"}, "not allowed"),

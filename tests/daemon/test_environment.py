@@ -18,11 +18,14 @@ PLACES = Places(
 CALLER = {"CI": "1", "TOKEN": "secret", "PATH": "/bin", "LD_PRELOAD": "x.so"}
 
 
-def made(*texts: str) -> dict[str, str]:
+def made(*texts: str, placeholders: dict[str, str] | None = None) -> dict[str, str]:
     layers = [LayerSource(f"l{n}", (("p.yaml", "version: 1\n" + text),)) for n, text in enumerate(texts)]
     spec = replace(SPEC, session_env={"PATH": "/bin", "LANG": "C"}, caller_env=CALLER)
     policy = load_policy(layers, {})
-    return session_environment(spec, policy, PLACES, workdir="/w", ca_bundle="/run/parhelia/ca-bundle.pem", port=3128)
+    bundle = "/run/parhelia/ca-bundle.pem"
+    return session_environment(
+        spec, policy, PLACES, workdir="/w", ca_bundle=bundle, port=3128, placeholders=placeholders or {}
+    )
 
 
 def test_only_what_is_kept_passed_or_set_is_there() -> None:
@@ -49,3 +52,9 @@ def test_only_what_is_kept_passed_or_set_is_there() -> None:
 )
 def test_a_further_layer_passes_on_no_more_names(texts: list[str], passed: set[str]) -> None:
     assert set(made(*texts)) & {"CI", "TOKEN", "NOT_SET", "LD_PRELOAD"} == passed
+
+
+def test_a_placeholder_takes_the_place_of_what_would_be_passed_on_and_of_no_variable_of_the_agents_own() -> None:
+    given = {"TOKEN": "parhelia-placeholder-x", "HOME": "parhelia-placeholder-y"}
+    env = made("session: {env: [TOKEN]}\n", placeholders=given)
+    assert (env["TOKEN"], env["HOME"]) == ("parhelia-placeholder-x", "/home/session")
