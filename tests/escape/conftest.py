@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from tests.conftest import require
 from tests.escape.arena import CERTIFIED, Arena, ContainerArena, HostArena
 from tests.escape.containers import Docker, Gvisor
+from tests.escape.outside import Outside
 from tests.escape.runtime import Host, Runtime, certificate
 from tests.escape.upstream import Upstream
 from tests.runtimes.engine import Engine
@@ -46,6 +48,20 @@ def host(tmp_path: Path, upstream: Upstream) -> Host:
     require(os.geteuid() == 0, "a session with separate users needs root")
     require(_has("session") and _has("parhelia"), "the accounts are missing (make setup makes them)")
     return Host(tmp_path, upstream)
+
+
+@pytest.fixture(scope="session")
+def outside(upstream_certificate: Path) -> Iterator[Outside]:
+    """Stand-in servers on addresses that are not loopback's, in a network namespace of their own."""
+    require(os.geteuid() == 0 and shutil.which("ip"), "a network namespace with addresses needs root and iproute2")
+    with Outside(str(upstream_certificate)) as made:
+        yield made
+
+
+@pytest.fixture
+def outside_host(tmp_path: Path, host: Host, outside: Outside) -> Host:
+    """Sessions on this machine whose agent lives beside those servers: what they connect to them is captured."""
+    return Host(tmp_path, outside.upstream, outside)
 
 
 @pytest.fixture

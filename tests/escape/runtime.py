@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from tests.escape.outside import RESOLVER, Outside
 from tests.escape.upstream import Upstream
 
 CHECKOUT = Path(__file__).parents[2]
@@ -101,13 +102,15 @@ def verify(directory: Path) -> int:
 
 
 class Host:
-    """A session on this machine, as root, in a mount namespace with a hosts file of its own."""
+    """A session on this machine, as root, in a mount namespace with a hosts file of its own. With `outside`: in that
+    network namespace, whose name server is the only one to know the stand-ins' names."""
 
     name = "host"
 
-    def __init__(self, directory: Path, upstream: Upstream) -> None:
+    def __init__(self, directory: Path, upstream: Upstream, outside: Outside | None = None) -> None:
         self.directory = directory
         self.upstream = upstream
+        self.outside = outside
         self.audit = directory / AUDIT
         self.policies = directory / "policies"
 
@@ -120,13 +123,20 @@ class Host:
             text = text.replace(f"{{{name}}}", str(port))
         (policies / "policy.yaml").write_text(text)
         hosts = self.directory / "hosts"
-        hosts.write_text("127.0.0.1 localhost " + " ".join(NAMES) + "\n")
+        hosts.write_text("127.0.0.1 localhost " + (" ".join(NAMES) if self.outside is None else "") + "\n")
+        resolver = self.directory / "resolv.conf"
+        resolver.write_text(f"nameserver {RESOLVER}\n" if self.outside else Path("/etc/resolv.conf").read_text())
         trust = self.directory / "trust.pem"
         trust.write_text(Path(SYSTEM_TRUST).read_text() + "\n" + self.upstream.certificate_text)
         flags = ["--policy", str(policies), "--audit-dir", str(audit), "--workdir", "/tmp", *case.flags]
-        script = f'mount --bind "$0" /etc/hosts && mount --bind "$1" {SYSTEM_TRUST} && shift && exec "$@"'
-        inner = ["/bin/sh", "-c", script, str(hosts), str(trust), str(AGENT), "run", *flags, "--", *case.command]
-        return ["unshare", "--mount", "--propagation", "private", *inner]
+        script = (
+            f'mount --bind "$0" /etc/hosts && mount --bind "$1" {SYSTEM_TRUST}'
+            ' && mount --bind "$2" "$(readlink -f /etc/resolv.conf)" && shift 2 && exec "$@"'
+        )
+        files = [str(hosts), str(trust), str(resolver)]
+        inner = ["/bin/sh", "-c", script, *files, str(AGENT), "run", *flags, "--", *case.command]
+        prefix = [] if self.outside is None else self.outside.command_prefix
+        return [*prefix, "unshare", "--mount", "--propagation", "private", *inner]
 
     def agent(self, *argv: str) -> subprocess.CompletedProcess[str]:
         """Any other verb of the agent, as root."""

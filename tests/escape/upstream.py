@@ -33,18 +33,24 @@ class Answer(http.server.BaseHTTPRequestHandler):
 
 
 class Upstream:
-    """The three servers on 127.0.0.1. `escapes` counts connections to the raw port."""
+    """The three servers. `escapes` counts connections to the raw port."""
 
-    def __init__(self, certificate: str, ports: tuple[int, int, int] = (0, 0, 0), escaped: str | None = None) -> None:
+    def __init__(
+        self,
+        certificate: str,
+        ports: tuple[int, int, int] = (0, 0, 0),
+        escaped: str | None = None,
+        address: str = "127.0.0.1",
+    ) -> None:
         self._escaped = escaped
         with open(certificate) as file:
             self.certificate_text = file.read().partition("-----END PRIVATE KEY-----")[2]
-        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", ports[0]), Answer)
-        self.tls = http.server.ThreadingHTTPServer(("127.0.0.1", ports[1]), Answer)
+        self.http = http.server.ThreadingHTTPServer((address, ports[0]), Answer)
+        self.tls = http.server.ThreadingHTTPServer((address, ports[1]), Answer)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
         self.tls.socket = context.wrap_socket(self.tls.socket, server_side=True)
-        self.raw = socket.create_server(("127.0.0.1", ports[2]))
+        self.raw = socket.create_server((address, ports[2]))
         self.escapes = 0
         for serve in (self.http.serve_forever, self.tls.serve_forever, self._count):
             threading.Thread(target=serve, daemon=True).start()

@@ -1,0 +1,230 @@
+"""Programs that ask no proxy, in the jail: whatever they connect to arrives at the egress process, is decided, and is on
+record; what cannot be decided goes nowhere."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import require
+from tests.escape.outside import OTHER, SERVER, Outside
+from tests.escape.runtime import Case, Host, Outcome, policy
+
+pytestmark = pytest.mark.root
+
+TCP_RULE = f"    - {{host: {SERVER}, ports: [9000], protocol: tcp, addresses: [203.0.113.0/24]}}\n"
+DIRECT = ("curl", "--silent", "--show-error", "--noproxy", "*", "--max-time", "20")
+TLS, PLAIN = "https://{name}/", "http://{name}/"
+
+
+def here(*, rules: str = "") -> str:
+    """The suite's policy, for the stand-ins' addresses of `outside`."""
+    return policy(extra_egress=rules).replace("127.0.0.0/8", "203.0.113.0/24")
+
+
+def counted(outcome: Outcome, kind: str) -> int:
+    return sum(event["details"].get("count", 1) for event in outcome.of(kind))
+
+
+def asked(host: Host, *command: str, rules: str = "") -> Outcome:
+    """Run it; nothing may have got where nobody may."""
+    assert isinstance(host.outside, Outside)
+    before = (list(host.outside.arrived), host.upstream.escapes)
+    outcome = host.run(Case(command, here(rules=rules)))
+    assert (host.outside.arrived, host.upstream.escapes) == before
+    assert outcome.verified == 0
+    return outcome
+
+
+@pytest.mark.parametrize("url", [TLS, PLAIN])
+def test_a_client_that_asks_no_proxy_gets_what_is_allowed_and_it_is_recorded(outside_host: Host, url: str) -> None:
+    port = "443" if url == TLS else "80"
+    to = ("--resolve", f"allowed.test:{port}:{SERVER}")
+    outcome = asked(outside_host, *DIRECT, *to, url.format(name="allowed.test"))
+    assert outcome.stdout == "reached allowed.test\n", outcome.stderr
+    (event,) = outcome.of("network.egress")
+    assert event["resource"] == f"allowed.test:{port}"
+    assert event["details"]["mechanism"] == "capture"
+    assert outcome.of("network.egress_blocked") == []
+
+
+@pytest.mark.parametrize("url", [TLS, PLAIN])
+def test_and_is_refused_what_is_not(outside_host: Host, url: str) -> None:
+    port = "443" if url == TLS else "80"
+    to = ("--resolve", f"forbidden.test:{port}:{SERVER}")
+    outcome = asked(outside_host, *DIRECT, *to, url.format(name="forbidden.test"))
+    assert "reached" not in outcome.stdout
+    assert outcome.of("network.egress") == []
+    (event,) = outcome.of("network.egress_blocked")
+    assert (event["resource"], event["details"]["rule"]) == (f"forbidden.test:{port}", "egress-default")
+    assert event["details"]["mechanism"] == "capture"
+
+
+def test_an_allowed_name_at_another_address_leads_to_the_names_own(outside_host: Host) -> None:
+    """The address that the client dialled is never dialled for a name: it is resolved anew."""
+    outcome = asked(outside_host, *DIRECT, "--resolve", f"allowed.test:443:{OTHER}", "https://allowed.test/")
+    assert outcome.stdout == "reached allowed.test\n", outcome.stderr
+    (event,) = outcome.of("network.egress")
+    assert event["details"]["address"] == SERVER
+
+
+STATIC = r"""
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[2]))};
+    char said[4096];
+    int link = socket(AF_INET, SOCK_STREAM, 0);
+    inet_pton(AF_INET, argv[1], &to.sin_addr);
+    if (connect(link, (struct sockaddr *)&to, sizeof to)) { perror("connect"); return 3; }
+    if (write(link, argv[3], strlen(argv[3])) < 0) { perror("write"); return 4; }
+    for (ssize_t n; (n = read(link, said, sizeof said)) > 0;) fwrite(said, 1, n, stdout);
+    return 0;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def static_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A program without a C library beside it: it connects, writes its third argument, and prints what it reads."""
+    require(shutil.which("gcc"), "gcc")
+    directory = tmp_path_factory.mktemp("static")
+    (directory / "client.c").write_text(STATIC)
+    built = directory / "client"
+    subprocess.run(["gcc", "-static", "-o", built, directory / "client.c"], check=True, capture_output=True)
+    return built
+
+
+def in_session(host: Host, program: Path, *arguments: str, rules: str = "") -> Outcome:
+    """A copy of the program where the session may execute it."""
+    script = 'cp "$0" /tmp/client.$$ && /tmp/client.$$ "$@"; status=$?; rm /tmp/client.$$; exit $status'
+    shutil.copy(program, place := Path("/opt") / f"parhelia-test-{program.parent.name}")
+    try:
+        return asked(host, "/bin/sh", "-c", script, str(place), *arguments, rules=rules)
+    finally:
+        place.unlink()
+
+
+def test_a_static_program_is_captured_like_any_other(outside_host: Host, static_client: Path) -> None:
+    def request(name: str) -> str:
+        return f"GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n"
+
+    allowed = in_session(outside_host, static_client, SERVER, "80", request("allowed.test"))
+    assert "reached allowed.test" in allowed.stdout, allowed.stderr
+    assert [event["resource"] for event in allowed.of("network.egress")] == ["allowed.test:80"]
+    refused = in_session(outside_host, static_client, SERVER, "80", request("forbidden.test"))
+    assert "reached" not in refused.stdout
+    assert [event["resource"] for event in refused.of("network.egress_blocked")] == ["forbidden.test:80"]
+
+
+PROBES = r"""
+import json, socket, sys
+found = {}
+for name, family, kind, address, port in json.loads(sys.argv[1]):
+    with socket.socket(getattr(socket, family), getattr(socket, kind)) as link:
+        link.settimeout(10)
+        try:
+            link.connect((address, port))
+            link.sendall(b"hello\n")
+            found[name] = link.recv(64).decode("latin-1")
+        except OSError as error:
+            found[name] = type(error).__name__
+print(json.dumps(found))
+"""
+RAW = {
+    "a raw port": ("AF_INET", "SOCK_STREAM", OTHER, 9000),
+    "ssh": ("AF_INET", "SOCK_STREAM", OTHER, 22),
+    "DNS over TLS": ("AF_INET", "SOCK_STREAM", OTHER, 853),
+    "a metadata service": ("AF_INET", "SOCK_STREAM", "169.254.169.254", 9000),
+    "a private address": ("AF_INET", "SOCK_STREAM", "10.0.0.1", 9000),
+    "IPv6": ("AF_INET6", "SOCK_STREAM", "2001:db8::1", 9000),
+    "mapped IPv4": ("AF_INET6", "SOCK_STREAM", f"::ffff:{OTHER}", 9000),
+}
+DATAGRAMS = {
+    "QUIC": ("AF_INET", "SOCK_DGRAM", SERVER, 443),
+    "any datagram": ("AF_INET", "SOCK_DGRAM", OTHER, 9000),
+    "IPv6 datagram": ("AF_INET6", "SOCK_DGRAM", "2001:db8::1", 443),
+}
+
+
+def probed(host: Host, probes: dict[str, tuple[str, str, str, int]], rules: str = "") -> tuple[dict[str, str], Outcome]:
+    wanted: list[Any] = [[name, *probe] for name, probe in probes.items()]
+    outcome = asked(host, "/usr/bin/python3", "-c", PROBES, json.dumps(wanted), rules=rules)
+    assert outcome.status == 0, outcome.stderr
+    return json.loads(outcome.stdout), outcome
+
+
+def test_raw_connections_to_any_port_are_refused_and_each_is_on_record(outside_host: Host) -> None:
+    found, outcome = probed(outside_host, RAW)
+    assert set(found.values()) <= {"", "ConnectionResetError"}, found
+    blocked = outcome.of("network.egress_blocked")
+    assert counted(outcome, "network.egress_blocked") == len(RAW)
+    assert {event["details"]["mechanism"] for event in blocked} == {"capture"}
+    expected = {f"{address}:{port}" for _, _, address, port in RAW.values() if ":" not in address}
+    assert {event["resource"] for event in blocked} == expected | {"[2001:db8::1]:9000"}
+
+
+def test_raw_bytes_go_where_a_rule_says_tcp_and_nowhere_else(outside_host: Host) -> None:
+    assert outside_host.outside is not None
+    before = outside_host.upstream.escapes
+    probes = {"granted": ("AF_INET", "SOCK_STREAM", SERVER, 9000), "not": ("AF_INET", "SOCK_STREAM", SERVER, 9001)}
+    wanted: list[Any] = [[name, *probe] for name, probe in probes.items()]
+    command = ("/usr/bin/python3", "-c", PROBES, json.dumps(wanted))
+    outcome = outside_host.run(Case(command, here(rules=TCP_RULE)))
+    assert outside_host.upstream.escapes == before + 1
+    assert [event["resource"] for event in outcome.of("network.egress")] == [f"{SERVER}:9000"]
+    assert [event["resource"] for event in outcome.of("network.egress_blocked")] == [f"{SERVER}:9001"]
+
+
+def test_datagrams_go_nowhere_and_the_sender_is_told_at_once(outside_host: Host) -> None:
+    found, outcome = probed(outside_host, DATAGRAMS)
+    assert set(found.values()) == {"ConnectionRefusedError"}, found
+    assert outcome.of("network.egress_blocked") == []
+
+
+OWN = r"""
+import http.server, json, socket, threading, urllib.request
+found = {}
+server = http.server.ThreadingHTTPServer(("0.0.0.0", 8000), http.server.SimpleHTTPRequestHandler)
+server.RequestHandlerClass.log_message = lambda *_: None
+threading.Thread(target=server.serve_forever, daemon=True).start()
+direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+for address in ("127.0.0.1", "localhost", "127.1.2.3"):
+    found[address] = direct.open(f"http://{address}:8000/", timeout=10).status
+thieves = {}
+for kind in ("SOCK_STREAM", "SOCK_DGRAM"):
+    for address, port in (("0.0.0.0", 53), ("127.0.0.1", 3128), ("127.0.0.1", 3129), ("203.0.113.10", 443)):
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+            with socket.socket(socket.AF_INET, getattr(socket, kind)) as thief:
+                thief.setsockopt(socket.SOL_SOCKET, option, 1)
+                try: thief.bind((address, port))
+                except OSError as error: thieves[f"{kind} {address} {port}"] = type(error).__name__
+                else: thieves[f"{kind} {address} {port}"] = "bound"
+stolen = socket.socket()
+stolen.bind(("203.0.113.10", 8443)); stolen.listen(); stolen.setblocking(False)
+victim = socket.create_connection(("203.0.113.10", 8443), 10)
+victim.sendall(b"hello\n")
+try: victim.recv(64)
+except OSError: pass
+try: stolen.accept(); found["stolen"] = True
+except BlockingIOError: found["stolen"] = False
+print(json.dumps([found, thieves]))
+"""
+
+
+def test_its_own_servers_on_loopback_are_its_own_and_the_doors_are_not(outside_host: Host) -> None:
+    outcome = asked(outside_host, "/usr/bin/python3", "-c", OWN)
+    assert outcome.status == 0, outcome.stderr
+    found, thieves = json.loads(outcome.stdout)
+    assert found == {"127.0.0.1": 200, "localhost": 200, "127.1.2.3": 200, "stolen": False}
+    bound = {name for name, what in thieves.items() if what == "bound"}
+    assert bound <= {"SOCK_DGRAM 127.0.0.1 3128", "SOCK_DGRAM 127.0.0.1 3129"}, "nothing of the agent's is there in UDP"
+    assert [event["resource"] for event in outcome.of("network.egress_blocked")] == [f"{SERVER}:8443"]
