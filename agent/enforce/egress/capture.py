@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Final
+from typing import Protocol as Interface
 
 from agent.enforce.egress.client import Client, Place, Speech, read_head
 from agent.enforce.egress.head import parse_request, starts_request
@@ -19,9 +20,10 @@ from agent.enforce.egress.hello import HelloError
 from agent.enforce.egress.http1 import Forwarder, Limits
 from agent.enforce.egress.identity import Admission, Doorkeeper
 from agent.enforce.egress.passage import Passage, read_hello
-from agent.policy import request as asked_of
+from agent.enforce.egress.wire import Wire
 from agent.policy.addresses import canonical_address
 from agent.policy.hosts import HostError, normalise_host
+from agent.policy.request import Origin, Protocol
 from agent.session import preamble
 
 _TLS: Final = 0x16
@@ -31,10 +33,10 @@ _PATIENCE: Final = 1.0
 type NamesOf = Callable[[str], tuple[str, ...]]
 
 
-class DnsStreams(Protocol):
-    """The name server's TCP side. True: the socket is its own now."""
+class DnsStreams(Interface):
+    """The name server's TCP side; `prefix` was read already. Closing stays with the caller."""
 
-    def serve_captured(self, client: Client) -> Awaitable[bool]: ...
+    def serve_tcp_connection(self, wire: Wire, prefix: bytes, origin: Origin) -> Awaitable[None]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,8 @@ class Capture:
             client.origin, source_ip=canonical_address(source_ip), source_port=source_port, pid=head.pid
         )
         if head.destination[1] == _DNS and self._dns is not None:
-            return await self._dns.serve_captured(client)
+            await self._dns.serve_tcp_connection(client.wire, bytes(client.buffered), client.origin)
+            return False
         return await self._take(client, *head.destination)
 
     async def _take(self, client: Client, address: str, port: int) -> bool:
@@ -99,7 +102,7 @@ class Capture:
         names = () if self._names_of is None else self._names_of(address)
         there = _Destination(address, port, names)
         for host in (address, *names):
-            if self._door.speaks(host, port, asked_of.Protocol.TCP):
+            if self._door.speaks(host, port, Protocol.TCP):
                 return await self._raw(client, host, there)
         return await self._by_first_bytes(client, there)
 
@@ -131,7 +134,7 @@ class Capture:
         except HostError as error:
             self._door.refuse(literal, "tls-malformed", f"the TLS server name is malformed: {error.message}")
             return await self._unknown(client, there)
-        if hello.sni is None and not self._door.speaks(host, there.port, asked_of.Protocol.TLS):
+        if hello.sni is None and not self._door.speaks(host, there.port, Protocol.TLS):
             self._door.refuse(
                 literal, "sni-missing", "the TLS ClientHello names no host", "use a client that sends SNI"
             )
@@ -153,7 +156,7 @@ class Capture:
         return await self._raw(client, there.names[0] if there.names else there.address, there)
 
     async def _raw(self, client: Client, host: str, there: _Destination) -> bool:
-        asked = self._door.request(host, there.port, client.origin, asked_of.Protocol.TCP)
+        asked = self._door.request(host, there.port, client.origin, Protocol.TCP)
         admission = await self._door.admit(asked)
         return await self._passage.go(client, _meant(admission, there.address), b"")
 
