@@ -216,6 +216,7 @@ def test_plain_http_is_decided_by_each_request_s_host_and_dialled_anew(proxy: Pr
             assert read_exactly(sock, 2) == b"ok"
         sock.sendall(http(f"web.good.test:{port}", "/admin"))
         assert b"X-Parhelia-Rule: egress-default\r\n" in read_all(sock)
+    assert proxy.event(path="/admin", mechanism="connect")["result"] == "denied"
     received = b"".join(bytes(c) for c in web_server.conversations[before:])
     assert received.count(f"Host: web.good.test:{port}".lower().encode()) + received.count(
         f"host: two.good.test:{port}".encode()
