@@ -94,7 +94,7 @@ def pinned(
             continue
         if (field in own or _is_credential(field, value)) and index not in fitting:
             return _other(wanted, f"the header field {printable(field, 64)}")
-    key = _credential_in_query(head.target.partition(b"?")[2])
+    key = _credential_in_query(head.query)
     return None if key is None else _other(wanted, f"the query parameter {printable(key, 64)}")
 
 

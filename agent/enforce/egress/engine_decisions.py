@@ -25,7 +25,7 @@ from agent.enforce.egress.engine_requests import (
     examine,
     is_websocket,
     printable,
-    without_upgrade,
+    tokens,
 )
 from agent.enforce.egress.engine_secrets import SecretTraffic
 from agent.enforce.egress.identity import observing
@@ -111,6 +111,8 @@ class Decisions:
         if flow.response is not None:
             return
         refusal = self._traffic.request_complete(flow)
+        if flow.server_conn.alpn != b"h2":
+            flow.request.trailers = None  # mitmproxy can't write them in HTTP/1; RFC 9110 6.5.1 lets them end here
         if refusal is None:
             return
         if flow.request.stream is not False:
@@ -155,6 +157,8 @@ class Decisions:
             addresses=identity.addresses,
             method=None if head is None else printable(head.method.decode("latin-1"), 32),
             path=None if head is None else head.path.decode("latin-1"),
+            query=None if head is None else head.query.decode("latin-1"),
+            headers=None if head is None else head.fields,
             sni=None if sni is None else printable(sni),
         )
 
@@ -214,10 +218,15 @@ class Decisions:
         if is_websocket(head):
             flow.metadata[_WEBSOCKET] = True
             headers.pop("sec-websocket-extensions", None)  # no compression: a small frame stays a small message
-        elif "upgrade" in headers:
-            del headers["upgrade"]
+            headers["connection"] = "Upgrade"
+        elif not head.http2:
+            headers.pop("upgrade", None)
             headers.pop("http2-settings", None)
-            headers["connection"] = without_upgrade(head.values(b"connection")) or "keep-alive"
+            # no field is named here: who comes next would take it off, although a rule has judged it
+            kept = [word for word in ("close", "keep-alive") if word in tokens(head.values(b"connection"))]
+            headers.pop("connection", None)
+            if kept:
+                headers["connection"] = kept[0]
         request.stream = True
 
 

@@ -20,7 +20,6 @@ MAX_SHOWN = 512
 
 _METHOD = re.compile(rb"[A-Z][A-Z0-9_-]{0,31}")
 _TARGET = re.compile(rb"[\x21\x22\x24-\x7e]+")  # visible ASCII; a fragment ("#") never belongs into a request
-_UPGRADE_TOKENS = frozenset({"upgrade", "http2-settings"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +62,15 @@ class Head:
     @property
     def path(self) -> bytes:
         return self.target.partition(b"?")[0]
+
+    @property
+    def query(self) -> bytes:
+        return self.target.partition(b"?")[2]
+
+    @property
+    def fields(self) -> tuple[tuple[str, str], ...]:
+        """The header fields as text, names in lower case."""
+        return tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in self.headers)
 
     def values(self, name: bytes) -> list[bytes]:
         return [value for key, value in self.headers if key.lower() == name]
@@ -116,11 +124,6 @@ def is_websocket(head: Head) -> bool:
 def tokens(values: list[bytes]) -> list[str]:
     """The lower-case tokens of a list header."""
     return [part.strip().lower() for value in values for part in value.decode("latin-1").split(",") if part.strip()]
-
-
-def without_upgrade(values: list[bytes]) -> str:
-    """A Connection header's value without what would switch protocols."""
-    return ", ".join(token for token in tokens(values) if token not in _UPGRADE_TOKENS)
 
 
 def printable(text: str, limit: int = MAX_SHOWN) -> str:

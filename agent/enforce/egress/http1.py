@@ -159,6 +159,8 @@ class Forwarder:
             stage=Stage.REQUEST,
             method=request.method,
             path=target.path,
+            query=target.query[1:],
+            headers=tuple(end_to_end(request.fields)),
         )
         refuse_leaks(self._door, question, request)
         self._refuse_tricks(question, request, inspected=admission.decision.inspect)

@@ -131,6 +131,13 @@ def test_any_other_upgrade_is_taken_out_of_the_request(front: Front, upstream: H
     assert upstream.headers[0]["connection"] == "close"
 
 
+def test_no_field_that_was_judged_is_named_as_one_that_ends_at_the_next_hop(
+    front: Front, upstream: Http1Upstream
+) -> None:
+    front.raw(front.head("GET /simple/x HTTP/1.1", "X-Judged: 1", "Connection: X-Judged, close"))
+    assert (upstream.headers[0]["x-judged"], upstream.headers[0]["connection"]) == ("1", "close")
+
+
 def test_a_plain_request_is_decided_and_answered_once_per_connection(
     front: Front, plain_upstream: Http1Upstream
 ) -> None:

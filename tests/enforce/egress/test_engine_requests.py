@@ -11,7 +11,6 @@ from agent.enforce.egress.engine_requests import (
     examine_sni,
     is_websocket,
     printable,
-    without_upgrade,
 )
 
 
@@ -120,11 +119,6 @@ def test_only_an_upgrade_to_websocket_alone_is_one(upgrade: list[bytes], connect
     headers = [(b"Upgrade", value) for value in upgrade]
     assert is_websocket(request(*headers, (b"Connection", connection))) is expected
     assert not is_websocket(request(*headers, (b"Connection", connection), http2=True))
-
-
-def test_a_connection_header_loses_what_would_switch_protocols_and_keeps_the_rest() -> None:
-    assert without_upgrade([b"Upgrade, close", b"HTTP2-Settings"]) == "close"
-    assert without_upgrade([b"upgrade"]) == ""
 
 
 @given(st.text(max_size=700))
