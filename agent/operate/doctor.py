@@ -19,7 +19,8 @@ UNSEEN = (
     ),
     (
         Point.EGRESS,
-        "a connection that does not go through the proxy fails in the kernel (no route, or EACCES), unrecorded",
+        "datagrams other than DNS, and connections that are neither captured nor sent to the proxy, fail in the kernel"
+        " (ECONNREFUSED, no route, or EACCES), unrecorded",
     ),
 )
 """Refusals that reach nobody but the program that tried (design: Landlock's audit does not work in a container)."""
@@ -47,6 +48,7 @@ def _mechanisms(offer: Offer) -> dict[str, Any]:
     return {
         "root": offer.root,
         "network_namespace": offer.jail or f"no ({offer.jail_why})",
+        "captured_connections": str(offer.capture),
         "mount_namespace": offer.mounts,
         "landlock_abi": offer.landlock,
         "seccomp_filter": offer.seccomp,

@@ -6,7 +6,7 @@ The order is the security argument, so the code is the list (docs/architecture.m
  2. close every descriptor but 0-2 and the channel
  3. reset signals and limits (Python leaves SIGPIPE ignored; no core dumps)
  4. namespaces: network (in a user namespace where the rights for it are missing), mounts
- 5. open the jail's listening sockets and hand them to the guard; cover what must not be seen
+ 5. open the jail's doors (agent.session.jail) and hand them to the guard; cover what must not be seen
  6. clear supplementary groups and the bounding set, drop the uid
  7. parent-death signal again (the uid change clears it: prctl(2)), no_new_privs
  8. working directory, with the session's own rights

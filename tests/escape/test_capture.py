@@ -229,3 +229,10 @@ def test_its_own_servers_on_loopback_are_its_own_and_the_doors_are_not(outside_h
     bound = {name for name, what in thieves.items() if what == "bound"}
     assert bound <= {"SOCK_DGRAM 127.0.0.1 3128", "SOCK_DGRAM 127.0.0.1 3129"}, "nothing of the agent's is there in UDP"
     assert [event["resource"] for event in outcome.of("network.egress_blocked")] == [f"{SERVER}:8443"]
+
+
+def test_the_name_server_that_programs_find_is_the_agents(outside_host: Host) -> None:
+    outcome = asked(outside_host, "/bin/cat", "/etc/resolv.conf")
+    assert outcome.stdout == "nameserver 127.0.0.1\noptions timeout:2 attempts:2\n"
+    kept = asked(outside_host, "/bin/sh", "-c", "echo nameserver 1.1.1.1 > /etc/resolv.conf; umount /etc/resolv.conf")
+    assert kept.status != 0

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.linux import namespaces, process
-from agent.session import jail
+from agent.linux import namespaces, process, seccomp
+from agent.session import filter, jail
 from agent.session.doors import Capture, Door
 from tests.conftest import require
 from tests.linux.forked import outcome
@@ -143,5 +143,16 @@ def test_a_door_that_cannot_be_opened_is_an_error_and_leaves_no_socket() -> None
             with pytest.raises(OSError, match="in use"):
                 jail.open_doors(ALL, Capture.NONE, PROXY_PORT)
             assert os.listdir("/proc/self/fd") == before
+
+    assert in_namespace(piece) == 0
+
+
+def test_where_the_kernel_answers_no_nftables_the_common_ports_are_found() -> None:
+    """Shown with the session's own filter, which lets netlink reach routes only."""
+
+    def piece() -> None:
+        process.set_no_new_privs()
+        seccomp.install(filter.build(filter.FilterOptions(notify_exec=False, jail=True)))
+        assert jail.best_capture() is Capture.COMMON_PORTS
 
     assert in_namespace(piece) == 0

@@ -1,0 +1,34 @@
+"""Steps of the launcher, each in a child of its own: what the whole of it comes to is shown in tests/escape."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from agent.channel import Channel, pair
+from agent.linux import namespaces, process
+from agent.session.launch import Launch
+from tests.conftest import require
+from tests.linux.forked import outcome
+from tests.session.test_plan import PLAN
+
+
+def test_what_stands_in_below_an_empty_run_has_the_kind_of_what_it_stands_for(tmp_path: Path) -> None:
+    """Such as the target of a resolv.conf that is a link into /run (systemd-resolved)."""
+    require(process.Capability.SYS_ADMIN in process.capabilities(), "CAP_SYS_ADMIN")
+    resolver, public = tmp_path / "resolv.conf", tmp_path / "public"
+    resolver.write_text("nameserver 127.0.0.1\n")
+    public.mkdir()
+    (public / "file").write_text("public")
+    binds = ((str(public), "/run/parhelia"), (str(resolver), "/run/systemd/resolve/stub-resolv.conf"))
+    ours, theirs = pair()
+
+    def piece() -> None:
+        namespaces.unshare(namespaces.NEWNS)
+        Launch(Channel(theirs), replace(PLAN, mounts=True, hide=(), empty_run=True, bind=binds)).cover_private_paths()
+        assert {path.name for path in Path("/run").iterdir()} == {"parhelia", "systemd"}
+        assert Path("/run/parhelia/file").read_text() == "public"
+        assert Path("/run/systemd/resolve/stub-resolv.conf").read_text() == "nameserver 127.0.0.1\n"
+
+    with ours, theirs:
+        assert outcome(piece) == 0
