@@ -27,6 +27,8 @@ class Fit(IntEnum):
 
 def names(rule: HostRule, request: EgressRequest) -> bool:
     """Host, port and protocol: what is known from the first."""
+    if request.stage is Stage.LOOKUP:
+        return match_host(rule.pattern, request.host)
     return (
         match_host(rule.pattern, request.host)
         and (rule.ports is None or request.port in rule.ports)

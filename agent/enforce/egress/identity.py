@@ -20,7 +20,7 @@ from agent.describe import describe
 from agent.enforce.egress.answer import Answer
 from agent.enforce.egress.client import Place
 from agent.enforce.egress.hello import ClientHello, HelloError, too_old
-from agent.enforce.egress.resolve import ResolveError, Resolver, is_own
+from agent.enforce.egress.resolve import Failure, ResolveError, Resolver, is_own, wildcard_of
 from agent.enforce.egress.secrets import LEAK_INSTEAD, SECRET_LEAK, Secrets, leak_reason
 from agent.gate import Gate, Recorder
 from agent.policy.addresses import address_class, canonical_address
@@ -178,8 +178,10 @@ class Doorkeeper:
             self.leak(request, leaked, "the name of the host")
         named = await self.check(request)
         try:
-            found = await self._resolver.resolve(request.host)
+            found = await self._resolver.resolve(request.host, wildcard_of(named))
         except ResolveError as error:
+            if error.failure is Failure.BOUND:
+                self.refuse(request, "dns-bound", str(error))
             if named.verdict is Verdict.DENY:  # observed only, and there will be no next stage to say so
                 self._record(request, named)
             raise Refusal(_upstream(error.timed_out, str(error), request)) from error

@@ -25,6 +25,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from agent.channel import Channel, ChannelClosed, Message
+from agent.enforce.egress.dns import NameServer
 from agent.enforce.egress.front import Front
 from agent.enforce.egress.http1 import Forwarder, Limits
 from agent.enforce.egress.identity import Doorkeeper, needs_engine
@@ -68,6 +69,7 @@ class Egress:
         self._policy: Policy | None = None
         self._engine: Engine | None = None
         self._front: Front | None = None
+        self._names: NameServer | None = None
         self._starting: asyncio.Task[None] | None = None
         self._waiting_listeners: list[tuple[Door, socket.socket]] = []
 
@@ -85,6 +87,8 @@ class Egress:
     async def _wind_down(self) -> None:
         if self._front is not None:
             self._front.stop()
+        if self._names is not None:
+            self._names.stop()
         self._poller.stop()
         if self._engine is not None:
             await self._engine.stop()
@@ -160,9 +164,11 @@ class Egress:
         gate = Gate(lambda: policy, self._recorder, actor, self._timings.observe)
         resolver = Resolver(self._lookup)
         door = Doorkeeper(lambda: policy, gate, self._recorder, resolver, actor, secrets=secrets)
+        self._names = NameServer(self._poller, lambda: policy, gate, resolver, secrets)
         carrier = Carrier(self._poller, self._traffic, idle=self._limits.idle)
         forwarder = Forwarder(self._poller, door, self._traffic, self._limits)
-        return Front(self._poller, door, Ways(carrier, forwarder, self._engine), self._limits)
+        ways = Ways(carrier, forwarder, self._engine)
+        return Front(self._poller, door, ways, self._limits, names_of=resolver.names_of, dns=self._names)
 
     def _started(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -170,10 +176,16 @@ class Egress:
             self._fault(f"start: {error}")
 
     def _listen(self) -> None:
-        if self._front is None or not self._waiting_listeners:
+        if self._front is None or self._names is None or not self._waiting_listeners:
             return
         for door, listener in self._waiting_listeners:
-            self._front.listen(listener, door)
+            match door:
+                case Door.DNS_UDP:
+                    self._names.listen_udp(listener)
+                case Door.DNS_TCP:
+                    self._names.listen_tcp(listener)
+                case _:
+                    self._front.listen(listener, door)
         self._waiting_listeners.clear()
         self._recorder.send({"type": "ready"})
 

@@ -31,7 +31,7 @@ LOOPBACK = (ip_network("127.0.0.0/8"),)
 SECONDS = 20.0
 
 _PROGRAM = """
-import json, os, sys
+import json, os, sys, time
 from agent.enforce.egress.main import main
 from agent.enforce.egress.http1 import Limits
 names, log, limits = json.loads(sys.argv[3]), open(sys.argv[4], "a", buffering=1), json.loads(sys.argv[5])
@@ -40,6 +40,8 @@ def lookup(host):
     answers = names.get(host)
     if not answers:
         raise OSError(-2, "Name or service not known")
+    while answers == "never":
+        time.sleep(1)
     return answers.pop(0) if len(answers) > 1 else answers[0]
 status = main(sys.argv[1:3], limits=Limits(**limits), lookup=lookup)
 os._exit(status)
@@ -145,7 +147,7 @@ class Proxy:
 @contextlib.contextmanager
 def running(
     given: Policy | object,
-    names: Mapping[str, Sequence[Sequence[str]]],
+    names: Mapping[str, Sequence[Sequence[str]] | str],
     tmp_path: Any,
     *,
     module: bool = False,
@@ -153,10 +155,14 @@ def running(
     ca_file: str | None = None,
     doors: Mapping[Door, tuple[str, int]] | None = None,
     secrets: Sequence[HeldSecret] = (),
+    sockets: Sequence[tuple[Door, socket.socket]] = (),
     **limits: float,
 ) -> Iterator[Proxy]:
-    """A served proxy. `names`: successive answers per name. `module`: as ``-m``, with the machine's own resolver.
-    `doors`: further doors and where their listeners are bound (port 0: any)."""
+    """A served proxy. `names`: successive answers per name, or "never".
+
+    `module`: as ``-m``, with the machine's own resolver. `doors`: further doors and where their listeners are bound
+    (port 0: any). `sockets`: further doors whose sockets are the caller's.
+    """
     ours, theirs = pair()
     lookups = tmp_path / "lookups"
     lookups.write_text("")
@@ -175,7 +181,8 @@ def running(
         blob = base64.b64encode(pickle.dumps(given)).decode()
         start_message = {"type": "start", "policy": blob, "actor": "session:t", "uid": uid, "gid": gid}
         proxy.channel.send({**start_message, "ca_file": ca_file, "secrets": Secrets(secrets).dump()})
-        proxy.channel.send({"type": "listen", "doors": list(listeners)}, [sock.fileno() for sock in listeners.values()])
+        served = [*listeners.items(), *sockets]
+        proxy.channel.send({"type": "listen", "doors": [d for d, _ in served]}, [s.fileno() for _, s in served])
         for listener in listeners.values():
             listener.close()
         proxy.wait(lambda p: "ready" in p.messages)

@@ -12,7 +12,21 @@ from pathlib import Path
 
 import pytest
 
-from agent.enforce.egress.resolve import Lookup, Resolution, ResolveError, Resolver, is_own, system_lookup
+from agent.enforce.egress.resolve import (
+    NAMES_BELOW,
+    THREADS,
+    UNDERWAY_BELOW,
+    Failure,
+    Lookup,
+    Resolution,
+    ResolveError,
+    Resolver,
+    is_own,
+    system_lookup,
+    wildcard_of,
+)
+from agent.policy.decision import Decision, Verdict
+from agent.policy.model import HostRule, Where
 from tests.conftest import require
 
 
@@ -121,6 +135,44 @@ def test_a_failed_lookup_is_an_error_and_is_not_remembered() -> None:
         assert not caught.value.timed_out
         assert (await resolver.resolve("a.test")).addresses == ("8.8.8.8",)
 
+    run(lookup, check, negative=0.0)
+
+
+def test_a_failure_is_remembered_for_a_moment_so_that_nobody_is_hammered() -> None:
+    asked: list[str] = []
+
+    def lookup(host: str) -> Sequence[str]:
+        asked.append(host)
+        raise socket.gaierror(socket.EAI_NODATA, "No address associated with hostname")
+
+    async def check(resolver: Resolver) -> None:
+        for _ in range(3):
+            with pytest.raises(ResolveError, match="No address associated") as caught:
+                await resolver.resolve("a.test")
+            assert caught.value.failure is Failure.NO_ADDRESS
+        assert asked == ["a.test"]
+
+    run(lookup, check)
+
+
+@pytest.mark.parametrize(
+    ("code", "failure"),
+    [
+        (socket.EAI_NONAME, Failure.NO_NAME),
+        (socket.EAI_NODATA, Failure.NO_ADDRESS),
+        (socket.EAI_AGAIN, Failure.FAILED),
+        (socket.EAI_FAIL, Failure.FAILED),
+    ],
+)
+def test_a_failure_says_in_which_way(code: int, failure: Failure) -> None:
+    def lookup(host: str) -> Sequence[str]:
+        raise socket.gaierror(code, "so it is")
+
+    async def check(resolver: Resolver) -> None:
+        with pytest.raises(ResolveError) as caught:
+            await resolver.answer("a.test")
+        assert caught.value.failure is failure
+
     run(lookup, check)
 
 
@@ -140,6 +192,118 @@ def test_a_lookup_that_hangs_is_given_up() -> None:
             release.set()
 
     run(hang, check, seconds=0.1)
+
+
+def test_lookups_that_hang_leave_room_for_others_and_are_not_begun_for_nobody() -> None:
+    release = threading.Event()
+    begun: list[str] = []
+
+    def lookup(host: str) -> Sequence[str]:
+        begun.append(host)
+        if host.startswith("slow"):
+            release.wait(20)
+        return ["8.8.8.8"]
+
+    async def check(resolver: Resolver) -> None:
+        try:
+            slow = [f"slow{number}.test" for number in range(THREADS + 5)]
+            given_up = await asyncio.gather(*(resolver.resolve(name) for name in slow), return_exceptions=True)
+            assert all(isinstance(error, ResolveError) and error.timed_out for error in given_up)
+            again = await asyncio.gather(*(resolver.resolve(name) for name in slow[:3]), return_exceptions=True)
+            assert all(isinstance(error, ResolveError) and error.timed_out for error in again)
+            assert begun == slow[:THREADS], "no second thread for a name that one is at, none for what nobody awaits"
+        finally:
+            release.set()
+        assert (await resolver.resolve("quick.test")).addresses == ("8.8.8.8",)
+        assert sorted(begun) == sorted([*slow[:THREADS], "quick.test"])
+
+    run(lookup, check, seconds=0.3)
+
+
+def test_names_below_one_wildcard_take_only_their_share() -> None:
+    release = threading.Event()
+
+    def lookup(host: str) -> Sequence[str]:
+        if host.endswith(".wide.test"):
+            release.wait(20)
+        return ["8.8.8.8"]
+
+    async def check(resolver: Resolver) -> None:
+        slow = [
+            asyncio.ensure_future(resolver.resolve(f"n{n}.wide.test", "*.wide.test")) for n in range(UNDERWAY_BELOW)
+        ]
+        await asyncio.sleep(0)
+        try:
+            with pytest.raises(ResolveError, match=r"below \*\.wide\.test are under way") as caught:
+                await resolver.resolve("one.more.wide.test", "*.wide.test")
+            assert caught.value.failure is Failure.BOUND
+            assert (await resolver.resolve("other.test", "*.test")).addresses == ("8.8.8.8",)
+        finally:
+            release.set()
+        await asyncio.gather(*slow)
+
+    run(lookup, check)
+
+
+def test_only_new_names_count_against_a_wildcard() -> None:
+    async def check(resolver: Resolver) -> None:
+        for number in range(NAMES_BELOW):
+            await resolver.resolve(f"n{number}.wide.test", "*.wide.test")
+        with pytest.raises(ResolveError, match="within a minute"):
+            await resolver.resolve("one.more.wide.test", "*.wide.test")
+        await resolver.resolve("n0.wide.test", "*.wide.test")
+        await resolver.resolve("one.more.wide.test", "*.other.test")
+        await resolver.resolve("given.in.full.wide.test")
+
+    run(lambda host: ["8.8.8.8"], check, ttl=0.0)
+
+
+def test_what_was_told_to_the_session_is_good_for_its_connections_a_little_longer() -> None:
+    names = Names(["8.8.8.8", "8.8.4.4"], ["9.9.9.9"])
+
+    async def check(resolver: Resolver) -> None:
+        found, seconds = await resolver.answer("a.test")
+        assert seconds == 0
+        assert resolver.names_of("8.8.4.4") == (), "not told yet: its addresses are still to be judged"
+        resolver.pin("a.test", found)
+        assert resolver.names_of("8.8.4.4") == ("a.test",)
+        assert resolver.names_of("9.9.9.9") == ()
+        assert (await resolver.resolve("a.test")).addresses == found.addresses
+        assert (await resolver.answer("a.test"))[0].addresses == ("9.9.9.9",), "an answer is always fresh"
+        assert resolver.names_of("8.8.4.4") == ()
+
+    run(names, check, ttl=0.0)
+
+
+def test_an_answer_is_told_to_be_good_for_what_is_left_of_it() -> None:
+    async def check(resolver: Resolver) -> None:
+        assert (await resolver.answer("a.test"))[1] in (28, 29)
+        assert (await resolver.answer("a.test"))[1] in (28, 29)
+
+    run(Names(["8.8.8.8"]), check, ttl=29.9)
+
+
+def test_more_addresses_than_can_be_kept_are_an_error() -> None:
+    async def check(resolver: Resolver) -> None:
+        with pytest.raises(ResolveError, match="more than 128"):
+            await resolver.resolve("a.test")
+
+    run(Names([f"8.8.{number // 250}.{number % 250}" for number in range(129)]), check)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "wildcard"),
+    [
+        ([], None),
+        (["a.test"], None),
+        (["*.test"], "*.test"),
+        (["*.test", "a.test"], None),
+        (["*.test", "*.a.test"], "*.test"),
+    ],
+)
+def test_a_name_is_made_up_only_where_no_layer_gives_it_in_full(patterns: list[str], wildcard: str | None) -> None:
+    grants = tuple(HostRule(id=pattern, pattern=pattern, where=Where("t", 1, 1)) for pattern in patterns)
+    assert wildcard_of(Decision(Verdict.ALLOW, "r", "why", "d", grants=grants)) == wildcard
 
 
 def test_this_machine_knows_its_own_addresses() -> None:
