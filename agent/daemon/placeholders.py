@@ -16,10 +16,10 @@ from typing import Final
 from agent.daemon.places import Exposed
 from agent.daemon.secrets import secrets_of
 from agent.daemon.spec import RunSpec, User
+from agent.enforce.egress.needles import MARK
 from agent.enforce.egress.secrets import Secrets
 from agent.policy.model import Policy
 
-MARK: Final = b"parhelia-placeholder-"
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 

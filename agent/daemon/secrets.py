@@ -24,7 +24,7 @@ from typing import Final
 from agent.daemon.places import Exposed, closed
 from agent.daemon.spec import RunSpec
 from agent.daemon.trust import movable
-from agent.enforce.egress.needles import MIN_LENGTH
+from agent.enforce.egress.needles import MARK, MIN_LENGTH
 from agent.enforce.egress.secrets import HeldSecret, Secrets
 from agent.policy.model import Policy, Secret, SourceKind
 
@@ -67,7 +67,7 @@ def read_secrets(
 def placeholder(name: str) -> str:
     """A fresh text that stands for the secret: recognisable, unguessable, and short enough for one DNS label."""
     plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:10]
-    return f"parhelia-placeholder-{plain}-{randomness.token_hex(15)}"
+    return f"{MARK.decode()}{plain}-{randomness.token_hex(15)}"
 
 
 def placeholder_environment(policy: Policy, secrets: Secrets) -> dict[str, str]:

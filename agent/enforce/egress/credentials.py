@@ -61,6 +61,9 @@ def plan(head: Head, entries: Sequence[Secret], secrets: Secrets) -> tuple[Injec
     """What is to be injected into this request to a host that `entries` name; or why it may not go on."""
     if not secrets:
         return ()
+    everything = b"\n".join((head.target, *(part for field in head.headers for part in field)))
+    if secrets.find(everything) is None:
+        return ()
     found: list[Injection] = []
     for index, (name, value) in enumerate(head.headers):
         field = name.decode("latin-1").lower()

@@ -21,7 +21,10 @@ MIN_LENGTH: Final = 8
 """Bytes. A shorter text would be found everywhere, and is refused as a secret."""
 MAX_PERCENT: Final = 3
 _LEAST_PARTIAL: Final = 4
+MARK: Final = b"parhelia-placeholder-"
+"""What every placeholder begins with: one search for it stands for the search for each of them."""
 _WHITE: Final = b" \t\r\n"
+_FOLDED: Final = bytes.maketrans(b"-_", b"+/")  # both alphabets of base64 as one
 _ESCAPE_BEGUN: Final = re.compile(rb"%[0-9A-Fa-f]?\Z")
 
 
@@ -35,12 +38,40 @@ class Leak(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Forms:
-    """What one text can look like: `plain` and `hex` in lower case, `encoded` in base64."""
+    """What one text can look like: `plain` and `hex` in lower case, `encoded` in base64, its alphabets folded."""
 
     name: str
     plain: bytes
     hex: bytes
     encoded: tuple[bytes, ...]
+
+    @staticmethod
+    def of(name: str, text: bytes) -> _Forms:
+        coded = dict.fromkeys(form.translate(_FOLDED) for form in _base64_forms(text))
+        return _Forms(name, text.lower(), text.hex().encode(), tuple(coded))
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """One reading of some bytes, as it is searched. `squeezed`: without white space, base64 folded."""
+
+    lower: bytes
+    squeezed: bytes
+    squeezed_lower: bytes
+
+    @staticmethod
+    def of(data: bytes) -> _View:
+        squeezed = data.translate(_FOLDED, _WHITE)
+        return _View(data.lower(), squeezed, squeezed.lower())
+
+    def holds(self, form: _Forms) -> bool:
+        squeezed = self.squeezed
+        return form.plain in self.lower or form.hex in self.squeezed_lower or any(x in squeezed for x in form.encoded)
+
+    def begins(self, form: _Forms) -> int:
+        """The length of the longest end that could be the beginning of the text."""
+        found = [_begins(self.lower, form.plain), _begins(self.squeezed_lower, form.hex)]
+        return max(found + [_begins(self.squeezed, text) for text in form.encoded])
 
 
 class Needles:
@@ -50,9 +81,10 @@ class Needles:
         given = [(name, text.encode()) for name, text in texts]
         if any(len(text) < MIN_LENGTH for _, text in given):
             raise ValueError(f"a secret of fewer than {MIN_LENGTH} bytes cannot be searched for")
-        self._forms = tuple(
-            _Forms(name, text.lower(), text.hex().encode(), _base64_forms(text)) for name, text in given
-        )
+        self._forms = tuple(_Forms.of(name, text) for name, text in given)
+        marked = any(text.startswith(MARK) for _, text in given)
+        alone = [(name, text) for name, text in given if not text.startswith(MARK)]
+        self._quick = tuple(_Forms.of(name, text) for name, text in (*alone, *([("", MARK)] if marked else [])))
         self._masks = tuple((name, re.compile(_pattern(text))) for name, text in given)
         self.reach = 6 * max((len(text) for _, text in given), default=0) + 64
         """Bytes over which one occurrence can stretch (percent-encoded hex), with some white space."""
@@ -74,13 +106,9 @@ class Needles:
         whole = tail if begun is None else tail[: begun.start()]
         longest = 0
         for depth, view in enumerate(_views(whole)):
-            squeezed = view.translate(None, _WHITE)
-            factor = 3**depth * (1 if len(squeezed) == len(view) else 2)
-            lower, squeezed_lower = view.lower(), squeezed.lower()
-            for form in self._forms:
-                begins = [_begins(lower, form.plain), _begins(squeezed_lower, form.hex)]
-                begins += [_begins(squeezed, text) for text in form.encoded]
-                longest = max(longest, factor * max(begins))
+            seen = _View.of(view)
+            factor = 3**depth * (1 if len(seen.squeezed) == len(view) else 2)
+            longest = max(longest, factor * max(map(seen.begins, self._forms), default=0))
         if longest and begun is not None:
             longest += len(begun[0])
         return min(longest, len(tail))
@@ -106,12 +134,10 @@ class Needles:
         return _label(found).decode() if left is not None else data.decode("utf-8", "backslashreplace")
 
     def _find(self, view: bytes) -> str | None:
-        squeezed = view.translate(None, _WHITE)
-        lower, squeezed_lower = view.lower(), squeezed.lower()
-        for form in self._forms:
-            if form.plain in lower or form.hex in squeezed_lower or any(text in squeezed for text in form.encoded):
-                return form.name
-        return None
+        seen = _View.of(view)
+        if not any(map(seen.holds, self._quick)):
+            return None
+        return next((form.name for form in self._forms if seen.holds(form)), None)
 
 
 class Watch:

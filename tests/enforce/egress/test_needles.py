@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from agent.enforce.egress.needles import MIN_LENGTH, Leak, Mask, Needles, Watch
 
 VALUE = "Zx9/kL+mN3~pQ7_rT5-vW1 yB4=cD8"
-NEEDLES = Needles([("api", VALUE), ("other", "another-long-secret")])
+PLACEHOLDER = "parhelia-placeholder-ph-0123456789"
+NEEDLES = Needles([("api", VALUE), ("other", "another-long-secret"), ("ph", PLACEHOLDER)])
 
 ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
     "plain": lambda text: text,
@@ -36,10 +37,11 @@ ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("name", ENCODINGS)
-def test_a_secret_is_found_and_named_in_every_encoding(name: str) -> None:
-    encoded = ENCODINGS[name](VALUE.encode())
-    assert NEEDLES.find(b"before " + encoded + b" after") == "api"
-    assert NEEDLES.redact(f"before {encoded.decode()} after").count("[secret api]") == 1
+@pytest.mark.parametrize(("text", "said"), [(VALUE, "api"), (PLACEHOLDER, "ph")])
+def test_a_secret_is_found_and_named_in_every_encoding(name: str, text: str, said: str) -> None:
+    encoded = ENCODINGS[name](text.encode())
+    assert NEEDLES.find(b"before " + encoded + b" after") == said
+    assert NEEDLES.redact(f"before {encoded.decode()} after").count(f"[secret {said}]") == 1
 
 
 @pytest.mark.parametrize("name", ENCODINGS)
