@@ -1,7 +1,7 @@
 #!/bin/sh
-# Installs the Debian packages that the suite drives (as root, where missing), without starting their services and
-# without removing or upgrading anything that is there. Without root or apt: says what is missing; the tests that need it
-# skip with their reason (or fail under PARHELIA_TEST_REQUIRE=all).
+# Installs the Debian packages that the suite drives (as root, where missing), without starting their services, without
+# removing what is there, and upgrading no more than what they depend on. Without root or apt: says what is missing; the
+# tests that need it skip with their reason (or fail under PARHELIA_TEST_REQUIRE=all).
 set -eu
 
 # a file of the package, then the package
@@ -14,6 +14,10 @@ wanted='/usr/sbin/dockerd docker.io
 /usr/sbin/squid squid-openssl
 /usr/sbin/nft nftables
 /usr/bin/curl curl
+/usr/bin/wget wget
+/usr/bin/git git
+/usr/sbin/sshd openssh-server
+/usr/bin/go golang-go
 /usr/bin/tmux tmux
 /usr/bin/gcc gcc
 /usr/include/stdio.h libc6-dev

@@ -1,0 +1,18 @@
+// `node tunnel.mjs HOST PATH`: node's https through a CONNECT tunnel of its own making.
+import http from "node:http";
+import https from "node:https";
+
+const [host, path] = process.argv.slice(2);
+const proxy = new URL(process.env.HTTPS_PROXY);
+const asked = http.request({ host: proxy.hostname, port: proxy.port, method: "CONNECT", path: `${host}:443` });
+asked.on("connect", (answer, socket) => {
+  if (answer.statusCode !== 200) {
+    console.error(answer.statusCode, answer.headers["x-parhelia-rule"]);
+    process.exit(1);
+  }
+  https.get({ host, path, socket, agent: false, servername: host }, (found) => {
+    found.pipe(process.stdout);
+    found.on("end", () => process.exit(found.statusCode === 200 ? 0 : 1));
+  });
+});
+asked.end();
