@@ -28,6 +28,10 @@ CERTIFIED = ("good.test", "*.good.test", "web.inspect.test", "evil.test", "*.evi
 GATEWAY = "http://127.0.0.1:9091"
 RESOLVER = "nameserver 127.0.0.53\\noptions timeout:3 attempts:1\\n"
 _STARTED = """
+if [ -e "$shared/ssh/config" ]; then
+    mkdir -p /run/sshd
+    "$(command -v sshd)" -f "$shared/ssh/config" -E "$shared/sshd.log"
+fi
 "$python" "$shared/arena_inside.py" "$shared" > "$shared/ready" 2>&1 &
 n=0
 until grep -q serving "$shared/ready"; do
@@ -41,6 +45,10 @@ ON_HOST = f"""
 set -e
 shared=$1 python=$2; shift 2
 ip link set lo up
+mount -t tmpfs tmpfs /srv
+mkdir /srv/shared
+mount --bind "$shared" /srv/shared
+shared=/srv/shared
 printf '127.0.0.1 localhost\\n::1 localhost\\n' > "$shared/hosts"
 printf '{RESOLVER}' > "$shared/resolv.conf"
 cat {SYSTEM_TRUST} > "$shared/trust.pem"
@@ -113,7 +121,7 @@ class Arena(Protocol):
     shared: Path
 
     def visit(self, policy: str, names: Mapping[str, Sequence[Sequence[str]]], command: Sequence[str]) -> Visit:
-        """One session; `{shared}` in an argument is where its world's directory is seen."""
+        """One session. It and its world see `shared` as /srv/shared."""
 
 
 def prepare(directory: Path, certificate: Path) -> None:
@@ -140,10 +148,9 @@ def _left(directory: Path, done: subprocess.CompletedProcess[str]) -> Visit:
     return Visit(outcome, tuple(map(json.loads, lines)), metrics.read_text() if metrics.exists() else "")
 
 
-def _run(shared: str, python: str, agent: str, command: Sequence[str]) -> list[str]:
-    places = ["--policy", f"{shared}/policies", "--audit-dir", f"{shared}/{AUDIT}", "--workdir", "/tmp"]
-    words = [word.replace("{shared}", shared) for word in command]
-    return [shared, python, agent, "run", *places, "--", *words]
+def _run(agent: str, command: Sequence[str]) -> list[str]:
+    places = ["--policy", f"{SHARED}/policies", "--audit-dir", f"{SHARED}/{AUDIT}", "--workdir", "/tmp"]
+    return [agent, "run", *places, "--", *command]
 
 
 class HostArena:
@@ -160,7 +167,7 @@ class HostArena:
         python = str(AGENT.parent / "python")
         argv = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
         argv += ["--propagation", "private", "/bin/sh", "-c", ON_HOST, "arena"]
-        argv += _run(str(self.shared), python, str(AGENT), command)
+        argv += [str(self.shared), python, *_run(str(AGENT), command)]
         kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
         environment = kept | {"PARHELIA_PUSHGATEWAY_URL": GATEWAY}
         done = subprocess.run(
@@ -183,5 +190,5 @@ class ContainerArena:
         _set_up(self.shared, policy, names)
         binaries = "/opt/parhelia/bin"
         argv = ["/bin/sh", "-c", IN_CONTAINER, "arena"]
-        argv += _run(SHARED, f"{binaries}/python", f"{binaries}/parhelia-agent", command)
+        argv += [SHARED, f"{binaries}/python", *_run(f"{binaries}/parhelia-agent", command)]
         return _left(self.shared, self._container.execute(argv, {"PARHELIA_PUSHGATEWAY_URL": GATEWAY}))

@@ -24,6 +24,7 @@ from standins import answer_http2, echo_websocket, serve_cgi, serve_file
 GOOD, EVIL, RESOLVER = "127.0.0.1", "127.0.0.2", "127.0.0.53"
 OTHERS = (22, 80, 443, 853, 8443, 9999)
 PUSH_PORT = 9091
+HTTP2 = ("api.good.test", "web.inspect.test")
 A, AAAA = 1, 28
 
 
@@ -35,9 +36,6 @@ class World:
         self._journal = (directory / "journal.jsonl").open("a", buffering=1)
         self._lock = threading.Lock()
         self._names: dict[str, list[list[str]]] = json.loads((directory / "names.json").read_text())
-        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._tls.load_cert_chain(directory / "upstream.pem")
-        self._tls.set_alpn_protocols(["h2", "http/1.1"])
 
     def note(self, server: str, **what: object) -> None:
         with self._lock:
@@ -90,16 +88,25 @@ class World:
         if not sock.recv(1, socket.MSG_PEEK):
             self.note(place, bytes=0)
             return
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.directory / "upstream.pem")
-        context.set_alpn_protocols(["h2", "http/1.1"])
-        context.sni_callback = lambda _sock, name, _context: named.append(name)  # type: ignore[assignment]
+        context, both = self._context("http/1.1"), self._context("h2", "http/1.1")
+
+        def choose(sock: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+            named.append(name)
+            sock.context = both if name in HTTP2 else context
+
+        context.sni_callback = choose  # type: ignore[assignment]
         with context.wrap_socket(sock, server_side=True) as tls:
             self.note(place, bytes=1, sni=named[0] if named else None, alpn=tls.selected_alpn_protocol())
             if tls.selected_alpn_protocol() == "h2":
                 answer_http2(tls, self)
             else:
                 self._handler(Answer)(tls, ("", 0), None)
+
+    def _context(self, *protocols: str) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.directory / "upstream.pem")
+        context.set_alpn_protocols(list(protocols))
+        return context
 
     def _datagrams(self, sock: socket.socket, resolver: bool) -> None:
         while True:

@@ -15,9 +15,11 @@ from tests.escape.arena import CERTIFIED, Arena, ContainerArena, HostArena
 from tests.escape.containers import Docker, Gvisor
 from tests.escape.outside import Outside
 from tests.escape.runtime import Host, Runtime, certificate
+from tests.escape.tools_image import build_tools
 from tests.escape.upstream import Upstream
+from tests.runtimes.cache import scratch
 from tests.runtimes.engine import Engine
-from tests.runtimes.gvisor import GVisor, made_for
+from tests.runtimes.gvisor import GVisor, made_for, unpack
 
 
 @pytest.fixture(scope="session")
@@ -106,21 +108,31 @@ def host_arena(tmp_path_factory: pytest.TempPathFactory, arena_certificate: Path
 
 
 @pytest.fixture(scope="session")
+def tools(docker: Engine, image: str) -> str:
+    """The id of the image with the tools of a session."""
+    return build_tools(docker, image)
+
+
+@pytest.fixture(scope="session")
 def docker_arena(
-    tmp_path_factory: pytest.TempPathFactory, arena_certificate: Path, docker: Engine, image: str
+    tmp_path_factory: pytest.TempPathFactory, arena_certificate: Path, docker: Engine, tools: str
 ) -> ContainerArena:
     """An arena in Docker."""
-    container = Docker(tmp_path_factory.mktemp("arena"), arena_certificate, docker, image)
+    container = Docker(tmp_path_factory.mktemp("arena"), arena_certificate, docker, tools)
     return ContainerArena(container, arena_certificate)
 
 
 @pytest.fixture(scope="session")
 def gvisor_arena(
-    tmp_path_factory: pytest.TempPathFactory, arena_certificate: Path, docker: Engine, gvisor_directory: Path
-) -> ContainerArena:
-    """An arena in gVisor."""
-    runsc = GVisor(made_for(docker, "system"), gvisor_directory / "rootfs", gvisor_directory)
-    return ContainerArena(Gvisor(tmp_path_factory.mktemp("arena"), arena_certificate, runsc), arena_certificate)
+    tmp_path_factory: pytest.TempPathFactory, arena_certificate: Path, docker: Engine, tools: str
+) -> Iterator[ContainerArena]:
+    """An arena in gVisor, of 2024: node is more than that of 2022 bears."""
+    require(Path("/usr/bin/runsc").exists(), "runsc is not installed (make test installs it)")
+    with scratch("gvisor-tools") as directory:
+        unpack(docker, tools, directory)
+        runsc = GVisor(made_for(docker, "trixie"), directory / "rootfs", directory)
+        sandbox = Gvisor(tmp_path_factory.mktemp("arena"), arena_certificate, runsc)
+        yield ContainerArena(sandbox, arena_certificate)
 
 
 ARENAS = [

@@ -52,9 +52,9 @@ class Engine:
             capture_output=True, text=True, errors="replace", timeout=timeout, check=False, env=environment,
         )  # fmt: skip
 
-    def must(self, *argv: str, timeout: float = 120) -> str:
+    def must(self, *argv: str, timeout: float = 120, stdin: str | None = None) -> str:
         """`cli`, where a failure is the set-up's: its stdout, or RuntimeError."""
-        done = self.cli(*argv, timeout=timeout)
+        done = self.cli(*argv, timeout=timeout, stdin=stdin)
         if done.returncode != 0:
             raise RuntimeError(f"docker {argv[0]} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-4000:]}")
         return done.stdout

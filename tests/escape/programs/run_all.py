@@ -5,20 +5,24 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 
 ended = []
 for text in sys.argv[1:]:
     command = json.loads(text)
+    began = time.monotonic()
     place = tempfile.mkdtemp(dir="/tmp")
-    argv = [word.replace("{new}", place) for word in command["argv"]]
+    argv = command["argv"]
     try:
+        environment = os.environ | command["env"]
         done = subprocess.run(
-            argv, env=os.environ | command["env"], cwd=place, stdin=subprocess.DEVNULL, capture_output=True, timeout=45
+            argv, env=environment, cwd=place, stdin=subprocess.DEVNULL, capture_output=True, timeout=45, check=False
         )
         status, out, err = done.returncode, done.stdout, done.stderr
     except subprocess.TimeoutExpired as error:
         status, out, err = 124, error.stdout or b"", error.stderr or b""
     except OSError as error:
         status, out, err = 126, b"", str(error).encode()
-    ended.append({"status": status, "out": out.decode(errors="replace"), "err": err.decode(errors="replace")[-1500:]})
+    words = {"out": out.decode(errors="replace"), "err": err.decode(errors="replace")[-1500:]}
+    ended.append({"status": status, **words, "seconds": round(time.monotonic() - began, 1)})
 print(json.dumps(ended))

@@ -4,7 +4,9 @@ import https from "node:https";
 
 const [host, path] = process.argv.slice(2);
 const proxy = new URL(process.env.HTTPS_PROXY);
-const asked = http.request({ host: proxy.hostname, port: proxy.port, method: "CONNECT", path: `${host}:443` });
+const place = `${host}:443`;
+const way = { host: proxy.hostname, port: proxy.port, method: "CONNECT", path: place, headers: { host: place } };
+const asked = http.request(way);
 asked.on("connect", (answer, socket) => {
   if (answer.statusCode !== 200) {
     console.error(answer.statusCode, answer.headers["x-parhelia-rule"]);
