@@ -68,7 +68,7 @@ def _expired(policy: Policy, today: date) -> Iterator[str]:
 
 def schema(args: argparse.Namespace) -> int:
     """Print the schema on stdout."""
-    from agent.policy.schema import json_schema
+    from agent.policy.json_schema import json_schema
 
     print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
     return Exit.OK

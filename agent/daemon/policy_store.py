@@ -57,6 +57,17 @@ class Bundles(Mapping[str, Bundle]):
         )
 
 
+class PatternFiles:
+    """The shipped shapes of credentials, (name, text) of each file; read only when a policy asks for a scan."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        for file in sorted(self._directory.glob("*.yaml")):
+            yield f"patterns/{file.name}", file.read_text(encoding="utf-8")
+
+
 @dataclass(frozen=True, slots=True)
 class Reloaded:
     """How a reload ended. `problems` not empty: the old policy stays in force."""
@@ -103,7 +114,13 @@ def read_policy(directories: Sequence[Path]) -> Policy:
     if problems:
         raise PolicyError([*problems, *_problems_of(sources, embedded)])
     bundles = Bundles(embedded / "bundles", ToolHosts(dict(os.environ)))
-    policy = load_policy(sources, bundles, read_command=_read_command, offers=bundles.offers())
+    policy = load_policy(
+        sources,
+        bundles,
+        read_command=_read_command,
+        offers=bundles.offers(),
+        patterns=PatternFiles(embedded / "patterns"),
+    )
     empty = (f"{source.name}: no *.yaml file here: the policy allows nothing" for source in sources if not source.files)
     return replace(
         policy,

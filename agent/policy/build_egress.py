@@ -6,6 +6,7 @@ from ipaddress import ip_address, ip_network
 
 from agent.policy.addresses import address_class, canonical_address
 from agent.policy.build import Bench, examples, severity, subject, wording
+from agent.policy.build_terms import rule_terms
 from agent.policy.bundles import ToolHost
 from agent.policy.decision import Severity
 from agent.policy.globs import ANY_DEPTH
@@ -30,8 +31,7 @@ def host_rule(bench: Bench, value: Value, rule_id: str, *, allow: bool) -> HostR
     ports = _ports(bench, record, protocol, allow=allow)
     methods = _methods(bench, record)
     paths = _paths(bench, record)
-    if protocol is Protocol.TCP and (record.has("methods") or record.has("paths")):
-        bench.fault(record.where, "methods and paths with protocol tcp", "they need protocol tls or http")
+    terms = rule_terms(bench, record, protocol, allow=allow)
     addresses = tuple(net for text in record.texts("addresses") if (net := _range(bench, text)) is not None)
     if pattern is not None and allow:
         _refuse_unreachable(bench, pattern, addresses, text.where)
@@ -47,6 +47,14 @@ def host_rule(bench: Bench, value: Value, rule_id: str, *, allow: bool) -> HostR
         methods=methods,
         paths=paths,
         addresses=addresses,
+        headers=terms.headers,
+        query=terms.query,
+        limits=terms.limits,
+        tls=terms.tls,
+        credential=terms.credential,
+        git=terms.git,
+        scan=terms.scan,
+        mode=terms.mode,
         reason=reason,
         instead=instead,
         severity=severity(value, Severity.MEDIUM),

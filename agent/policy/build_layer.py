@@ -10,11 +10,13 @@ from agent.policy.build import Bench
 from agent.policy.build_commands import command_rule, rule_exception
 from agent.policy.build_egress import host_rule, tool_rule
 from agent.policy.build_paths import grant, protection
+from agent.policy.build_secrets import secrets, tie
 from agent.policy.bundles import Bundle, BundleFault
 from agent.policy.model import (
     AuditSection,
     CommandSection,
     Durability,
+    EgressLimits,
     EgressSection,
     HostRule,
     Layer,
@@ -22,13 +24,14 @@ from agent.policy.model import (
     OnFailure,
     PathRule,
     PathSection,
+    Secret,
     Unverifiable,
     Where,
 )
 from agent.policy.problem import Problem
 from agent.policy.reader import Reader
 from agent.policy.schema import BUNDLE
-from agent.policy.shape import Record, Text, Value
+from agent.policy.shape import Number, Record, Text, Value
 from agent.policy.yaml_nodes import compose
 
 
@@ -45,7 +48,10 @@ class LayerBuilder:
 
     def build(self, source: str) -> tuple[Layer, Bench]:
         """The layer, as far as it has no problems, and what examples are reported to."""
+        given = self._secrets()
         egress = self._egress()
+        if self._first:
+            tie(self._bench, given, egress)
         commands = self._commands()
         paths = self._paths()
         exceptions = [
@@ -64,34 +70,53 @@ class LayerBuilder:
             paths=paths,
             exceptions=tuple(exception for exception in exceptions if exception is not None),
             audit=self._audit(),
-            session_env=tuple(
-                dict.fromkeys(word for record in self._sections("session") for word in record.words("env"))
-            ),
+            session_env=self._passed_on(),
+            secrets=given,
         )
         return layer, self._bench
 
     def _egress(self) -> EgressSection | None:
         records = self._sections("egress")
-        used = self._bundle_rules()
+        used, corners = self._bundle_rules()
         if not records and not used:
             return None
-        allow = [
-            host_rule(self._bench, value, self._bench.identify(value, "egress", "allow", index), allow=True)
-            for index, value in enumerate(self._joined(records, "allow"))
-        ]
-        deny = [
-            host_rule(self._bench, value, self._bench.identify(value, "egress", "deny", index), allow=False)
-            for index, value in enumerate(self._joined(records, "deny"))
-        ]
-        own = [rule for rule in allow if rule is not None]
-        closed = [rule for rule in deny if rule is not None]
+        own = self._host_rules(records, "allow")
+        closed = self._host_rules(records, "deny")
         shadow.report_hosts(self._bench, own, closed, frozenset(rule.id for rule in own))
         return EgressSection(
             mode=self._setting(records, "mode", Mode, Mode.ENFORCE),
+            limits=self._limits(records),
             allow=(*own, *used),
-            deny=tuple(closed),
+            deny=(*closed, *corners),
             allow_given=self._first or bool(used) or any(record.has("allow") for record in records),
         )
+
+    def _host_rules(self, records: Sequence[Record], key: str) -> list[HostRule]:
+        rules = [
+            host_rule(self._bench, value, self._bench.identify(value, "egress", key, index), allow=key == "allow")
+            for index, value in enumerate(self._joined(records, key))
+        ]
+        return [rule for rule in rules if rule is not None]
+
+    def _limits(self, records: Sequence[Record]) -> EgressLimits:
+        given = [limits for record in records if (limits := record.record("limits")) is not None]
+        return EgressLimits(
+            connections=self._bound(given, "connections"),
+            connections_per_minute=self._bound(given, "connections_per_minute"),
+            head=self._bound(given, "head"),
+            idle=self._bound(given, "idle"),
+        )
+
+    def _secrets(self) -> tuple[Secret, ...]:
+        values = self._joined(self._records, "secrets")
+        if values and not self._first:
+            fix = "move it to the first layer: a further one can only narrow"
+            self._bench.fault(values[0].where, "secrets in a further layer", fix)
+            return ()
+        return secrets(self._bench, values, self._passed_on())
+
+    def _passed_on(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(word for record in self._sections("session") for word in record.words("env")))
 
     def _commands(self) -> CommandSection | None:
         records = self._sections("commands")
@@ -145,8 +170,10 @@ class LayerBuilder:
             durable=self._setting(records, "durable", Durability, Durability.GROUP),
         )
 
-    def _bundle_rules(self) -> tuple[HostRule, ...]:
-        rules: list[HostRule] = []
+    def _bundle_rules(self) -> tuple[list[HostRule], list[HostRule]]:
+        """What all used bundles allow, and what they take out again."""
+        allow: list[HostRule] = []
+        deny: list[HostRule] = []
         seen: dict[str, Where] = {}
         for text in self._joined(self._records, "use"):
             if not isinstance(text, Text):
@@ -155,22 +182,24 @@ class LayerBuilder:
                 self._bench.fault(text.where, f"the bundle '{text.value}' is used twice", "remove one of the two")
                 continue
             seen[text.value] = text.where
-            rules += self._bundle(text)
-        return tuple(rules)
+            opened, closed = self._bundle(text)
+            allow += opened
+            deny += closed
+        return allow, deny
 
-    def _bundle(self, use: Text) -> list[HostRule]:
+    def _bundle(self, use: Text) -> tuple[list[HostRule], list[HostRule]]:
         if use.value not in self._bundles:
             names = ", ".join(sorted(self._bundles)) or "none are installed"
             self._bench.fault(use.where, f"there is no bundle '{use.value}'", f"the bundles are: {names}")
-            return []
+            return [], []
         bundle = self._bundles[use.value]
         if isinstance(bundle, BundleFault):
             self._bench.fault(use.where, f"the bundle '{use.value}' cannot be used: {bundle.message}", bundle.fix)
-            return []
+            return [], []
         if isinstance(bundle, str):
             return bundle_rules(self._bench, use.value, bundle)
         rules = [tool_rule(self._bench, host, f"{use.value}[{index}]", use.where) for index, host in enumerate(bundle)]
-        return [rule for rule in rules if rule is not None]
+        return [rule for rule in rules if rule is not None], []
 
     def _sections(self, name: str) -> list[Record]:
         return [section for record in self._records if (section := record.record(name)) is not None]
@@ -181,23 +210,34 @@ class LayerBuilder:
 
     def _setting[T: StrEnum](self, records: Sequence[Record], key: str, kind: type[T], default: T) -> T:
         """A setting of the section; two files may both give it, but not differently."""
-        given = [text for record in records if isinstance(text := record.get(key), Text)]
+        given = self._agreed(records, key)
+        return kind(given.value) if isinstance(given, Text) else default
+
+    def _bound(self, records: Sequence[Record], key: str) -> int | None:
+        given = self._agreed(records, key)
+        return given.value if isinstance(given, Number) else None
+
+    def _agreed(self, records: Sequence[Record], key: str) -> Text | Number | None:
+        given = [value for record in records if isinstance(value := record.get(key), Text | Number)]
         for other in given[1:]:
             if other.value != given[0].value:
                 message = f"'{key}: {other.value}' contradicts {given[0].where} ({given[0].value})"
                 self._bench.fault(other.where, message, "give it once for the directory")
-        return kind(given[0].value) if given else default
+        return given[0] if given else None
 
 
-def bundle_rules(bench: Bench, name: str, text: str) -> list[HostRule]:
-    """The rules of a shipped bundle. Their ids start with its name: ``github/web``."""
+def bundle_rules(bench: Bench, name: str, text: str) -> tuple[list[HostRule], list[HostRule]]:
+    """What a shipped bundle allows, and what it takes out again. The ids start with its name: ``github/web``."""
     file = f"bundles/{name}.yaml"
     node = compose(file, text, bench.problems)
     record = Reader(file, bench.problems).read(node, BUNDLE) if node is not None else None
     if not isinstance(record, Record):
-        return []
-    rules = [
-        host_rule(bench, value, bench.identify(value, "allow", "", index, prefix=f"{name}/"), allow=True)
-        for index, value in enumerate(record.items("allow"))
-    ]
-    return [rule for rule in rules if rule is not None]
+        return [], []
+    rules = {
+        key: [
+            host_rule(bench, value, bench.identify(value, key, "", index, prefix=f"{name}/"), allow=key == "allow")
+            for index, value in enumerate(record.items(key))
+        ]
+        for key in ("allow", "deny")
+    }
+    return [rule for rule in rules["allow"] if rule], [rule for rule in rules["deny"] if rule]

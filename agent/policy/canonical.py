@@ -10,30 +10,39 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import fields
 
 from agent.policy.model import (
     AuditSection,
     CommandMatch,
     CommandRule,
     CommandSection,
+    EgressLimits,
     EgressSection,
+    HostLimits,
     HostRule,
     Layer,
     PathRule,
     PathSection,
+    Pattern,
     RuleException,
+    Secret,
 )
 from agent.policy.rule_ids import is_by_place
 
 type Json = str | int | bool | list["Json"] | dict[str, "Json"] | None
 
-FORM = 1
+FORM = 2
 """Raised when the form changes, so that equal digests always mean equal policies."""
 
 
-def digest(layers: Iterable[Layer]) -> str:
-    """Lower-case hex SHA-256 of the canonical form."""
-    form: Json = {"form": FORM, "layers": [_layer(layer, first=index == 0) for index, layer in enumerate(layers)]}
+def digest(layers: Iterable[Layer], patterns: Iterable[Pattern] = ()) -> str:
+    """Lower-case hex SHA-256 of the canonical form. `patterns`: what uploads are searched for."""
+    form: Json = {
+        "form": FORM,
+        "layers": [_layer(layer, first=index == 0) for index, layer in enumerate(layers)],
+        "patterns": _sorted([pattern.id, pattern.regex.decode("ascii")] for pattern in patterns),
+    }
     return hashlib.sha256(_text(form).encode()).hexdigest()
 
 
@@ -47,12 +56,14 @@ def _layer(layer: Layer, *, first: bool) -> Json:
         "exceptions": _sorted(_exception(exception, layer) for exception in layer.exceptions),
         "audit": None if layer.audit is None else _audit(layer.audit),
         "session_env": _sorted(layer.session_env),
+        "secrets": _sorted(_secret(secret) for secret in layer.secrets),
     }
 
 
 def _egress(section: EgressSection) -> Json:
     return {
         "mode": str(section.mode),
+        "limits": _set(section.limits),
         "allow": _sorted(_host(rule) for rule in section.allow) if section.allow_given else None,
         "deny": _sorted(_host(rule) for rule in section.deny),
     }
@@ -67,7 +78,31 @@ def _host(rule: HostRule) -> Json:
         "methods": None if rule.methods is None else _sorted(rule.methods),
         "paths": None if rule.paths is None else _sorted(rule.paths),
         "addresses": _sorted(str(network) for network in rule.addresses),
+        "headers": _sorted([condition.name, _sorted(condition.values)] for condition in rule.headers),
+        "query": _sorted([condition.name, _sorted(condition.values)] for condition in rule.query),
+        "limits": _set(rule.limits),
+        "tls": None if rule.tls is None else str(rule.tls),
+        "credential": None if rule.credential is None else [rule.credential.secret, rule.credential.only],
+        "git": None if rule.git is None else [_sorted(rule.git.fetch), _sorted(rule.git.push)],
+        "scan": rule.scan,
+        "mode": str(rule.mode),
         "severity": str(rule.severity),
+    }
+
+
+def _set(limits: HostLimits | EgressLimits) -> Json:
+    """The bounds that are set, by their names."""
+    return {field.name: getattr(limits, field.name) for field in fields(limits)}
+
+
+def _secret(secret: Secret) -> Json:
+    return {
+        "name": secret.name,
+        "from": [str(secret.source.kind), *secret.source.value],
+        "hosts": _sorted(secret.hosts),
+        "headers": _sorted(secret.headers),
+        "env": secret.env,
+        "file": secret.file,
     }
 
 

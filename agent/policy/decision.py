@@ -36,10 +36,11 @@ class Decision:
     """One answer of `agent.policy.decide.decide`.
 
     `where` is ``file:line`` of the deciding rule, None for a default denial. `enforced` is False in observe mode.
-    `inspect` (egress, connection level only): the allow still depends on each request's method or path, so the
-    connection must go through the interception engine. `supervised` (commands): the verdict is UNVERIFIABLE and the
-    policy lets it run because the exec ring sees what it really executes. `grants` (egress, allowed): the allow rule
-    that spoke in each layer with an allow list; `agent.policy.terms` reads from them what the connection is bound to.
+    `inspect` (egress, connection level only): each request must be seen (its method or path decides, a credential is
+    asked for, …), so the connection must go through the interception engine. `supervised` (commands): the verdict is
+    UNVERIFIABLE and the policy lets it run because the exec ring sees what it really executes. `grants` (egress,
+    permitted): all allow rules that fit, of every layer; `agent.policy.terms` reads from them what the connection is
+    bound to.
     """
 
     verdict: Verdict

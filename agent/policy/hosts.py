@@ -77,6 +77,13 @@ def match_host(pattern: str, host: str) -> bool:
     return pattern == host
 
 
+def covers_pattern(wider: str, pattern: str) -> bool:
+    """Does the parsed pattern `wider` match every host that `pattern` matches?"""
+    if pattern.startswith("*."):
+        return wider == pattern or (wider.startswith("*.") and pattern[1:].endswith(wider[1:]))
+    return match_host(wider, pattern)
+
+
 def parse_pattern(text: str) -> str:
     """The normalised form of a policy's host entry. Raises HostError with the fix.
 

@@ -7,19 +7,22 @@ is returned is valid and its rules agree with their examples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from agent.policy import examples
 from agent.policy.build import Bench
 from agent.policy.build_layer import LayerBuilder, bundle_rules
+from agent.policy.build_secrets import settle
 from agent.policy.bundles import Bundle
 from agent.policy.canonical import digest
 from agent.policy.examples import ReadCommand
-from agent.policy.model import Layer, Offer, Policy, Where
+from agent.policy.findings import findings
+from agent.policy.model import Layer, Offer, Policy, Secret, Where
+from agent.policy.passthrough import report_passthrough
+from agent.policy.patterns import load_patterns
 from agent.policy.problem import PolicyError, Problem
 from agent.policy.reader import Reader
-from agent.policy.rule_ids import is_by_place
 from agent.policy.schema import DOCUMENT
 from agent.policy.shape import Record
 from agent.policy.yaml_nodes import compose
@@ -41,26 +44,36 @@ def load_policy(
     *,
     read_command: ReadCommand | None = None,
     offers: tuple[Offer, ...] = (),
+    patterns: Iterable[tuple[str, str]] = (),
 ) -> Policy:
     """The effective policy of the layers, the first of which allows and the others narrow.
 
     `bundles`: what `use:` may name. `read_command` reads the examples of command rules; without it these are not
-    checked. `offers`: bundles that denials point to. Raises PolicyError with every problem found.
+    checked. `offers`: bundles that denials point to. `patterns`: (name, text) of the files of credential shapes, read
+    only where a rule says `scan`. Raises PolicyError with every problem found.
     """
     problems: list[Problem] = []
-    layers = []
+    layers: list[Layer] = []
     for index, source in enumerate(sources):
         layer = _layer(source, bundles or {}, problems, read_command, first=index == 0)
-        layers.append(layer)
+        layers.append(_settled(layer, layers[0].secrets if layers else layer.secrets, problems))
+    report_passthrough(problems, layers)
+    searched = load_patterns(patterns, problems) if _scans(layers) else ()
     if problems:
         raise PolicyError(problems)
-    return Policy(layers=tuple(layers), digest=digest(layers), warnings=tuple(_warnings(layers)), offers=offers)
+    return Policy(
+        layers=tuple(layers),
+        digest=digest(layers, searched),
+        warnings=findings(layers),
+        offers=offers,
+        patterns=searched,
+    )
 
 
 def offer(name: str, text: str) -> Offer:
     """What a shipped bundle would bring. Raises PolicyError where it is broken."""
     bench = Bench([])
-    rules = bundle_rules(bench, name, text)
+    rules, _ = bundle_rules(bench, name, text)
     if bench.problems:
         raise PolicyError(bench.problems)
     return Offer(name, tuple(dict.fromkeys(rule.pattern for rule in rules)))
@@ -92,17 +105,15 @@ def _read_file(name: str, text: str, problems: list[Problem]) -> Record | None:
     return value if isinstance(value, Record) else None
 
 
-def _warnings(layers: Sequence[Layer]) -> list[str]:
-    found = []
-    for layer in layers:
-        for exception in layer.exceptions:
-            if is_by_place(exception.rule):
-                found.append(
-                    f"{exception.where}: {exception.rule} is a place and moves with its file; give the rule an id"
-                )
-            if exception.match is None and exception.host is None:
-                found.append(f"{exception.where}: cancels the whole rule {exception.rule} until {exception.expires}")
-    return found
+def _settled(layer: Layer, secrets: tuple[Secret, ...], problems: list[Problem]) -> Layer:
+    """The layer with its credentials tied to the secrets of the first one."""
+    if layer.egress is None:
+        return layer
+    return replace(layer, egress=settle(Bench(problems), layer.egress, secrets))
+
+
+def _scans(layers: Sequence[Layer]) -> bool:
+    return any(rule.scan for layer in layers if layer.egress is not None for rule in layer.egress.allow)
 
 
 def fault(where: Where, message: str, fix: str) -> PolicyError:

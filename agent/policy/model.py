@@ -6,12 +6,13 @@ that a policy can be shared, compared and digested; nothing refers to a file but
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 
 from agent.policy.decision import Severity
+from agent.policy.host_index import HostIndex
 from agent.policy.request import Protocol
 
 Network = IPv4Network | IPv6Network
@@ -101,7 +102,8 @@ class HostLimits:
 @dataclass(frozen=True, slots=True)
 class Credential:
     """The secret (by its name) that requests to a host carry. `only`: any other credential is refused. `optional`: of a
-    shipped bundle, without effect where the policy has no secret of this name."""
+    shipped bundle; the loader drops it where the policy has no secret of this name for this host, so that a credential
+    in a `Policy` is always one that is there."""
 
     secret: str
     only: bool = False
@@ -218,13 +220,20 @@ class EgressLimits:
 
 @dataclass(frozen=True, slots=True)
 class EgressSection:
-    """`allow_given` False: a further layer without the key `allow`, which narrows by its denies alone."""
+    """`allow_given` False: a further layer without the key `allow`, which narrows by its denies alone. `allows`,
+    `denies`: the same rules, found by host."""
 
     mode: Mode = Mode.ENFORCE
     limits: EgressLimits = EgressLimits()
     allow: tuple[HostRule, ...] = ()
     deny: tuple[HostRule, ...] = ()
     allow_given: bool = True
+    allows: HostIndex = field(init=False, repr=False, compare=False)
+    denies: HostIndex = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "allows", HostIndex(self.allow))
+        object.__setattr__(self, "denies", HostIndex(self.deny))
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,8 +316,20 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
+class Pattern:
+    """A known shape of a credential, searched for where a rule says `scan`. `regex` is for bytes; where `keywords` are
+    given, nothing matches that holds none of them (in lower case; searched in lower-cased text)."""
+
+    id: str
+    description: str
+    regex: bytes
+    keywords: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """The effective policy: layers that each can only narrow. `digest`: lower-case hex SHA-256 of its canonical form.
+    `patterns`: what is searched for in uploads; none where no rule says `scan`.
 
     Not part of the digest, because they change no rule: `offers`; `agent_files`, the agent's own places of this
     machine, which no grant opens; `links`, grants that are symlinks here, as (path as written, place it leads to).
@@ -318,8 +339,14 @@ class Policy:
     digest: str
     warnings: tuple[str, ...] = ()
     offers: tuple[Offer, ...] = ()
+    patterns: tuple[Pattern, ...] = ()
     agent_files: tuple[str, ...] = ()
     links: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """The secrets; only the first layer can have any."""
+        return self.layers[0].secrets if self.layers else ()
 
     @property
     def audit(self) -> AuditSection:

@@ -19,10 +19,14 @@ from agent.policy.problem import Problem
 from agent.policy.shape import (
     Day,
     DayShape,
+    Flag,
+    FlagShape,
     Items,
     ListShape,
+    MapShape,
     Number,
     NumberShape,
+    QuantityShape,
     Record,
     RecordShape,
     Shape,
@@ -44,6 +48,7 @@ _READ_AS: Final = {
     "value": "a value key",
 }
 _DECIMAL: Final = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
+_QUANTITY: Final = re.compile(r"(0|[1-9][0-9]{0,17})([A-Za-z]+)", re.ASCII)
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 
 
@@ -61,6 +66,12 @@ class Reader:
                 return self._text(node, shape)
             case NumberShape():
                 return self._number(node, shape)
+            case QuantityShape():
+                return self._quantity(node, shape)
+            case MapShape():
+                return self._map(node, shape)
+            case FlagShape():
+                return self._flag(node)
             case DayShape():
                 return self._day(node)
             case ListShape():
@@ -105,6 +116,48 @@ class Reader:
             self._fault(node, f"{value} is out of range", fix)
             return None
         return Number(value, self._where(node))
+
+    def _quantity(self, node: yaml.Node, shape: QuantityShape) -> Number | None:
+        text = node.value if isinstance(node, yaml.ScalarNode) else ""
+        plain = node.tag == f"{_TAG}int" and _DECIMAL.fullmatch(text)
+        found = _QUANTITY.fullmatch(text)
+        factor = 1 if plain else dict(shape.units).get(found[2]) if found else None
+        fix = f"write {_range_of(shape)}, such as 10{shape.units[-1][0]}, or a whole number of {shape.unit}"
+        if factor is None:
+            what = repr(shown(text)) if text else _kind(node)
+            self._fault(node, f"{what} where a number of {shape.unit} is meant", fix)
+            return None
+        value = int(found[1] if found and not plain else text) * factor
+        if not shape.low <= value <= shape.high:
+            self._fault(node, f"{shown(text)} is out of range", fix)
+            return None
+        return Number(value, self._where(node))
+
+    def _map(self, node: yaml.Node, shape: MapShape) -> Record | None:
+        if not isinstance(node, yaml.MappingNode) or not node.value:
+            what = "an empty mapping" if isinstance(node, yaml.MappingNode) else _kind(node)
+            self._fault(node, f"{what} where {shape.name} is meant", "write {name: value}, or leave the key out")
+            return None
+        if len(node.value) > shape.longest:
+            self._fault(node, f"more than {shape.longest} entries", "keep those that matter")
+            return None
+        values: dict[str, Value] = {}
+        for key, child in node.value:
+            name, value = self._text(key, shape.key), self.read(child, shape.value)
+            if name is not None and name.value in values:
+                self._fault(key, f"the key '{shown(name.value)}' is given twice", "merge the two")
+            if name is None or value is None or name.value in values:
+                return None
+            values[name.value] = value
+        return Record(tuple(values.items()), self._where(node))
+
+    def _flag(self, node: yaml.Node) -> Flag | None:
+        text = node.value if isinstance(node, yaml.ScalarNode) and node.tag == f"{_TAG}bool" else ""
+        if text not in ("true", "false"):
+            found = repr(shown(node.value)) if isinstance(node, yaml.ScalarNode) and node.value else _kind(node)
+            self._fault(node, f"{found} where true or false is meant", "write true or false, without quotes")
+            return None
+        return Flag(text == "true", self._where(node))
 
     def _day(self, node: yaml.Node) -> Day | None:
         if isinstance(node, yaml.ScalarNode) and _DAY.fullmatch(node.value):
@@ -199,6 +252,11 @@ def _text_fault(text: str, shape: TextShape) -> tuple[str, str] | None:
 
 def _text_fix(shape: TextShape) -> str:
     return f"write one of: {', '.join(shape.choices)}" if shape.choices else f"write {shape.meant}"
+
+
+def _range_of(shape: QuantityShape) -> str:
+    names = ", ".join(name for name, _ in shape.units)
+    return f"a whole number with one of the units {names} behind it ({shape.low} to {shape.high} {shape.unit})"
 
 
 def _key_fix(name: str, allowed: list[str]) -> str:

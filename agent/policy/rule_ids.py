@@ -48,3 +48,9 @@ def by_place(section: str, key: str, index: int) -> str:
 def is_by_place(rule: str) -> bool:
     """Is the id a place, which moves when entries are added before it?"""
     return "[" in rule
+
+
+def is_of_bundle(rule: str) -> bool:
+    """Is the rule of a bundle (``github/web``) or of a tool's configuration (``pip[0]``)? No id of a policy's own file
+    holds a slash, and their places start with the section."""
+    return "/" in rule or (is_by_place(rule) and not rule.startswith(("egress.", "commands.", "paths.")))

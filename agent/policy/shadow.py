@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 
 from agent.policy.build import Bench
 from agent.policy.globs import match_segments
-from agent.policy.hosts import match_host
-from agent.policy.model import HostRule, Network, PathRule, PathSection
+from agent.policy.hosts import covers_pattern
+from agent.policy.model import HostLimits, HostRule, Mode, Network, PathRule, PathSection
 from agent.policy.paths import covers
 
 
@@ -72,23 +72,32 @@ def _report(bench: Bench, rule: HostRule, what: str, fix: str) -> None:
 
 
 def _gives_all(other: HostRule, rule: HostRule) -> bool:
-    return _covers(other, rule) and all(_inside(network, other.addresses) for network in rule.addresses)
+    return (
+        _covers(other, rule)
+        and all(_inside(network, other.addresses) for network in rule.addresses)
+        and not _asks_more(rule, other)
+    )
+
+
+def _asks_more(rule: HostRule, other: HostRule) -> bool:
+    """All terms of all rules that fit hold, so that a covered rule with terms of its own matters."""
+    asked = [(rule.limits, HostLimits()), (rule.tls, None), (rule.credential, None), (rule.scan, False)]
+    given = (other.limits, other.tls, other.credential, other.scan)
+    return any(mine not in (none, others) for (mine, none), others in zip(asked, given, strict=True))
 
 
 def _covers(other: HostRule, rule: HostRule) -> bool:
     return (
-        _covers_pattern(other.pattern, rule.pattern)
+        covers_pattern(other.pattern, rule.pattern)
         and (other.protocol is None or other.protocol is rule.protocol)
         and _covers_set(other.ports, rule.ports)
         and _covers_set(other.methods, rule.methods)
         and _covers_paths(other.paths, rule.paths)
+        and set(other.headers) <= set(rule.headers)
+        and set(other.query) <= set(rule.query)
+        and other.git in (None, rule.git)
+        and other.mode in (Mode.ENFORCE, rule.mode)
     )
-
-
-def _covers_pattern(other: str, pattern: str) -> bool:
-    if pattern.startswith("*."):
-        return other == pattern or (other.startswith("*.") and pattern[1:].endswith(other[1:]))
-    return match_host(other, pattern)
 
 
 def _covers_set(other: tuple[object, ...] | None, given: tuple[object, ...] | None) -> bool:

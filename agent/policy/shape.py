@@ -35,6 +35,25 @@ class NumberShape:
 
 
 @dataclass(frozen=True, slots=True)
+class QuantityShape:
+    """A whole number of `unit` from `low` to `high`, or one with one of `units` (its name, how many of
+    `unit`) behind it."""
+
+    doc: str
+    units: tuple[tuple[str, int], ...]
+    unit: str
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlagShape:
+    """``true`` or ``false``, and no other spelling."""
+
+    doc: str
+
+
+@dataclass(frozen=True, slots=True)
 class DayShape:
     """A calendar day, ``YYYY-MM-DD``, with or without quotes."""
 
@@ -73,7 +92,19 @@ class RecordShape:
     empty: bool = False
 
 
-type Shape = TextShape | NumberShape | DayShape | ListShape | RecordShape
+@dataclass(frozen=True, slots=True)
+class MapShape:
+    """A mapping whose keys are the file's own: texts of the shape `key`. It has one entry at least. Read as a
+    `Record`."""
+
+    doc: str
+    key: TextShape
+    value: Shape
+    name: str
+    longest: int = 50
+
+
+type Shape = TextShape | NumberShape | QuantityShape | FlagShape | DayShape | ListShape | RecordShape | MapShape
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +116,12 @@ class Text:
 @dataclass(frozen=True, slots=True)
 class Number:
     value: int
+    where: Where
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    value: bool
     where: Where
 
 
@@ -128,6 +165,14 @@ class Record:
     def words(self, key: str) -> tuple[str, ...]:
         return tuple(text.value for text in self.texts(key))
 
+    def flag(self, key: str) -> bool:
+        value = self.get(key)
+        return isinstance(value, Flag) and value.value
+
+    def number(self, key: str) -> int | None:
+        value = self.get(key)
+        return value.value if isinstance(value, Number) else None
+
     def record(self, key: str) -> Record | None:
         value = self.get(key)
         return value if isinstance(value, Record) else None
@@ -137,4 +182,4 @@ class Record:
         return self.where if value is None else value.where
 
 
-type Value = Text | Number | Day | Items | Record
+type Value = Text | Number | Flag | Day | Items | Record

@@ -35,13 +35,14 @@ class TargetError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A destination. `path` and `method` None: not said."""
+    """A destination. `path` and `method` None: not said. `query`: what follows the ``?``, empty without."""
 
     host: str
     port: int
     protocol: Protocol
     path: str | None = None
     method: str | None = None
+    query: str = ""
 
 
 def parse_target(text: str) -> Target:
@@ -57,7 +58,7 @@ def parse_target(text: str) -> Target:
     path = found["path"]
     if path is None and found["scheme"] is not None and protocol is not Protocol.TCP:
         path = "/"
-    return Target(host, port, protocol, path, found["method"])
+    return Target(host, port, protocol, path, found["method"], (found["query"] or "").removeprefix("?"))
 
 
 def _split(authority: str, default: int | None) -> tuple[str, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from agent.policy.decision import Decision
-from agent.policy.model import Credential, HostLimits, HostRule, Tls
+from agent.policy.model import Credential, HostLimits, HostRule, Mode, Tls
 
 NO_LIMITS = HostLimits()
 
@@ -16,22 +16,27 @@ NO_LIMITS = HostLimits()
 @dataclass(frozen=True, slots=True)
 class Terms:
     """`limits` are the smallest of all; `credentials` all that are asked for; `scan` if any rule asks for it;
-    `passthrough` if any rule forbids to look into TLS."""
+    `passthrough` if any rule forbids to look into TLS. `observed`: every rule that asks for a credential or a scan is
+    in observe mode, so a breach of those is recorded and let pass."""
 
     limits: HostLimits = NO_LIMITS
     credentials: tuple[Credential, ...] = ()
     scan: bool = False
     passthrough: bool = False
+    observed: bool = False
 
 
 def terms(decision: Decision) -> Terms:
-    """The terms of an allowed request; none for a denial that is only observed."""
+    """The terms of a permitted request: what any rule that allows it asks for. None where only a section in observe
+    mode lets it pass."""
     rules = decision.grants
+    asking = [rule.mode for rule in rules if rule.credential is not None or rule.scan]
     return Terms(
         limits=HostLimits(**{field.name: _smallest(rules, field.name) for field in fields(HostLimits)}),
         credentials=tuple(rule.credential for rule in rules if rule.credential is not None),
         scan=any(rule.scan for rule in rules),
         passthrough=any(rule.tls is Tls.PASSTHROUGH for rule in rules),
+        observed=bool(asking) and all(mode is Mode.OBSERVE for mode in asking),
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.cli.main import main
-from agent.policy.schema import json_schema
+from agent.policy.json_schema import json_schema
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_lint_is_content_with_the_shipped_policy(
     assert main(["policy", "lint", shipped]) == 0
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("fine: 17 rules in 1 layer, digest ")
+    assert captured.err.startswith("fine: 32 rules in 1 layer, digest ")
 
 
 def test_lint_names_every_problem_and_exits_4(capsys: pytest.CaptureFixture[str], directory: Path) -> None:

@@ -45,7 +45,13 @@ def command(text: str, *, supervised: bool = False, today: date = TODAY) -> Comm
     return from_text(text, cwd=CWD, home=HOME, today=today, origin=ORIGIN, supervised=supervised)
 
 
-def url(text: str, *addresses: str, stage: Stage = Stage.REQUEST, today: date = TODAY) -> EgressRequest:
+def url(
+    text: str,
+    *addresses: str,
+    stage: Stage = Stage.REQUEST,
+    today: date = TODAY,
+    headers: tuple[tuple[str, str], ...] = (),
+) -> EgressRequest:
     """A request for a URL (GET where it names no method)."""
     target = parse_target(text)
     return EgressRequest(
@@ -54,6 +60,8 @@ def url(text: str, *addresses: str, stage: Stage = Stage.REQUEST, today: date = 
         protocol=target.protocol,
         method=target.method or "GET",
         path=target.path,
+        query=target.query,
+        headers=headers,
         addresses=addresses,
         stage=stage,
         today=today,

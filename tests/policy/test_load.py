@@ -122,7 +122,10 @@ def test_every_setting_has_its_place() -> None:
         # keys
         ("egres: {}", "p/a.yaml:1:1: unknown key 'egres' in a policy file; did you mean 'egress'?"),
         ("version: 1\nversion: 1", "p/a.yaml:2:1: the key 'version' is given twice (first in line 1); merge the two"),
-        ("egress: {zzz: 1}", "p/a.yaml:1:10: unknown key 'zzz' in the section egress; the keys here are mode, allow"),
+        (
+            "egress: {zzz: 1}",
+            "p/a.yaml:1:10: unknown key 'zzz' in the section egress; the keys here are mode, limits, allow",
+        ),
         ("1: 2", "p/a.yaml:1:1: unknown key '1' in a policy file"),
         ("{}: 2", "p/a.yaml:1:1: a mapping as a key; keys are texts"),
         ('"egress": {}\negress: {}', "p/a.yaml:2:1: the key 'egress' is given twice"),
@@ -230,7 +233,10 @@ def test_a_mistake_is_named_with_its_place_and_its_fix(text: str, expected: str)
         ("{host: x.test, paths: ['/a**']}", "can never match: '**' stands for whole segments"),
         ("{host: x.test, paths: ['/a;b']}", "can never match: paths with a backslash or ';' are refused"),
         ("{host: x.test, protocol: tcp}", "protocol tcp without ports"),
-        ("{host: x.test, protocol: tcp, ports: [22], methods: [GET]}", "methods and paths with protocol tcp"),
+        (
+            "{host: x.test, protocol: tcp, ports: [22], methods: [GET]}",
+            "methods with protocol tcp: nothing is known of what is inside",
+        ),
         ("{host: x.test, protocol: udp}", "'udp' where a protocol is meant; write one of: tls, http, tcp"),
         ("{host: x.test, ports: [443, 443]}", "a port is named twice"),
         ("{host: x.test, addresses: [10.20.0.1/16]}", "is no address range; write 10.20.0.0/16"),
@@ -480,7 +486,7 @@ def test_a_bundle_of_a_tool_brings_the_hosts_of_its_configuration() -> None:
         ),
         ((ToolHost("bad host", 443, Protocol.TLS, "pip: x"),), "pip: x names a host that is refused"),
         ("version: 1\nallow: []", "bundles/good.yaml:2:8: an empty list"),
-        ("version: 1\nallow: [x.test]\ndeny: [y.test]", "bundles/good.yaml:3:1: unknown key 'deny' in a bundle"),
+        ("version: 1\nallow: [x.test]\npaths: {}", "bundles/good.yaml:3:1: unknown key 'paths' in a bundle"),
         ("version: 1\nallow: [{host: x.test, examples: {match: [y.test]}}]", "bundles/good.yaml:2:9: good/allow.[0]"),
     ],
 )

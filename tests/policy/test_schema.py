@@ -10,7 +10,8 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from agent.policy.schema import BUNDLE, DOCUMENT, json_schema
+from agent.policy.json_schema import json_schema
+from agent.policy.schema import BUNDLE, DOCUMENT
 from agent.policy.shape import ListShape, RecordShape, Shape
 from tests.policy.given import problems
 from tests.policy.test_load import CONTRACT

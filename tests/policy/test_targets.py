@@ -13,7 +13,7 @@ from agent.policy.targets import Target, TargetError, parse_target
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("https://API.good.test./x?y#z", Target("api.good.test", 443, Protocol.TLS, "/x")),
+        ("https://API.good.test./x?y#z", Target("api.good.test", 443, Protocol.TLS, "/x", query="y")),
         ("http://good.test", Target("good.test", 80, Protocol.HTTP, "/")),
         ("good.test", Target("good.test", 443, Protocol.TLS)),
         ("good.test:8443", Target("good.test", 8443, Protocol.TLS)),
@@ -22,7 +22,7 @@ from agent.policy.targets import Target, TargetError, parse_target
         ("wss://good.test/s", Target("good.test", 443, Protocol.TLS, "/s")),
         ("https://[2001:DB8::1]:8443/", Target("2001:db8::1", 8443, Protocol.TLS, "/")),
         ("https://0x7f.1/", Target("127.0.0.1", 443, Protocol.TLS, "/")),
-        ("https://good.test?x", Target("good.test", 443, Protocol.TLS, "/")),
+        ("https://good.test?x", Target("good.test", 443, Protocol.TLS, "/", query="x")),
     ],
 )
 def test_a_destination_is_read_as_written(text: str, expected: Target) -> None:

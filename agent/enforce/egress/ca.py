@@ -18,8 +18,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from agent.policy.model import HostRule, Policy
-
 CA_DAYS = 90
 LEAF_DAYS = 14
 CLOCK_SKEW = timedelta(days=1)
@@ -27,24 +25,9 @@ MAX_LEAVES = 512
 NEVER = "invalid"  # RFC 2606: never a host of anybody
 
 
-def intercepted_patterns(policy: Policy) -> tuple[str, ...]:
-    """Every host pattern of a rule that looks at methods or paths: a superset of what the engine is handed."""
-    found: dict[str, None] = {}
-    for layer in policy.layers:
-        if layer.egress is None:
-            continue
-        for rule in (*layer.egress.allow, *layer.egress.deny):
-            if _looks_inside(rule):
-                found[rule.pattern] = None
-    return tuple(found)
-
-
-def _looks_inside(rule: HostRule) -> bool:
-    return rule.methods is not None or rule.paths is not None
-
-
 class InterceptionCA:
-    """Signs leaves for intercepted hosts. `patterns` as from `intercepted_patterns`; empty: it vouches for nothing."""
+    """Signs leaves for intercepted hosts. `patterns` as from `agent.policy.egress_match.intercepted`; empty: it vouches
+    for nothing."""
 
     def __init__(self, patterns: tuple[str, ...], name: str = "Parhelia session interception CA") -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())

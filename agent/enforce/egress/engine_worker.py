@@ -39,7 +39,7 @@ import mitmproxy.proxy.layers.http._upstream_proxy
 from mitmproxy.options import Options
 
 from agent.channel import Channel, ChannelClosed, Message
-from agent.enforce.egress.ca import InterceptionCA, intercepted_patterns
+from agent.enforce.egress.ca import InterceptionCA
 from agent.enforce.egress.engine import EngineConnection, VettedLoop, serving
 from agent.enforce.egress.engine_decisions import Decisions
 from agent.enforce.egress.engine_layers import blame
@@ -50,6 +50,7 @@ from agent.enforce.egress.secrets import Secrets
 from agent.gate import Gate
 from agent.linux import process
 from agent.policy.addresses import canonical_address
+from agent.policy.egress_match import intercepted
 from agent.policy.model import Policy
 
 log = logging.getLogger(__name__)
@@ -243,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     policy: Policy = pickle.loads(base64.b64decode(message["policy"]))  # noqa: S301  # from the process that started us
     secrets = Secrets.parse(message["secrets"])
     options = engine_options(message["ca_file"])
-    ca = InterceptionCA(intercepted_patterns(policy))
+    ca = InterceptionCA(intercepted(policy))
     engine_tls = EngineTls(ca)
     warm(engine_tls, options)
     _raise_descriptor_limit()

@@ -25,8 +25,8 @@ from agent.enforce.egress.secrets import LEAK_INSTEAD, SECRET_LEAK, Secrets, lea
 from agent.gate import Gate, Recorder
 from agent.policy.addresses import address_class, canonical_address
 from agent.policy.decision import Decision, Severity, Verdict
-from agent.policy.egress_match import looks_inside
-from agent.policy.hosts import HostError, match_host, normalise_host
+from agent.policy.egress_match import intercepted
+from agent.policy.hosts import HostError, normalise_host
 from agent.policy.model import EgressSection, Mode, Policy
 from agent.policy.request import EgressRequest, Origin, Protocol, Stage
 from agent.policy.words import shown
@@ -73,8 +73,8 @@ def speaks(policy: Policy, host: str, port: int, protocol: Protocol) -> bool:
     """True where every layer's allow list has a rule for this protocol at this place (it may still be denied)."""
     return all(
         any(
-            rule.protocol is protocol and (rule.ports is None or port in rule.ports) and match_host(rule.pattern, host)
-            for rule in section.allow
+            rule.protocol is protocol and (rule.ports is None or port in rule.ports)
+            for rule in section.allows.about(host)
         )
         for section in _listing(policy)
     )
@@ -101,13 +101,8 @@ def observing(policy: Policy) -> bool:
 
 
 def needs_engine(policy: Policy) -> bool:
-    """True where a rule looks into TLS."""
-    return any(
-        rule.protocol in (Protocol.TLS, None) and looks_inside(rule)
-        for layer in policy.layers
-        if layer.egress is not None
-        for rule in (*layer.egress.allow, *layer.egress.deny)
-    )
+    """True where the policy looks into the TLS of any host."""
+    return bool(intercepted(policy))
 
 
 def new_request_id() -> str:

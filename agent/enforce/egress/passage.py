@@ -67,8 +67,10 @@ class Passage:
 
     async def agrees(self, client: Client, admission: Admission) -> bool:
         """Read the ClientHello and compare. False where the client ended first. Raises Refusal, OSError."""
-        if admission.request.protocol is not Protocol.TLS or admission.decision.verdict is not Verdict.ALLOW:
-            return True  # raw by rule, or let through by observe mode only
+        decision = admission.decision
+        nothing_allows = decision.verdict is not Verdict.ALLOW and not decision.grants
+        if admission.request.protocol is not Protocol.TLS or nothing_allows:
+            return True  # raw by rule, or let through only because the section observes
         try:
             hello = await read_hello(client)
         except HelloError as error:

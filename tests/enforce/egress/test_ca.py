@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
-from agent.enforce.egress.ca import CA_DAYS, LEAF_DAYS, MAX_LEAVES, InterceptionCA, intercepted_patterns
-from agent.policy.model import EgressSection, HostRule, Layer, Policy, Where
+from agent.enforce.egress.ca import CA_DAYS, LEAF_DAYS, MAX_LEAVES, InterceptionCA
+from agent.policy.model import HostRule, Where
 
 WHERE = Where("t.yaml", 1, 1)
 
@@ -56,15 +56,6 @@ def load(context: ssl.SSLContext, leaf: x509.Certificate, key: ec.EllipticCurveP
         )
         file.flush()
         context.load_cert_chain(file.name)
-
-
-def test_the_intercepted_patterns_are_those_of_rules_with_methods_or_paths_in_any_layer() -> None:
-    first = EgressSection(
-        allow=(rule("plain.test"), rule("methods.test", methods=("GET",))), deny=(rule("*.deny.test", paths=("/x",)),)
-    )
-    second = EgressSection(allow=(rule("*.methods.test", paths=("/**",)), rule("methods.test", methods=("GET",))))
-    policy = Policy(layers=(Layer("a", egress=first), Layer("b"), Layer("c", egress=second)), digest="0")
-    assert intercepted_patterns(policy) == ("methods.test", "*.deny.test", "*.methods.test")
 
 
 @pytest.mark.parametrize("host", ["api.good.test", "a.wild.test", "a.b.wild.test"])

@@ -1,0 +1,84 @@
+"""What `policy lint` warns of: not wrong, but worth a second look.
+
+Rules kept here: a finding names its place and says what could happen; a policy with findings is in force.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from agent.policy.egress_match import conditional
+from agent.policy.hosts import covers_pattern
+from agent.policy.model import EgressSection, HostRule, Layer, Mode, SourceKind
+from agent.policy.paths import covers
+from agent.policy.rule_ids import is_by_place, is_of_bundle
+from agent.policy.shared_hosting import shared_suffix
+
+
+def findings(layers: Sequence[Layer]) -> tuple[str, ...]:
+    """The findings of all layers, in their order."""
+    found: list[str] = []
+    for layer in layers:
+        found += _exceptions(layer)
+        if layer.egress is not None:
+            found += _shared_hosting(layer.egress)
+            found += _opened_by_bundles(layer.egress)
+        found += _secret_files(layer)
+    return tuple(found)
+
+
+def _exceptions(layer: Layer) -> Iterator[str]:
+    for exception in layer.exceptions:
+        if is_by_place(exception.rule):
+            yield f"{exception.where}: {exception.rule} is a place and moves with its file; give the rule an id"
+        if exception.match is None and exception.host is None:
+            yield f"{exception.where}: cancels the whole rule {exception.rule} until {exception.expires}"
+
+
+def _shared_hosting(section: EgressSection) -> Iterator[str]:
+    """Quiet where denials below the wildcard show that somebody has looked, and where only single requests pass."""
+    for rule in section.allow:
+        shared = shared_suffix(rule.pattern)
+        if shared is None or rule.git is not None:
+            continue
+        if any(deny.mode is Mode.ENFORCE and covers_pattern(rule.pattern, deny.pattern) for deny in section.deny):
+            continue
+        yield (
+            f"{rule.where}: '{rule.pattern}' takes in {shared.suffix}, where {shared.what}: it lets data out to "
+            "strangers; name the hosts you need, or close what you do not under egress.deny"
+        )
+
+
+def _opened_by_bundles(section: EgressSection) -> Iterator[str]:
+    """Allows of one layer add up: a condition beside a bundle's plain allow of the same host restricts nothing."""
+    bundled = [rule for rule in section.allow if is_of_bundle(rule.id) and not conditional(rule)]
+    for rule in section.allow:
+        if is_of_bundle(rule.id) or not conditional(rule):
+            continue
+        wider = next((other for other in bundled if _opens(other, rule)), None)
+        if wider is not None:
+            yield (
+                f"{rule.where}: the conditions of this rule restrict nothing: {wider.id} allows all of "
+                f"'{rule.pattern}'; restrict it under egress.deny or in a further layer, or do not use the bundle"
+            )
+
+
+def _opens(other: HostRule, rule: HostRule) -> bool:
+    return (
+        covers_pattern(other.pattern, rule.pattern)
+        and other.protocol is rule.protocol
+        and set(rule.ports or ()) <= set(other.ports or ())
+    )
+
+
+def _secret_files(layer: Layer) -> Iterator[str]:
+    granted = (*layer.paths.write, *layer.paths.read) if layer.paths is not None else ()
+    for secret in layer.secrets:
+        if secret.source.kind is not SourceKind.FILE:
+            continue
+        tree = next((rule for rule in granted if covers(rule.path, secret.source.value[0])), None)
+        if tree is not None:
+            yield (
+                f"{secret.where}: the file of the secret '{secret.name}' lies in {tree.path}, which the session may "
+                "read; keep it elsewhere, or readable by the agent alone"
+            )
