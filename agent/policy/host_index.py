@@ -12,30 +12,45 @@ if TYPE_CHECKING:  # the model holds an index of its own rules
     from agent.policy.model import HostRule
 
 
-class HostIndex:
-    """Of the rules it was made of. Never changes afterwards."""
+type _Entries = dict[str, list[tuple[int, HostRule]]]
 
-    __slots__ = ("_below", "_exact")
+
+class HostIndex:
+    """Of the rules it was made of, which never change. It is filled when it is first asked."""
+
+    __slots__ = ("_entries", "_rules")
 
     def __init__(self, rules: Iterable[HostRule]) -> None:
-        self._exact: dict[str, list[tuple[int, HostRule]]] = {}
-        self._below: dict[str, list[tuple[int, HostRule]]] = {}
-        for position, rule in enumerate(rules):
-            wildcard = rule.pattern.startswith("*.")
-            place = self._below if wildcard else self._exact
-            place.setdefault(rule.pattern[2:] if wildcard else rule.pattern, []).append((position, rule))
+        self._rules = tuple(rules)
+        self._entries: tuple[_Entries, _Entries] | None = None
 
     def about(self, host: str) -> list[HostRule]:
         """The rules whose pattern matches a normalised host."""
-        found = list(self._exact.get(host, ()))
-        if self._below:
+        entries = self._entries
+        if entries is None:
+            entries = self._entries = _sorted_in(self._rules)
+        exact, below = entries
+        found = list(exact.get(host, ()))
+        if below:
             _, dot, above = host.partition(".")
             while dot:
-                found += self._below.get(above, ())
+                found += below.get(above, ())
                 _, dot, above = above.partition(".")
         if len(found) > 1:
             found.sort(key=_position)
         return [rule for _, rule in found]
+
+
+def _sorted_in(rules: tuple[HostRule, ...]) -> tuple[_Entries, _Entries]:
+    """By exact host, and by the domain below which a wildcard matches."""
+    exact: _Entries = {}
+    below: _Entries = {}
+    for position, rule in enumerate(rules):
+        if rule.pattern.startswith("*."):
+            below.setdefault(rule.pattern[2:], []).append((position, rule))
+        else:
+            exact.setdefault(rule.pattern, []).append((position, rule))
+    return exact, below
 
 
 def _position(entry: tuple[int, HostRule]) -> int:
