@@ -16,6 +16,7 @@ wanted='/usr/sbin/dockerd docker.io
 /usr/bin/curl curl
 /usr/bin/wget wget
 /usr/bin/git git
+/usr/bin/ssh openssh-client
 /usr/sbin/sshd openssh-server
 /usr/bin/go golang-go
 /usr/bin/tmux tmux

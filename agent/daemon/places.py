@@ -1,8 +1,9 @@
 """The directories of one run: what is made for the session, and what must stay out of its reach.
 
 `public` is the only part of the agent's run directory that the session may read: the CA bundle, the hook's socket and
-its client. Everything else of the agent's (log, policy, sockets) is private: closed by ownership, by a grant that does
-not cover it, or by a covering mount; where none of these is to be had the run is refused.
+its client, the ProxyCommand for ssh. Everything else of the agent's (log, policy, sockets) is private: closed by
+ownership, by a grant that does not cover it, or by a covering mount; where none of these is to be had the run is
+refused.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from agent.daemon.trust import make_directory, movable, planted
 from agent.policy.grants import Grants
 from agent.policy.paths import covers
 
-HOOK_CLIENT = Path(__file__).parent.parent / "enforce" / "commands" / "hook_client.py"
+_ENFORCE = Path(__file__).parent.parent / "enforce"
+CLIENTS = (_ENFORCE / "commands" / "hook_client.py", _ENFORCE / "egress" / "ssh_proxy.py")
+"""Programs for the session, of one file and the standard library only."""
 
 
 CA_BUNDLE = "ca-bundle.pem"
@@ -63,9 +66,10 @@ def lay_out(spec: RunSpec) -> Places:
         home = tmpdir / "home"
         home.mkdir(mode=0o700)
         _give(home, spec)
-    if HOOK_CLIENT.is_file():
-        shutil.copyfile(HOOK_CLIENT, public / "hook_client.py")
-        (public / "hook_client.py").chmod(0o755)
+    for client in CLIENTS:
+        if client.is_file():
+            shutil.copyfile(client, public / client.name)
+            (public / client.name).chmod(0o755)
     resolv_conf = public / "resolv.conf"
     resolv_conf.write_text(RESOLV_CONF, encoding="ascii")
     resolv_conf.chmod(0o644)
@@ -137,7 +141,7 @@ def check_own_paths(spec: RunSpec) -> None:
     file permissions alone: covering a directory does not keep one above it from being renamed. Raises Exposed."""
     if spec.egress_user is None:  # one user for all: nothing could tell them apart
         return
-    own = (spec.audit_dir, spec.run_root, *spec.policy_dirs, str(HOOK_CLIENT.parents[2]), sys.executable)
+    own = (spec.audit_dir, spec.run_root, *spec.policy_dirs, str(_ENFORCE.parent), sys.executable)
     for path in own:
         name = movable(path, spec.session_user)
         if name is not None:
