@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from agent.policy.decision import Decision
-from agent.policy.model import Credential, HostLimits, HostRule, Mode, Tls
+from agent.policy.model import Credential, EgressLimits, HostLimits, HostRule, Mode, Policy, Tls
 
 NO_LIMITS = HostLimits()
 
@@ -38,6 +38,16 @@ def terms(decision: Decision) -> Terms:
         passthrough=any(rule.tls is Tls.PASSTHROUGH for rule in rules),
         observed=bool(asking) and all(mode is Mode.OBSERVE for mode in asking),
     )
+
+
+def session_limits(policy: Policy) -> EgressLimits:
+    """The bounds of the whole session: of all layers the strictest."""
+    given = [layer.egress.limits for layer in policy.layers if layer.egress is not None]
+    if not given:
+        return EgressLimits()
+    names = [field.name for field in fields(EgressLimits)]
+    found = {name: [value for limits in given if (value := getattr(limits, name)) is not None] for name in names}
+    return EgressLimits(**{name: min(values, default=None) for name, values in found.items()})
 
 
 def _smallest(rules: tuple[HostRule, ...], name: str) -> int | None:

@@ -17,8 +17,9 @@ from typing import Protocol as Interface
 from agent.enforce.egress.client import Client, Place, Speech, read_head
 from agent.enforce.egress.head import parse_request, starts_request
 from agent.enforce.egress.hello import HelloError
-from agent.enforce.egress.http1 import Forwarder, Limits
+from agent.enforce.egress.http1 import Forwarder
 from agent.enforce.egress.identity import Admission, Doorkeeper
+from agent.enforce.egress.limits import Limits
 from agent.enforce.egress.passage import Passage, read_hello
 from agent.enforce.egress.wire import Wire
 from agent.policy.addresses import canonical_address
@@ -141,8 +142,7 @@ class Capture:
             return await self._unknown(client, there)
         asked = replace(self._door.request(host, there.port, client.origin, None), sni=hello.sni)
         admission = await self._door.admit(asked)
-        await self._passage.agrees(client, admission)  # before anything is dialled
-        return await self._passage.go(client, admission, b"")
+        return await self._passage.go(client, admission, b"", agreed_first=True)
 
     async def _http(self, client: Client, port: int) -> bool:
         client.speech, client.place = Speech.HTTP, Place(port)

@@ -156,6 +156,11 @@ class EngineConnection(LiveConnectionHandler):
             self._moved.clear()
             await self._moved.wait()
 
+    def be_idle_at_most(self, seconds: int | None) -> None:
+        """How long it may rest (None: as long as any); to be said before it is served."""
+        if seconds is not None:
+            self.timeout_watchdog.timeout = min(self.timeout_watchdog.timeout, seconds)
+
     def abort(self, reason: str) -> None:
         """Cut every connection of this client at once."""
         log.error("intercepted connection %s cut: %s", self._identity.request_id, reason)

@@ -9,6 +9,7 @@ searched for secrets. A secret in the wrong place is refused in observe mode too
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import count
 
@@ -18,6 +19,7 @@ from mitmproxy.net.http.http1.read import read_response_head
 from agent.describe import describe
 from agent.enforce.egress.answer import Answer, Form, render_answer
 from agent.enforce.egress.credentials import CREDENTIAL_PINNED, dropped, pinned, plan
+from agent.enforce.egress.engine_quota import Accounts, Terms, response_head
 from agent.enforce.egress.engine_requests import (
     Head,
     Identity,
@@ -29,6 +31,7 @@ from agent.enforce.egress.engine_requests import (
 )
 from agent.enforce.egress.engine_secrets import SecretTraffic
 from agent.enforce.egress.identity import observing
+from agent.enforce.egress.quota import Excess, LimitExceeded
 from agent.enforce.egress.secrets import Leak, Secrets, injectable
 from agent.gate import Gate, Recorder
 from agent.policy.decision import Decision, Severity, Verdict
@@ -54,12 +57,14 @@ class Decisions:
     def __init__(
         self,
         identity: Identity,
-        policy: Policy,
+        policy: Callable[[], Policy],
         gate: Gate,
         recorder: Recorder,
         actor: str,
         *,
         secrets: Secrets | None = None,
+        accounts: Accounts | None = None,
+        account: str | None = None,
     ) -> None:
         self._identity = identity
         self._policy = policy
@@ -68,8 +73,10 @@ class Decisions:
         self._actor = actor
         self._numbers = count(1)
         self._secrets = secrets or Secrets()
-        self._entries = injectable(policy, self._secrets, identity.host) if identity.kind == "connect" else ()
+        self._entries = injectable(policy(), self._secrets, identity.host) if identity.kind == "connect" else ()
         self._traffic = SecretTraffic(identity, self._secrets, recorder, actor, self._leaked)
+        accounts = accounts or Accounts()
+        self._terms = Terms(accounts.quota, accounts.get(account), self._exceeded)
 
     async def request(self, flow: http.HTTPFlow) -> None:
         """Decide the request whose head is complete. On return the flow is prepared to go on, refused, or killed."""
@@ -88,6 +95,12 @@ class Decisions:
         if not decision.permitted:
             self._refuse(flow, head, decision, FORBIDDEN, question.origin.request_id)
             return
+        try:
+            self._terms.ticket(flow, question, decision, observing=observing(self._policy()))
+        except LimitExceeded as error:
+            answer = _limit_decision(error.excess, decision.policy_digest)
+            self._refuse(flow, head, answer, FORBIDDEN, question.origin.request_id)
+            return
         bound = terms(decision)
         other = pinned(head, injections, self._entries, self._secrets, bound)
         if other is not None and self._stopped(flow, head, question, other):
@@ -96,7 +109,7 @@ class Decisions:
             await self._traffic.inject(flow, injections, decision, question.origin.request_id or "")
         except Exception:
             log.exception("an injection was not recorded")
-            if self._policy.audit.on_failure is not OnFailure.CONTINUE:
+            if self._policy().audit.on_failure is not OnFailure.CONTINUE:
                 self._stopped(flow, head, question, _UNRECORDED)
                 return
         for name in dropped(bound, self._secrets):
@@ -130,6 +143,11 @@ class Decisions:
         if response.status_code == SWITCHING_PROTOCOLS:
             if not flow.metadata.get(_WEBSOCKET) or response.headers.get("upgrade", "").lower() != "websocket":
                 flow.kill()  # type: ignore[no-untyped-call]
+            return
+        try:
+            response_head(flow, response)
+        except LimitExceeded:
+            flow.kill()  # type: ignore[no-untyped-call]
             return
         response.stream = True
         self._traffic.mask_response(flow, response)
@@ -180,18 +198,24 @@ class Decisions:
             verdict=Verdict.DENY,
             rule=refusal.rule,
             reason=refusal.reason,
-            policy_digest=self._policy.digest,
+            policy_digest=self._policy().digest,
             instead=refusal.instead,
             severity=Severity.HIGH,
-            enforced=refusal.rule not in _OBSERVABLE or not observing(self._policy),
+            enforced=refusal.rule not in _OBSERVABLE or not observing(self._policy()),
         )
+        self._record(question, decision)
+        return decision
+
+    def _exceeded(self, question: EgressRequest, excess: Excess) -> None:
+        self._record(question, _limit_decision(excess, self._policy().digest))
+
+    def _record(self, question: EgressRequest, decision: Decision) -> None:
         try:
             event = describe(question, decision, self._actor)
             if event is not None:
                 self._recorder.post(event)
         except Exception:  # as in the gate: a denial stands where it can't be recorded
-            log.exception("denial %s stands, but its record was lost", refusal.rule)
-        return decision
+            log.exception("denial %s stands, but its record was lost", decision.rule)
 
     def _refuse(self, flow: http.HTTPFlow, head: Head, decision: Decision, status: int, request_id: str | None) -> None:
         response = _answer(head, decision, status, request_id or "")
@@ -228,6 +252,10 @@ class Decisions:
             if kept:
                 headers["connection"] = kept[0]
         request.stream = True
+
+
+def _limit_decision(excess: Excess, digest: str) -> Decision:
+    return Decision(Verdict.DENY, excess.rule, excess.reason, digest, instead=excess.instead, enforced=excess.enforced)
 
 
 def _answer(head: Head, decision: Decision, status: int, request_id: str) -> http.Response:

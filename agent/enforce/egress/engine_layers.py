@@ -21,7 +21,7 @@ from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.commands import Command
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import CommandGenerator
-from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode, HttpStream, SendHttp
+from mitmproxy.proxy.layers.http import DropStream, HttpLayer, HTTPMode, HttpStream, SendHttp
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
     HttpEvent,
@@ -37,7 +37,9 @@ from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Connection, Htt
 from mitmproxy.proxy.layers.websocket import WebsocketLayer
 
 from agent.enforce.egress.answer import Answer, render_answer
+from agent.enforce.egress.engine_quota import download, upload
 from agent.enforce.egress.engine_secrets import CONTROL, FAILED
+from agent.enforce.egress.quota import LimitExceeded
 
 MAX_HEAD = 256 * 1024
 MAX_WEBSOCKET_MESSAGE = 16 * 1024 * 1024
@@ -227,6 +229,50 @@ class DecidedStream(HttpStream):
             request.headers["transfer-encoding"] = "chunked"
         return connected
 
+    def state_stream_request_body(self, event: events.Event) -> CommandGenerator[None]:
+        yield from self._within_limits(event, super().state_stream_request_body)
+
+    def state_consume_request_body(self, event: events.Event) -> CommandGenerator[None]:
+        yield from self._within_limits(event, super().state_consume_request_body)
+
+    def state_stream_response_body(self, event: events.Event) -> CommandGenerator[None]:
+        yield from self._within_limits(event, super().state_stream_response_body)
+
+    def state_consume_response_body(self, event: events.Event) -> CommandGenerator[None]:
+        yield from self._within_limits(event, super().state_consume_response_body)
+
+    def _within_limits(
+        self, event: events.Event, state: Callable[[events.Event], CommandGenerator[None]]
+    ) -> CommandGenerator[None]:
+        """Count a piece of a body; one that is too much goes nowhere, and neither side sees an end."""
+        try:
+            if isinstance(event, RequestData):
+                upload(self.flow, len(event.data))
+            elif isinstance(event, ResponseData):
+                download(self.flow, len(event.data))
+        except LimitExceeded as error:
+            yield from self._over(error)
+        else:
+            yield from state(event)
+
+    def _over(self, error: LimitExceeded) -> CommandGenerator[None]:
+        http2 = self.context.client.alpn == b"h2"
+        if not http2 and self.server_state == self.state_stream_response_body:
+            raise error  # the connection is one exchange, and it is cut (`FailClosed`)
+        answered = self.server_state == self.state_stream_response_body
+        self.client_state = self.server_state = self.state_errored
+        if self.flow.server_conn is self.context.server and self.context.server.connected:
+            stop = RequestProtocolError(self.stream_id, str(error), ErrorCode.CANCEL)
+            yield SendHttp(stop, self.context.server)
+        cut = ResponseProtocolError(self.stream_id, str(error), ErrorCode.CANCEL)
+        if answered or http2:
+            yield SendHttp(cut, self.context.client)
+        else:
+            yield commands.SendData(self.context.client, render_answer(error.answer))
+            yield SendHttp(cut, self.context.client)
+        self.flow.live = False
+        yield DropStream(self.stream_id)
+
     def _has_body(self) -> bool:
         return bool(self.flow.request.raw_content) or self.flow.request.raw_content is None
 
@@ -256,12 +302,22 @@ class BoundedWebsocket(WebsocketLayer):
     _handle_event = start
 
     def relay_messages(self, event: events.Event) -> CommandGenerator[None]:
+        try:
+            if isinstance(event, events.DataReceived):
+                (upload if event.connection is self.context.client else download)(self.flow, len(event.data))
+        except LimitExceeded:
+            yield from self._end()
+            return
         yield from super().relay_messages(event)
         for peer in (self.client_ws, self.server_ws):
             if sum(len(part) for part in peer.frame_buf) > MAX_WEBSOCKET_MESSAGE:
-                yield commands.CloseConnection(self.context.server)
-                yield commands.CloseConnection(self.context.client)
-                self._handle_event = self.done  # type: ignore[method-assign]
+                yield from self._end()
+
+    def _end(self) -> CommandGenerator[None]:
+        """Without a close frame (RFC 6455 section 7.1.5: status 1006, abnormal)."""
+        yield commands.CloseConnection(self.context.server)
+        yield commands.CloseConnection(self.context.client)
+        self._handle_event = self.done  # type: ignore[method-assign]
 
 
 def _checked(

@@ -43,6 +43,7 @@ from agent.enforce.egress.ca import InterceptionCA
 from agent.enforce.egress.engine import EngineConnection, VettedLoop, serving
 from agent.enforce.egress.engine_decisions import Decisions
 from agent.enforce.egress.engine_layers import blame
+from agent.enforce.egress.engine_quota import Accounts
 from agent.enforce.egress.engine_requests import Identity
 from agent.enforce.egress.engine_tls import EngineTls, engine_options, warm
 from agent.enforce.egress.recorder import ChannelRecorder
@@ -98,8 +99,10 @@ class Worker:
         self._options = options
         self._loop = asyncio.get_running_loop()
         self._recorder = ChannelRecorder(channel, self._end)
-        self._gate = Gate(lambda: policy, self._recorder, actor)
+        self._gate = Gate(lambda: self._policy, self._recorder, actor)
+        self._accounts = Accounts()
         self._serving: set[asyncio.Task[None]] = set()
+        self._connections: dict[str, EngineConnection] = {}
         self._limit = _connection_limit()
         self._up = self._down = 0
         self._done: asyncio.Future[int] = self._loop.create_future()
@@ -128,6 +131,10 @@ class Worker:
                 self._recorder.settle(int(message["n"]), None)
             case "refused":
                 self._recorder.settle(int(message["n"]), str(message["error"]))
+            case "spent":
+                self._accounts.take(str(message["account"]), int(message["up"]), int(message["down"]))
+            case "cut":
+                self._cut(str(message["id"]))
             case "stop":
                 self._loop.create_task(self._stop())
             case unknown:
@@ -148,12 +155,26 @@ class Worker:
             request_id=str(message["request_id"]),
             source_ip=message["source_ip"],
         )
-        task = self._loop.create_task(self._serve(sock, base64.b64decode(message["prefix"]), identity))
+        work = self._serve(
+            sock, base64.b64decode(message["prefix"]), identity, message.get("account"), message.get("idle")
+        )
+        task = self._loop.create_task(work)
         if not task.done():  # an eager task may be
             self._serving.add(task)
             task.add_done_callback(self._serving.discard)
 
-    async def _serve(self, sock: socket.socket, prefix: bytes, identity: Identity) -> None:
+    async def _serve(
+        self, sock: socket.socket, prefix: bytes, identity: Identity, account: str | None, idle: int | None
+    ) -> None:
+        try:
+            await self._converse(sock, prefix, identity, account, idle)
+        finally:
+            self._connections.pop(identity.request_id, None)
+            self._recorder.send({"type": "closed", "id": identity.request_id})
+
+    async def _converse(
+        self, sock: socket.socket, prefix: bytes, identity: Identity, account: str | None, idle: int | None
+    ) -> None:
         sock.setblocking(False)
         reader = asyncio.StreamReader()
         reader.feed_data(prefix)
@@ -164,7 +185,16 @@ class Worker:
             sock.close()
             return
         writer = asyncio.StreamWriter(transport, protocol, reader, self._loop)
-        decisions = Decisions(identity, self._policy, self._gate, self._recorder, self._actor, secrets=self._secrets)
+        decisions = Decisions(
+            identity,
+            lambda: self._policy,
+            self._gate,
+            self._recorder,
+            self._actor,
+            secrets=self._secrets,
+            accounts=self._accounts,
+            account=account,
+        )
         try:
             with serving(identity):
                 connection = EngineConnection(
@@ -176,11 +206,18 @@ class Worker:
                     engine_tls=self._tls,
                     meter=self._meter,
                 )
+                connection.be_idle_at_most(idle)
+                self._connections[identity.request_id] = connection
                 await connection.handle_client()
         except Exception as error:
             log.error("connection %s ended by a fault: %s", identity.request_id, blame(error))
         finally:
             transport.abort()
+
+    def _cut(self, request_id: str) -> None:
+        connection = self._connections.get(request_id)
+        if connection is not None:
+            connection.abort("it is no longer allowed")
 
     def _meter(self, up: int, down: int) -> None:
         self._up += up
@@ -192,7 +229,7 @@ class Worker:
 
     def _send_stats(self) -> None:
         if self._up or self._down:
-            self._recorder.send({"type": "stats", "up": self._up, "down": self._down})
+            self._recorder.send({"type": "stats", "up": self._up, "down": self._down, "hosts": self._accounts.report()})
             self._up = self._down = 0
 
     async def _stop(self) -> None:

@@ -20,10 +20,11 @@ from agent.enforce.egress.answering import tell
 from agent.enforce.egress.capture import Capture, DnsStreams, NamesOf
 from agent.enforce.egress.client import Client
 from agent.enforce.egress.head import HeadError
-from agent.enforce.egress.http1 import Limits
 from agent.enforce.egress.identity import FAULT, Doorkeeper, Refusal
+from agent.enforce.egress.limits import Limits
 from agent.enforce.egress.passage import Passage, Ways
 from agent.enforce.egress.proxying import Proxying
+from agent.enforce.egress.quota import LimitExceeded
 from agent.enforce.egress.socks import SocksError
 from agent.enforce.egress.wire import Poller, Wire, prepare
 from agent.policy.addresses import canonical_address
@@ -39,7 +40,6 @@ type Serve = Callable[[Client], Awaitable[bool]]
 _BATCH: Final = 64
 _PAUSE_SECONDS: Final = 0.1
 _TRANSIENT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-_BUSY: Final = render_answer(Answer(503, "too many connections are open"))
 _MECHANISM: Final = {Door.PROXY: "proxy", Door.CAPTURE: "capture", Door.FORWARDED: "connect"}
 
 
@@ -58,7 +58,7 @@ class Front:
     ) -> None:
         self._poller = poller
         self._door = door
-        self._carrier = ways.carrier
+        self._ways = ways
         self._limits = limits
         passage = Passage(poller, door, ways, limits)
         capture = Capture(door, passage, ways.forwarder, limits, names_of=names_of, dns=dns)
@@ -114,10 +114,11 @@ class Front:
 
     def _begin(self, sock: socket.socket, address: object, door: Door) -> None:
         sock.setblocking(False)
-        if len(self._conversations) + self._carrier.open >= self._limits.connections:
+        if self._open() >= self._limits.connections:
+            answer = self._door.too_many(_origin(door, address), self._limits.connections)
             if door is Door.PROXY:
                 with contextlib.suppress(OSError):
-                    sock.send(_BUSY)
+                    sock.send(render_answer(answer))
             sock.close()
             return
         prepare(sock)
@@ -128,6 +129,10 @@ class Front:
             self._conversations.add(conversation)
             conversation.add_done_callback(self._conversations.discard)
 
+    def _open(self) -> int:
+        engine = self._ways.engine
+        return len(self._conversations) + self._ways.carrier.open + (0 if engine is None else engine.open)
+
     async def _serve(self, client: Client, serve: Serve) -> None:
         """The fail-closed wrapper of a connection."""
         handed_over = False
@@ -135,6 +140,8 @@ class Front:
             handed_over = await serve(client)
         except Refusal as refusal:
             await tell(client, refusal.answer)
+        except LimitExceeded as error:
+            await tell(client, error.answer)
         except (HeadError, HostError, SocksError, PreambleError) as error:
             await tell(client, self._door.malformed(client.origin, str(error)))
         except TimeoutError:

@@ -19,10 +19,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 from agent.channel import ChannelClosed, Message, pair
 from agent.enforce.egress.engine_link import Link, LinkBusy, event_from_message
+from agent.enforce.egress.quota import Account, Ticket
 from agent.enforce.egress.secrets import Secrets
 from agent.gate import Recorder
 from agent.policy.model import Policy
@@ -78,11 +80,20 @@ class Engine:
         self._gone: asyncio.Future[None] | None = None
         self._stopping = False
         self._accepting: set[asyncio.Task[None]] = set()
+        self._tickets: dict[str, Ticket] = {}
+        self._accounts: dict[str, Account] = {}  # by name: those of hosts that the worker was given
+        self._reported: dict[str, tuple[int, int]] = {}  # bytes that the worker carried
+        self._spent: dict[str, tuple[int, int]] = {}  # bytes of other ways that it was told of
 
     @property
     def pid(self) -> int | None:
         """The worker's process id, None before `spawn`."""
         return None if self._process is None else self._process.pid
+
+    @property
+    def open(self) -> int:
+        """How many connections the worker serves."""
+        return len(self._tickets)
 
     def spawn(self) -> None:
         """Start the worker process; must come before this process drops its privileges. `start` does it if need be."""
@@ -140,11 +151,13 @@ class Engine:
         kind: Literal["connect", "absolute"],
         request_id: str,
         source_ip: str | None,
+        ticket: Ticket | None = None,
     ) -> None:
         """Give an accepted connection to the worker; `sock` is closed here in any case.
 
         `kind` "connect": the 200 has been sent, `prefix` is what was read of the ClientHello. "absolute": `prefix`
-        starts with the whole request head. Raises HandOverError where the worker can't take it.
+        starts with the whole request head. The ticket is kept until the connection has ended. Raises HandOverError
+        where the worker can't take it; the ticket is closed then.
         """
         message: Message = {
             "type": "connection",
@@ -160,9 +173,47 @@ class Engine:
             sock.close()
             raise HandOverError("the interception engine is not running")
         try:
+            if ticket is not None:
+                self._accounts[ticket.account.name] = ticket.account
+                self._tell_spent(ticket.account)
+                message |= {"account": ticket.account.name, "idle": ticket.idle}
             self._link.send(message, [sock.detach()])
         except (ChannelClosed, LinkBusy) as error:
+            sock.close()
             raise HandOverError(str(error)) from error
+        if ticket is not None:
+            self._tickets[request_id] = ticket
+            ticket.on_cut(partial(self._cut, request_id))
+
+    def tell_spent(self) -> None:
+        """What went to the worker's hosts by other ways than the worker, since it counts against the same limits."""
+        for account in {ticket.account for ticket in self._tickets.values()}:
+            with contextlib.suppress(ChannelClosed, LinkBusy):
+                self._tell_spent(account)
+
+    def _tell_spent(self, account: Account) -> None:
+        """Raises ChannelClosed, LinkBusy."""
+        own_up, own_down = self._reported.get(account.name, (0, 0))
+        spent = (account.up.total - own_up, account.down.total - own_down)
+        if self._link is not None and self._spent.get(account.name, (0, 0)) != spent:
+            self._link.send({"type": "spent", "account": account.name, "up": spent[0], "down": spent[1]})
+            self._spent[account.name] = spent
+
+    def _take_spent(self, hosts: dict[str, list[int]]) -> None:
+        """What the worker carried since its last report. Raises KeyError for an account that it was not given."""
+        for name, (up, down) in hosts.items():
+            if min(up, down) < 0:
+                raise HandOverError("bytes that go back")
+            account = self._accounts[name]
+            account.up.total += up
+            account.down.total += down
+            before = self._reported.get(name, (0, 0))
+            self._reported[name] = (before[0] + up, before[1] + down)
+
+    def _cut(self, request_id: str) -> None:
+        if self._link is not None:
+            with contextlib.suppress(ChannelClosed):
+                self._link.send({"type": "cut", "id": request_id}, urgent=True)
 
     async def stop(self) -> None:
         """End the worker and wait for it."""
@@ -211,8 +262,13 @@ class Engine:
                 self._event(int(message["n"]), message["accept"] is True, event_from_message(message["event"]))
             case "stats":
                 up, down = int(message["up"]), int(message["down"])
+                self._take_spent(message["hosts"])
                 if self._on_stats is not None:
                     self._on_stats(up, down)
+            case "closed":
+                ticket = self._tickets.pop(str(message["id"]), None)
+                if ticket is not None:
+                    ticket.close()
             case unknown:
                 raise HandOverError(f"message {unknown!r}")
 

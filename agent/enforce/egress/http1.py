@@ -18,17 +18,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 from agent.enforce.egress.answer import Answer
+from agent.enforce.egress.bodies import chunk, pieces
 from agent.enforce.egress.client import Client, Place, read_head
 from agent.enforce.egress.head import (
     CHUNKED,
     METHOD_OVERRIDES,
     UNTIL_CLOSE,
-    Chunks,
     HeadError,
     Request,
     Response,
@@ -40,6 +40,8 @@ from agent.enforce.egress.head import (
 )
 from agent.enforce.egress.identity import Admission, Doorkeeper, Refusal, parse_authority
 from agent.enforce.egress.leaks import Outgoing, refuse_leaks
+from agent.enforce.egress.limits import Limits
+from agent.enforce.egress.quota import LimitExceeded, Ticket
 from agent.enforce.egress.tunnel import Traffic
 from agent.enforce.egress.wire import DialError, Poller, Wire, dial
 from agent.policy.request import EgressRequest, Protocol, Stage
@@ -47,17 +49,6 @@ from agent.policy.request import EgressRequest, Protocol, Stage
 _URL: Final = re.compile(r"[hH][tT][tT][pP]://([^/?]*)(/[^?]*)?(\?.*)?")
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _MOST_INTERIM: Final = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Seconds, and how many connections are served at once."""
-
-    head: float = 30
-    dial: float = 10
-    idle: float = 3600
-    keep: float = 60
-    connections: int = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +65,14 @@ class _Upstream:
     admission: Admission
     buffered: bytearray = field(default_factory=bytearray)
     used: bool = False
+
+    @property
+    def ticket(self) -> Ticket:
+        return self.admission.ticket
+
+    def close(self) -> None:
+        self.wire.close()
+        self.ticket.close()
 
     def serves(self, target: _Target) -> bool:
         return (target.host, target.port) == (self.admission.request.host, self.admission.request.port)
@@ -120,7 +119,7 @@ class Forwarder:
                     persistent = await exchange.run()
                 except _Stale:
                     upstream.wire.close()
-                    upstream = await self._connect(upstream.admission)
+                    upstream = await self._connect(client, upstream.admission)
                     exchange = self._exchange(client, request, upstream)
                     persistent = await exchange.run()
                 if not persistent:
@@ -133,7 +132,7 @@ class Forwarder:
                 request = parse_request(head)
         finally:
             if upstream is not None:
-                upstream.wire.close()
+                upstream.close()
 
     def _exchange(self, client: Client, request: Request, upstream: _Upstream) -> _Exchange:
         outgoing = Outgoing(self._door, upstream.admission.request, request)
@@ -151,8 +150,17 @@ class Forwarder:
             admission = last.admission
         else:
             if last is not None:
-                last.wire.close()
+                last.close()
             last, admission = None, await self._door.admit(asked)
+        try:
+            await self._judge(asked, request, target, admission)
+            return last if last is not None else await self._connect(client, admission)
+        except BaseException:
+            admission.ticket.close()
+            raise
+
+    async def _judge(self, asked: EgressRequest, request: Request, target: _Target, admission: Admission) -> None:
+        """This one request. Raises Refusal."""
         question = replace(
             asked,
             addresses=admission.request.addresses,
@@ -164,8 +172,7 @@ class Forwarder:
         )
         refuse_leaks(self._door, question, request)
         self._refuse_tricks(question, request, inspected=admission.decision.inspect)
-        await self._door.check(question)
-        return last if last is not None else await self._connect(admission)
+        self._door.bind(admission.ticket, question, await self._door.check(question), request.body)
 
     def _refuse_tricks(self, question: EgressRequest, request: Request, *, inspected: bool) -> None:
         if request.method == "TRACE":
@@ -177,7 +184,7 @@ class Forwarder:
         if inspected and any(name in METHOD_OVERRIDES for name, _ in request.fields):
             self._door.refuse(question, "method-override", "the request overrides its method in a header")
 
-    async def _connect(self, admission: Admission) -> _Upstream:
+    async def _connect(self, client: Client, admission: Admission) -> _Upstream:
         request = admission.request
         try:
             wire = await dial(self._poller, request.addresses, request.port, self._limits.dial)
@@ -185,8 +192,18 @@ class Forwarder:
             status = 504 if error.timed_out else 502
             reason = f"{request.host}:{request.port} cannot be reached: {error}"
             raise Refusal(Answer(status, reason, request_id=request.origin.request_id or "")) from error
+        try:
+            admission.ticket.on_cut(partial(_cut, client.wire, wire))
+        except LimitExceeded:
+            wire.close()
+            raise
         self._traffic.connections += 1
         return _Upstream(wire, admission)
+
+
+def _cut(*wires: Wire) -> None:
+    for wire in wires:
+        wire.close(reset=True)
 
 
 class _Stale(Exception):
@@ -225,6 +242,8 @@ class _Exchange:
             response = None
             if not self._request.body:
                 response = await self._response_head(stale=stale)
+        except LimitExceeded:
+            raise
         except OSError as error:
             if stale:
                 raise _Stale from error
@@ -247,6 +266,8 @@ class _Exchange:
             if response is None:
                 response = await self._response_head(stale=False)
             await self._relay(response)
+        except LimitExceeded:
+            raise
         except OSError as error:
             if upload is not None and upload.done() and not upload.cancelled() and upload.exception() is not None:
                 await upload  # what the client sent was the cause
@@ -275,13 +296,19 @@ class _Exchange:
         return render(f"{request.method} {target.path}{target.query} HTTP/1.1", fields)
 
     async def _send_up(self, data: bytes) -> None:
+        self._up.ticket.up.take(len(data))
         await self._up.wire.send(data)
         self._traffic.up += len(data)
+
+    def _received(self, count: int) -> None:
+        self._traffic.down += count
+        self._up.ticket.down.take(count)
 
     async def _upload(self) -> None:
         """The request's body. What breaks it breaks the upstream connection too."""
         try:
-            async for piece in _pieces(self._client.wire, self._client.buffered, self._request.body):
+            async for piece in pieces(self._client.wire, self._client.buffered, self._request.body):
+                self._up.ticket.add_body(len(piece))
                 await self._send_piece(self._outgoing.feed(piece))
                 self._touch()
             await self._send_piece(self._outgoing.feed(b"", last=True))
@@ -293,7 +320,7 @@ class _Exchange:
 
     async def _send_piece(self, piece: bytes) -> None:
         if piece:
-            await self._send_up(_chunk(piece) if self._request.body == CHUNKED else piece)
+            await self._send_up(chunk(piece) if self._request.body == CHUNKED else piece)
 
     async def _response_head(self, *, stale: bool) -> Response:
         """The final response's head; interim ones are passed on. Raises HeadError as a Refusal."""
@@ -318,7 +345,7 @@ class _Exchange:
             if len(buffered) > 256 * 1024:
                 raise Refusal(self._malformed("its head is too long"))
             data = await self._up.wire.recv()
-            self._traffic.down += len(data)
+            self._received(len(data))
             if not data:
                 if stale and not buffered:
                     raise _Stale
@@ -348,8 +375,8 @@ class _Exchange:
         wire = self._client.wire
         self._client.started = True
         await wire.send(render(f"HTTP/1.1 {response.status} {response.reason}", fields))
-        async for piece in _pieces(self._up.wire, self._up.buffered, length, self._traffic):
-            await wire.send(_chunk(piece) if chunked else piece)
+        async for piece in pieces(self._up.wire, self._up.buffered, length, self._received):
+            await wire.send(chunk(piece) if chunked else piece)
             self._touch()
         if chunked:
             await wire.send(b"0\r\n\r\n")
@@ -357,34 +384,3 @@ class _Exchange:
     def _touch(self) -> None:
         self._client.wire.limit(self._limits.idle)
         self._up.wire.limit(self._limits.idle)
-
-
-def _chunk(piece: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(piece), piece)
-
-
-async def _pieces(wire: Wire, buffered: bytearray, length: int, down: Traffic | None = None) -> AsyncIterator[bytes]:
-    """A body, piece by piece; what follows it stays in `buffered`. Raises HeadError where it is malformed or cut."""
-    chunks = Chunks() if length == CHUNKED else None
-    while chunks is not None or length:
-        data, most = bytes(buffered), length if length > 0 else None
-        if data:
-            del buffered[:most]
-            data = data[:most]
-        else:
-            data = await wire.recv(65536 if most is None else min(65536, most))
-            if down is not None:
-                down.down += len(data)
-        if not data:
-            if length == UNTIL_CLOSE:
-                return
-            raise HeadError("a body ended early")
-        if chunks is not None:
-            data = chunks.feed(data)
-        elif length > 0:
-            length -= len(data)
-        if data:
-            yield data
-        if chunks is not None and chunks.done:
-            buffered[:0] = chunks.rest
-            return

@@ -20,15 +20,18 @@ from agent.describe import describe
 from agent.enforce.egress.answer import Answer
 from agent.enforce.egress.client import Place
 from agent.enforce.egress.hello import ClientHello, HelloError, too_old
+from agent.enforce.egress.quota import LIMIT_CONNECTIONS, Excess, LimitExceeded, Quota, Ticket
 from agent.enforce.egress.resolve import Failure, ResolveError, Resolver, is_own, wildcard_of
 from agent.enforce.egress.secrets import LEAK_INSTEAD, SECRET_LEAK, Secrets, leak_reason
 from agent.gate import Gate, Recorder
 from agent.policy.addresses import address_class, canonical_address
+from agent.policy.decide import decide
 from agent.policy.decision import Decision, Severity, Verdict
 from agent.policy.egress_match import intercepted
 from agent.policy.hosts import HostError, normalise_host
 from agent.policy.model import EgressSection, Mode, Policy
 from agent.policy.request import EgressRequest, Origin, Protocol, Stage
+from agent.policy.terms import session_limits
 from agent.policy.words import shown
 from agent.record.event import RecordError
 
@@ -49,10 +52,11 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A connection that may be dialled, and nothing but `request.addresses`."""
+    """A connection that may be dialled, and nothing but `request.addresses`. Whoever has it closes the ticket."""
 
     request: EgressRequest
     decision: Decision
+    ticket: Ticket
 
 
 def parse_authority(text: str, default_port: int | None = None) -> tuple[str, int]:
@@ -121,7 +125,9 @@ class Doorkeeper:
         actor: str,
         *,
         secrets: Secrets | None = None,
+        quota: Quota | None = None,
     ) -> None:
+        self.quota = quota or Quota()
         self._own: set[tuple[str, int]] = set()
         self._policy = policy
         self._gate = gate
@@ -185,7 +191,51 @@ class Doorkeeper:
             self.refuse(request, "own-address", f"{request.host} is this machine ({found.own[0]})")
         if any(self._is_own(address, request.port) for address in found.addresses):
             raise self.refusal(request, "own-address", f"{request.host}:{request.port} is the agent's own listener")
-        return Admission(request, await self.check(request))
+        return self._open(request, await self.check(request))
+
+    def _open(self, request: EgressRequest, decision: Decision) -> Admission:
+        """Nothing is awaited here: the policy in force is the one that decided. Raises Refusal."""
+        policy = self._policy()
+        if decision.policy_digest != policy.digest:  # it changed while the record was on its way
+            decision = decide(policy, request)
+            if not decision.permitted:
+                self._record(request, decision)
+                raise Refusal(_denied(request, decision))
+        try:
+            ticket = self.quota.open(
+                request, decision, session_limits(policy), self._exceeded, observing=observing(policy)
+            )
+        except LimitExceeded as error:
+            raise Refusal(error.answer) from error
+        return Admission(request, decision, ticket)
+
+    def bind(self, ticket: Ticket, request: EgressRequest, decision: Decision, body: int) -> None:
+        """One more request on a connection. `body`: its length, negative where it is not announced. Raises Refusal."""
+        try:
+            ticket.bind(request, decision, observing=observing(self._policy()))
+            if body:
+                ticket.check_body(max(body, 1))
+            ticket.up.check(max(body, 1))
+            ticket.down.check()
+        except LimitExceeded as error:
+            raise Refusal(error.answer) from error
+
+    def _exceeded(self, request: EgressRequest, excess: Excess) -> None:
+        decision = Decision(
+            verdict=Verdict.DENY,
+            rule=excess.rule,
+            reason=excess.reason,
+            policy_digest=self._policy().digest,
+            instead=excess.instead,
+            enforced=excess.enforced,
+        )
+        self._record(request, decision)
+
+    def too_many(self, origin: Origin, most: int) -> Answer:
+        """A connection that is refused before it was read: there are `most` already."""
+        excess = Excess(LIMIT_CONNECTIONS, f"{most} connections of the session are open", "close some")
+        self._exceeded(_unknown(origin), excess)
+        return Answer(403, excess.reason, excess.rule, excess.instead)
 
     def keep_from(self, address: str, port: int) -> None:
         """Nothing is ever dialled that is this listener of ours: what comes in there is trusted further."""
@@ -201,9 +251,7 @@ class Doorkeeper:
         """Ask the gate. Raises Refusal (403) where it is not permitted."""
         decision = await self._gate.check_async(request)
         if not decision.permitted:
-            raise Refusal(
-                Answer(403, decision.reason, decision.rule, decision.instead, request.origin.request_id or "")
-            )
+            raise Refusal(_denied(request, decision))
         return decision
 
     def refuse(self, request: EgressRequest, rule: str, reason: str, instead: str = "", status: int = 403) -> None:
@@ -289,6 +337,10 @@ class Doorkeeper:
             error.reason,
             "other protocols need 'protocol: tcp' in the policy" if error.rule == "tls-required" else "",
         )
+
+
+def _denied(request: EgressRequest, decision: Decision) -> Answer:
+    return Answer(403, decision.reason, decision.rule, decision.instead, request.origin.request_id or "")
 
 
 def _upstream(timed_out: bool, reason: str, request: EgressRequest) -> Answer:

@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Final
 from agent.channel import Channel, ChannelClosed, Message
 from agent.enforce.egress.dns import NameServer
 from agent.enforce.egress.front import Front
-from agent.enforce.egress.http1 import Forwarder, Limits
+from agent.enforce.egress.http1 import Forwarder
 from agent.enforce.egress.identity import Doorkeeper, needs_engine
+from agent.enforce.egress.limits import Limits
 from agent.enforce.egress.passage import Ways
 from agent.enforce.egress.recorder import ChannelRecorder
 from agent.enforce.egress.resolve import Lookup, Resolver, system_lookup
@@ -39,6 +40,7 @@ from agent.gate import Gate
 from agent.linux.process import drop_capability_bounding_set, set_dumpable, set_no_new_privs, set_pdeathsig
 from agent.policy.hosts import normalise_host
 from agent.policy.model import Policy
+from agent.policy.terms import session_limits
 from agent.record.timings import Timings
 from agent.session.doors import Door
 
@@ -59,7 +61,8 @@ class Egress:
     def __init__(self, channel: Channel, limits: Limits, lookup: Lookup) -> None:
         self._loop = asyncio.get_running_loop()
         self._channel = channel
-        self._limits = limits
+        self._limits = replace(limits)
+        self._defaults = limits
         self._lookup = lookup
         self._done: asyncio.Future[int] = self._loop.create_future()
         self._recorder = ChannelRecorder(channel, self._fault)
@@ -161,6 +164,7 @@ class Egress:
         return engine
 
     def _make_front(self, policy: Policy, actor: str, secrets: Secrets) -> Front:
+        self._limits.follow(session_limits(policy), self._defaults)
         gate = Gate(lambda: policy, self._recorder, actor, self._timings.observe)
         resolver = Resolver(self._lookup)
         door = Doorkeeper(lambda: policy, gate, self._recorder, resolver, actor, secrets=secrets)
@@ -199,6 +203,8 @@ class Egress:
             self._loop.call_later(REPORT_SECONDS, self._report)
 
     def _send_stats(self) -> None:
+        if self._engine is not None:
+            self._engine.tell_spent()
         up, down, connections = self._traffic.take()
         counts, seconds = self._timings.take()
         if up or down or connections or any(counts):

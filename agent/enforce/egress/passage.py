@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 from agent.enforce.egress.answer import Answer
 from agent.enforce.egress.client import Client, Speech
 from agent.enforce.egress.hello import MAX_HELLO, ClientHello, HelloError, read_client_hello
-from agent.enforce.egress.http1 import Forwarder, Limits
+from agent.enforce.egress.http1 import Forwarder
 from agent.enforce.egress.identity import Admission, Doorkeeper, Refusal
+from agent.enforce.egress.limits import Limits
+from agent.enforce.egress.quota import Ticket
 from agent.enforce.egress.tunnel import Carrier
 from agent.enforce.egress.wire import DialError, Poller, Wire, dial
 from agent.policy.decision import Verdict
@@ -48,16 +50,27 @@ class Passage:
         """Admit and go on. `established` is what the client hears then. Raises Refusal, OSError."""
         return await self.go(client, await self._door.admit(asked), established)
 
-    async def go(self, client: Client, admission: Admission, established: bytes) -> bool:
-        """Go on with what was admitted. Raises Refusal, OSError."""
+    async def go(self, client: Client, admission: Admission, established: bytes, *, agreed_first: bool = False) -> bool:
+        """Go on with what was admitted. `agreed_first`: the ClientHello is there already, and is compared before
+        anything is dialled. Raises Refusal, OSError (LimitExceeded)."""
+        going = False
+        try:
+            if not agreed_first or await self._agrees(client, admission):
+                going = await self._go(client, admission, established)
+        finally:
+            if not going:
+                admission.ticket.close()
+        return going
+
+    async def _go(self, client: Client, admission: Admission, established: bytes) -> bool:
         if self._looks_inside(admission):
             await self._establish(client, established)
-            return await self.agrees(client, admission) and self._hand_over(client, admission)
+            return await self._agrees(client, admission) and self._hand_over(client, admission)
         upstream = await self._dial(admission.request)
         try:
             await self._establish(client, established)
-            if await self.agrees(client, admission):
-                self._carry(client, upstream)
+            if await self._agrees(client, admission):
+                self._carry(client, upstream, admission.ticket)
                 return True
         except BaseException:
             upstream.close()
@@ -65,7 +78,7 @@ class Passage:
         upstream.close()
         return False
 
-    async def agrees(self, client: Client, admission: Admission) -> bool:
+    async def _agrees(self, client: Client, admission: Admission) -> bool:
         """Read the ClientHello and compare. False where the client ended first. Raises Refusal, OSError."""
         decision = admission.decision
         nothing_allows = decision.verdict is not Verdict.ALLOW and not decision.grants
@@ -104,15 +117,16 @@ class Passage:
         client.speech = Speech.BYTES
         await client.wire.send(established)
 
-    def _carry(self, client: Client, upstream: Wire) -> None:
+    def _carry(self, client: Client, upstream: Wire, ticket: Ticket) -> None:
+        self._ways.carrier.carry(client.wire.sock, upstream.sock, bytes(client.buffered), ticket)
         self._ways.carrier.traffic.connections += 1
-        self._ways.carrier.carry(client.wire.sock, upstream.sock, bytes(client.buffered))
 
     def _hand_over(self, client: Client, admission: Admission) -> bool:
         """Give the connection to the interception engine, its ClientHello read and agreed."""
         engine = self._ways.engine
         if engine is None:
             raise RuntimeError("a rule needs interception and there is no engine")
+        admission.ticket.still_good()
         self._ways.carrier.traffic.connections += 1
         request = admission.request
         engine.hand_over(
@@ -124,6 +138,7 @@ class Passage:
             kind="connect",
             request_id=request.origin.request_id or "",
             source_ip=request.origin.source_ip,
+            ticket=admission.ticket,
         )
         return True
 

@@ -14,8 +14,9 @@ from agent.enforce.egress import socks
 from agent.enforce.egress.answer import ESTABLISHED
 from agent.enforce.egress.client import Client, Place, Speech, read_head
 from agent.enforce.egress.head import HeadError, Request, parse_request
-from agent.enforce.egress.http1 import Forwarder, Limits
+from agent.enforce.egress.http1 import Forwarder
 from agent.enforce.egress.identity import TUNNELS, Doorkeeper, parse_authority
+from agent.enforce.egress.limits import Limits
 from agent.enforce.egress.passage import Passage
 from agent.policy.hosts import normalise_host
 from agent.policy.request import Protocol

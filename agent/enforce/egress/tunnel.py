@@ -19,6 +19,7 @@ import select
 import socket
 from typing import Final
 
+from agent.enforce.egress.quota import Allowance, LimitExceeded, Ticket
 from agent.enforce.egress.wire import WRITABLE, Poller
 
 PIECE: Final = 256 * 1024
@@ -104,21 +105,25 @@ class Carrier:
         self.half_idle = half_idle
         self.open = 0
 
-    def carry(self, client: socket.socket, upstream: socket.socket, first: bytes) -> None:
-        """Start a tunnel between two registered sockets; `first` was already read from the client."""
-        Tunnel(self, client, upstream, first)
+    def carry(self, client: socket.socket, upstream: socket.socket, first: bytes, ticket: Ticket) -> None:
+        """Start a tunnel between two registered sockets; `first` was already read from the client.
+
+        The ticket is the tunnel's from here on. Raises LimitExceeded where it no longer holds (and stays the caller's).
+        """
+        ticket.still_good()
+        Tunnel(self, client, upstream, first, ticket)
 
 
 class _Flow:
     """One direction."""
 
-    __slots__ = ("ended", "finished", "held", "moved", "pipe", "piped", "source", "target", "upward")
+    __slots__ = ("allowance", "ended", "finished", "held", "moved", "pipe", "piped", "source", "target")
 
-    def __init__(self, source: socket.socket, target: socket.socket, held: bytes, *, upward: bool) -> None:
+    def __init__(self, source: socket.socket, target: socket.socket, held: bytes, allowance: Allowance) -> None:
         self.source = source
         self.target = target
         self.held: bytes | memoryview = held  # read and not yet taken by the target
-        self.upward = upward
+        self.allowance = allowance
         self.moved = 0
         self.pipe: tuple[int, int] | None = None
         self.piped = 0  # bytes in the pipe
@@ -129,19 +134,27 @@ class _Flow:
 class Tunnel:
     """Two flows over two sockets."""
 
-    __slots__ = ("_active", "_again", "_carrier", "_closed", "_down", "_up")
+    __slots__ = ("_active", "_again", "_carrier", "_closed", "_down", "_ticket", "_up")
 
-    def __init__(self, carrier: Carrier, client: socket.socket, upstream: socket.socket, first: bytes) -> None:
+    def __init__(
+        self, carrier: Carrier, client: socket.socket, upstream: socket.socket, first: bytes, ticket: Ticket
+    ) -> None:
         self._carrier = carrier
-        self._up = _Flow(client, upstream, first, upward=True)
-        self._down = _Flow(upstream, client, b"", upward=False)
+        self._ticket = ticket
+        self._up = _Flow(client, upstream, first, ticket.up)
+        self._down = _Flow(upstream, client, b"", ticket.down)
         self._closed = False
         self._again = False
         self._active = carrier.poller.loop.time()
         carrier.open += 1
-        carrier.traffic.up += len(first)
         for sock in (client, upstream):
             carrier.poller.swap(sock.fileno(), self)
+        ticket.on_cut(self.abort)
+        try:
+            self._count(self._up, len(first))
+        except LimitExceeded:
+            self.abort()
+            return
         self._run(self._up)
         self._run(self._down)
 
@@ -158,9 +171,14 @@ class Tunnel:
             for flow in (self._up, self._down):
                 if not flow.piped:  # at rest: others may have the pipe
                     self._release(flow)
-        limit = self._carrier.half_idle if self._up.ended or self._down.ended else self._carrier.idle
-        if now - self._active > limit:
+        if now - self._active > self._patience():
             self.abort()
+
+    def _patience(self) -> float:
+        """Seconds without a byte."""
+        carrier, idle = self._carrier, self._ticket.idle
+        patience = carrier.idle if idle is None else min(idle, carrier.idle)
+        return min(carrier.half_idle, patience) if self._up.ended or self._down.ended else patience
 
     def abort(self) -> None:
         """Both sides see a reset."""
@@ -256,17 +274,20 @@ class Tunnel:
             flow.pipe, flow.piped = None, 0
 
     def _count(self, flow: _Flow, count: int) -> None:
+        """Before the bytes are passed on. Raises LimitExceeded: they must not be."""
         flow.moved += count
-        if flow.upward:
+        if flow is self._up:
             self._carrier.traffic.up += count
         else:
             self._carrier.traffic.down += count
+        flow.allowance.take(count)
 
     def _close(self, *, reset: bool) -> None:
         if self._closed:
             return
         self._closed = True
         self._carrier.open -= 1
+        self._ticket.close()
         for flow in (self._up, self._down):
             self._release(flow)
             self._carrier.poller.close(flow.source, reset=reset)

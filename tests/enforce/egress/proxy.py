@@ -33,7 +33,7 @@ SECONDS = 20.0
 _PROGRAM = """
 import json, os, sys, time
 from agent.enforce.egress.main import main
-from agent.enforce.egress.http1 import Limits
+from agent.enforce.egress.limits import Limits
 names, log, limits = json.loads(sys.argv[3]), open(sys.argv[4], "a", buffering=1), json.loads(sys.argv[5])
 def lookup(host):
     log.write(host + "\\n")

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from agent.enforce.egress.front import Front
-from agent.enforce.egress.http1 import Forwarder, Limits
+from agent.enforce.egress.http1 import Forwarder
 from agent.enforce.egress.identity import Doorkeeper
+from agent.enforce.egress.limits import Limits
 from agent.enforce.egress.passage import Ways
 from agent.enforce.egress.resolve import Resolver
 from agent.enforce.egress.tunnel import Carrier, Traffic

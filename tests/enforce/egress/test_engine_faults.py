@@ -72,7 +72,7 @@ class Inside:
 
     async def _serve(self, sock: socket.socket, identity: Identity) -> None:
         reader, writer = await asyncio.open_connection(sock=sock)
-        decisions = Decisions(identity, self.policy, self.gate, self.journal, ACTOR)
+        decisions = Decisions(identity, lambda: self.policy, self.gate, self.journal, ACTOR)
         with serving(identity):
             connection = EngineConnection(
                 reader,

@@ -395,13 +395,17 @@ def test_past_the_most_connections_the_next_is_told_so(tmp_path: Path) -> None:
     with running(policy(), {}, tmp_path, connections=5) as proxy:
         held = [proxy.connect() for _ in range(5)]
         try:
-            assert proxy.ask(b"").startswith(b"HTTP/1.1 503 ")
+            answer = proxy.ask(b"")
+            assert answer.startswith(b"HTTP/1.1 403 ")
+            assert b"\r\nX-Parhelia-Rule: limit-connections\r\n" in answer
+            assert b"5 connections of the session are open" in answer
+            proxy.event(type="network.egress_blocked", rule="limit-connections", result="denied")
         finally:
             for sock in held:
                 sock.close()
 
         def free() -> bool:
-            return proxy.ask(connect("evil.test:443")).startswith(b"HTTP/1.1 403 ")
+            return b"X-Parhelia-Rule: egress-default" in proxy.ask(connect("evil.test:443"))
 
         eventually(free)
 

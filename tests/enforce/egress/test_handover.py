@@ -127,6 +127,7 @@ def test_a_stop_ends_a_worker_that_does_not_listen(tmp_path: Path) -> None:
         {"type": "event", "n": 1, "accept": False, "event": EVENT | {"type": "session.create"}},
         {"type": "event", "n": 1, "accept": False, "event": {}},
         {"type": "stats", "up": "many"},
+        {"type": "stats", "up": 1, "down": 1, "hosts": {"never.given": [1, 1]}},
         {"no": "type"},
     ],
 )
@@ -153,7 +154,8 @@ def test_a_worker_that_ends_is_reported_once(tmp_path: Path) -> None:
 
 ASK = f'channel.send({{"type": "event", "n": 7, "accept": True, "event": {EVENT!r}}})\n'
 TELL = (
-    'answer = channel.receive()[0]\nchannel.send({"type": "stats", "up": len(answer["type"]), "down": answer["n"]})\n'
+    "answer = channel.receive()[0]\n"
+    'channel.send({"type": "stats", "up": len(answer["type"]), "down": answer["n"], "hosts": {}})\n'
 )
 
 

@@ -16,6 +16,9 @@ import pytest
 
 from agent.enforce.egress.tunnel import BULK, PIECE, Carrier, Pipes, Traffic
 from agent.enforce.egress.wire import Poller, Wire
+from agent.policy.model import HostLimits
+from agent.policy.terms import NO_LIMITS
+from tests.enforce.egress.tickets import Desk
 
 MANY = 3_000_000
 LIMIT = 30
@@ -34,7 +37,9 @@ def connected() -> tuple[socket.socket, socket.socket]:
 class Bench:
     """A tunnel between `client` and `server`, the sockets of those who use it."""
 
-    def __init__(self, pipes: int = 4, first: bytes = b"", **limits: float) -> None:
+    def __init__(self, pipes: int = 4, first: bytes = b"", bounds: HostLimits = NO_LIMITS, **limits: float) -> None:
+        self.desk = Desk()
+        self.ticket = self.desk.open(bounds)
         self.poller = Poller()
         self.traffic = Traffic()
         self.carrier = Carrier(self.poller, self.traffic, pipes=pipes, **limits)
@@ -44,7 +49,7 @@ class Bench:
         self.wires = (Wire(self.poller, near), Wire(self.poller, far))
 
     def start(self) -> None:
-        self.carrier.carry(self.wires[0].sock, self.wires[1].sock, self.first)
+        self.carrier.carry(self.wires[0].sock, self.wires[1].sock, self.first, self.ticket)
 
 
 def run(test: Callable[[Bench], Awaitable[None]], **how: object) -> None:
@@ -197,7 +202,7 @@ def test_tunnels_that_end_leave_no_descriptor_behind() -> None:
             far, server = connected()
             for sock in (near, far):
                 Wire(bench.poller, sock)
-            bench.carrier.carry(near, far, b"x" * number)
+            bench.carrier.carry(near, far, b"x" * number, bench.desk.open())
             dice = random.Random(number)
             await asyncio.gather(
                 pour(client, bytes(BULK * 3), dice),

@@ -1,0 +1,328 @@
+"""What allowed connections are bound to: rates, connections at once, bytes, time; and the list of all that are open.
+
+Rules kept here: a limit that is hit is a refusal with a rule id, a reason that holds the numbers, and a record; bytes
+are counted before they are passed on, so none over the limit leaves; totals of a host last as long as the session and
+are never forgotten; what is kept is bounded (past `MAX_HOSTS` hosts, the others share one account and so one budget); a
+limit of a rule that only observes is recorded once per connection and binds nothing.
+
+Counted per host (the normalised name that was decided), upload and download over all its connections and ways in. In
+any 60 seconds no more connections begin than `connections_per_minute`; the window is kept in slots of one second, so up
+to 61 seconds count.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
+
+from agent.enforce.egress.answer import Answer
+from agent.policy.decision import Decision
+from agent.policy.model import EgressLimits, HostLimits, Mode
+from agent.policy.request import EgressRequest
+from agent.policy.terms import NO_LIMITS, terms
+
+LIMIT_CONNECTIONS: Final = "limit-connections"
+LIMIT_RATE: Final = "limit-rate"
+LIMIT_UPLOAD: Final = "limit-upload"
+LIMIT_DOWNLOAD: Final = "limit-download"
+LIMIT_BODY: Final = "limit-body"
+
+MAX_HOSTS: Final = 4096
+ENDLESS: Final = sys.maxsize
+_WINDOW: Final = 60
+_WAIT: Final = "close connections that are done, or ask for a higher limit in the policy"
+_LATER: Final = "wait a minute, or ask for a higher limit in the policy"
+_MORE: Final = "ask for a higher limit in the policy"
+
+
+@dataclass(frozen=True, slots=True)
+class Excess:
+    """A limit that is hit. `enforced` False: of a rule or a policy that only observes."""
+
+    rule: str
+    reason: str
+    instead: str
+    enforced: bool = True
+
+
+class LimitExceeded(ConnectionAbortedError):
+    """The connection is over: it is refused or reset, never ended as if it were complete."""
+
+    def __init__(self, excess: Excess, request_id: str) -> None:
+        super().__init__(excess.reason)
+        self.excess = excess
+        self.request_id = request_id
+
+    @property
+    def answer(self) -> Answer:
+        """What the client is told, where it can still be told something."""
+        return Answer(403, self.excess.reason, self.excess.rule, self.excess.instead, self.request_id)
+
+
+type Report = Callable[[EgressRequest, Excess], None]
+
+
+class Rate:
+    """How many connections began in the last minute. Memory: 61 numbers."""
+
+    __slots__ = ("_last", "_slots", "_sum")
+
+    def __init__(self) -> None:
+        self._slots = [0] * (_WINDOW + 1)
+        self._last = 0
+        self._sum = 0
+
+    def recent(self, now: int) -> int:
+        """The count of this second and the 60 before; `now` in whole seconds, never going back."""
+        if now - self._last > _WINDOW:
+            self._slots, self._sum, self._last = [0] * (_WINDOW + 1), 0, now
+        while self._last < now:
+            self._last += 1
+            slot = self._last % (_WINDOW + 1)
+            self._sum -= self._slots[slot]
+            self._slots[slot] = 0
+        return self._sum
+
+    def add(self, now: int) -> None:
+        self.recent(now)
+        self._slots[now % (_WINDOW + 1)] += 1
+        self._sum += 1
+
+
+class Account:
+    """One host's: `up`, `down` bytes so far, `open` connections. `name`: the host, empty for those that share."""
+
+    __slots__ = ("down", "name", "open", "rate", "up")
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+        self.up = Meter()
+        self.down = Meter()
+        self.open = 0
+        self.rate = Rate()
+
+
+class Meter:
+    """Bytes of one host in one direction."""
+
+    __slots__ = ("total",)
+
+    def __init__(self) -> None:
+        self.total = 0
+
+
+class Bounds(NamedTuple):
+    """`firm` are enforced, `soft` only observed."""
+
+    firm: HostLimits
+    soft: HostLimits
+
+
+class Allowance:
+    """One direction of one connection. `most`: the host's total at which something must be done about it."""
+
+    __slots__ = ("_firm", "_ticket", "meter", "most", "rule")
+
+    def __init__(self, ticket: Ticket, meter: Meter, rule: str) -> None:
+        self._ticket = ticket
+        self.meter = meter
+        self.rule = rule
+        self.most = self._firm = ENDLESS
+
+    def bind(self, firm: int | None, soft: int | None) -> None:
+        self._firm = ENDLESS if firm is None else firm
+        self.most = self._firm if soft is None else min(self._firm, soft)
+
+    def take(self, count: int) -> None:
+        """Count bytes that are to be passed on. Raises LimitExceeded: they must not be."""
+        self.meter.total += count
+        if self.meter.total > self.most:
+            self._over(self.meter.total)
+
+    def check(self, count: int = 1) -> None:
+        """Raises LimitExceeded where `count` more bytes would be too many. Nothing is counted."""
+        if self.meter.total + count > self.most:
+            self._over(self.meter.total + count)
+
+    def _over(self, total: int) -> None:
+        limit, self.most = self.most, self._firm  # an observed limit is told once
+        way = "sent to" if self.rule == LIMIT_UPLOAD else "received from"
+        host = self._ticket.request.host
+        reason = f"{total} bytes {way} {host} are more than the session's {limit}"
+        self._ticket.exceed(Excess(self.rule, reason, _MORE, enforced=total > self._firm))
+
+
+class Ticket:
+    """One connection, from its admission to its end.
+
+    `request` and `decision` are what it was last decided by, `idle` its seconds without a byte (None: the session's).
+    `inspected`: its requests are decided one by one.
+    """
+
+    __slots__ = (
+        "_body",
+        "_closed",
+        "_cut",
+        "_limits",
+        "_quota",
+        "_report",
+        "_revoked",
+        "account",
+        "decision",
+        "down",
+        "idle",
+        "inspected",
+        "request",
+        "up",
+    )
+
+    def __init__(self, quota: Quota, account: Account, request: EgressRequest, report: Report) -> None:
+        self._quota = quota
+        self._report = report
+        self._cut: Callable[[], None] | None = None
+        self._revoked: Excess | None = None
+        self._closed = False
+        self._body = 0
+        self._limits = Bounds(NO_LIMITS, NO_LIMITS)
+        self.account = account
+        self.request = request
+        self.decision: Decision | None = None
+        self.inspected = False
+        self.idle: int | None = None
+        self.up = Allowance(self, account.up, LIMIT_UPLOAD)
+        self.down = Allowance(self, account.down, LIMIT_DOWNLOAD)
+
+    def bind(self, request: EgressRequest, decision: Decision, *, observing: bool) -> None:
+        """What holds from now on is what this decision's rules say."""
+        self.request, self.decision = request, decision
+        self._body = 0
+        firm, soft = self._limits = _bounds(decision, observing)
+        self.idle = firm.idle
+        self.up.bind(firm.upload, soft.upload)
+        self.down.bind(firm.download, soft.download)
+
+    def add_body(self, count: int) -> None:
+        """So much more of the body of the request that was bound last. Raises LimitExceeded."""
+        self._body += count
+        self.check_body(self._body)
+
+    def check_body(self, length: int) -> None:
+        """One request's body, as announced or as counted so far (bytes). Raises LimitExceeded."""
+        for limits, enforced in ((self._limits.soft, False), (self._limits.firm, True)):
+            if limits.body is not None and length > limits.body:
+                reason = f"a body of {length} bytes or more; {limits.body} are allowed in one request"
+                self.exceed(Excess(LIMIT_BODY, reason, "send less in one request", enforced))
+                if not enforced:
+                    self._limits = Bounds(self._limits.firm, replace(limits, body=None))
+
+    @property
+    def _request_id(self) -> str:
+        return self.request.origin.request_id or ""
+
+    def exceed(self, excess: Excess) -> None:
+        """Record it; raises LimitExceeded where the limit is enforced."""
+        self._report(self.request, excess)
+        if excess.enforced:
+            raise LimitExceeded(excess, self._request_id)
+
+    def on_cut(self, cut: Callable[[], None]) -> None:
+        """`cut()` ends the connection with a reset. Raises LimitExceeded where it was revoked in the meantime."""
+        self.still_good()
+        self._cut = cut
+
+    def still_good(self) -> None:
+        """Raises LimitExceeded where the connection was revoked: it must not go on."""
+        if self._revoked is not None:
+            raise LimitExceeded(self._revoked, self._request_id)
+
+    def revoke(self, excess: Excess) -> None:
+        """The connection no longer holds (the caller has recorded why): cut it now, or as soon as it can be."""
+        self._revoked = excess
+        if self._cut is not None:
+            self._cut()
+
+    def close(self) -> None:
+        """The connection is gone. Any number of times."""
+        if not self._closed:
+            self._closed = True
+            self._cut = None
+            self._quota.closed(self)
+
+
+class Quota:
+    """The session's accounts. `clock`: seconds that never go back."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._accounts: dict[str, Account] = {}
+        self._others = Account()
+        self._rate = Rate()
+        self._tickets: set[Ticket] = set()
+
+    def __len__(self) -> int:
+        return len(self._tickets)
+
+    def __iter__(self) -> Iterator[Ticket]:
+        """All that is open now; what is opened or closed meanwhile does not matter."""
+        return iter(tuple(self._tickets))
+
+    def open(
+        self, request: EgressRequest, decision: Decision, session: EgressLimits, report: Report, *, observing: bool
+    ) -> Ticket:
+        """A ticket for a connection that was allowed. Raises LimitExceeded (recorded by then)."""
+        account = self.account(request.host)
+        ticket = Ticket(self, account, request, report)
+        ticket.bind(request, decision, observing=observing)
+        now = int(self._clock())
+        for limits, enforced in ((ticket._limits.soft, False), (ticket._limits.firm, True)):
+            if limits is not NO_LIMITS:
+                _check(ticket, account, limits, now, enforced=enforced)
+        most = session.connections_per_minute
+        if most is not None and self._rate.recent(now) >= most:
+            reason = f"{most} connections in a minute are what the session may open"
+            ticket.exceed(Excess(LIMIT_RATE, reason, _LATER, not observing))
+        ticket.up.check()
+        ticket.down.check()
+        account.rate.add(now)
+        self._rate.add(now)
+        account.open += 1
+        self._tickets.add(ticket)
+        return ticket
+
+    def account(self, host: str) -> Account:
+        """The host's account; past `MAX_HOSTS`, the one that all others share."""
+        account = self._accounts.get(host)
+        if account is None:
+            if len(self._accounts) >= MAX_HOSTS:
+                return self._others
+            account = self._accounts[host] = Account(host)
+        return account
+
+    def closed(self, ticket: Ticket) -> None:
+        """For `Ticket.close` only."""
+        self._tickets.discard(ticket)
+        ticket.account.open -= 1
+
+
+def _check(ticket: Ticket, account: Account, limits: HostLimits, now: int, *, enforced: bool) -> None:
+    host = ticket.request.host
+    most = limits.connections
+    if most is not None and account.open >= most:
+        reason = f"{account.open} connections to {host} are open; {most} at once are allowed"
+        ticket.exceed(Excess(LIMIT_CONNECTIONS, reason, _WAIT, enforced))
+    most = limits.connections_per_minute
+    if most is not None and account.rate.recent(now) >= most:
+        reason = f"{account.rate.recent(now)} connections to {host} in the last minute; {most} are allowed"
+        ticket.exceed(Excess(LIMIT_RATE, reason, _LATER, enforced))
+
+
+def _bounds(decision: Decision, observing: bool) -> Bounds:
+    grants = decision.grants
+    if all(rule.limits == NO_LIMITS for rule in grants):
+        return Bounds(NO_LIMITS, NO_LIMITS)
+    firm = () if observing else tuple(rule for rule in grants if rule.mode is Mode.ENFORCE)
+    soft = tuple(rule for rule in grants if observing or rule.mode is not Mode.ENFORCE)
+    return Bounds(terms(replace(decision, grants=firm)).limits, terms(replace(decision, grants=soft)).limits)
