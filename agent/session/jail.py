@@ -3,7 +3,7 @@
 Run in the session's fresh network namespace, before any right is dropped. Rules kept here: a door that was asked for
 and cannot be opened is an error, never left out; 127.0.0.0/8 and ::1 belong to the session and are never captured;
 where the machine has no IPv6 there is none in the jail either, and nothing is missing. No socket may be shared
-(SO_REUSEPORT), so that nobody can take a door's place or listen beside it.
+(SO_REUSEPORT, and SO_REUSEADDR, which is as much in gVisor), so that nobody can take a door's place or listen beside it.
 
 How capture is to be had differs (`Capture`); what is not captured goes nowhere, because the namespace has no way out.
 """
@@ -110,7 +110,6 @@ def _make_local(family: socket.AddressFamily) -> None:
 def _listen(family: socket.AddressFamily, address: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind((address, port))
