@@ -28,7 +28,7 @@ PUBLIC = "/run/parhelia"
 """Where the session finds the agent's public directory wherever a mount namespace is to be had: the hook client's
 socket path is compiled in."""
 RESOLV_CONF = "/etc/resolv.conf"
-JAIL_DOORS = (Door.PROXY, Door.CAPTURE)  # and DNS_UDP, DNS_TCP as soon as the egress process serves them
+JAIL_DOORS = (Door.PROXY, Door.CAPTURE, Door.DNS_UDP, Door.DNS_TCP)
 DEFAULT_WORKDIR = "/vol/parhelia/workspaces"
 
 

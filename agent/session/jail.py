@@ -3,7 +3,8 @@
 Run in the session's fresh network namespace, before any right is dropped. Rules kept here: a door that was asked for
 and cannot be opened is an error, never left out; 127.0.0.0/8 and ::1 belong to the session and are never captured;
 where the machine has no IPv6 there is none in the jail either, and nothing is missing. No socket may be shared
-(SO_REUSEPORT, and SO_REUSEADDR, which is as much in gVisor), so that nobody can take a door's place or listen beside it.
+(SO_REUSEPORT, nor SO_REUSEADDR, which is as much in gVisor), so that nobody can take a door's place or listen beside
+it.
 
 How capture is to be had differs (`Capture`); what is not captured goes nowhere, because the namespace has no way out.
 """

@@ -228,7 +228,9 @@ def test_its_own_servers_on_loopback_are_its_own_and_the_doors_are_not(outside_h
     assert found == {"127.0.0.1": 200, "localhost": 200, "127.1.2.3": 200, "stolen": False}
     bound = {name for name, what in thieves.items() if what == "bound"}
     assert bound <= {"SOCK_DGRAM 127.0.0.1 3128", "SOCK_DGRAM 127.0.0.1 3129"}, "nothing of the agent's is there in UDP"
-    assert [event["resource"] for event in outcome.of("network.egress_blocked")] == [f"{SERVER}:8443"]
+    blocked = outcome.of("network.egress_blocked")
+    captured = [event["resource"] for event in blocked if event["details"]["mechanism"] == "capture"]
+    assert captured == [f"{SERVER}:8443"]
 
 
 def test_the_name_server_that_programs_find_is_the_agents(outside_host: Host) -> None:
@@ -236,3 +238,49 @@ def test_the_name_server_that_programs_find_is_the_agents(outside_host: Host) ->
     assert outcome.stdout == "nameserver 127.0.0.1\noptions timeout:2 attempts:2\n"
     kept = asked(outside_host, "/bin/sh", "-c", "echo nameserver 1.1.1.1 > /etc/resolv.conf; umount /etc/resolv.conf")
     assert kept.status != 0
+
+
+LOOKUPS = r"""
+import json, socket, sys
+def ask(kind, address, name, port=53):
+    labels = b"".join(bytes([len(part)]) + part.encode() for part in name.split(".")) + b"\0"
+    query = b"\x12\x34\x01\0\0\1\0\0\0\0\0\0" + labels + b"\0\1\0\1"
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind) as link:
+        link.settimeout(10)
+        link.connect((address, port))
+        link.send(query if kind == socket.SOCK_DGRAM else len(query).to_bytes(2) + query)
+        return list((link.recv(4096) if kind == socket.SOCK_DGRAM else link.recv(4096)[2:])[3:8:4])
+found = {}
+for name in ("allowed.test", "secret-bytes.forbidden.test"):
+    for kind in ("SOCK_DGRAM", "SOCK_STREAM"):
+        for address in ("127.0.0.1", "127.0.0.11", "8.8.8.8", "::1", "2001:db8::53"):
+            flags, answers = ask(getattr(socket, kind), address, name)
+            found[f"{name} {kind} {address}"] = [flags & 15, answers]
+try: found["getaddrinfo"] = socket.getaddrinfo("allowed.test", 443, socket.AF_INET, socket.SOCK_STREAM)[0][4][0]
+except OSError as error: found["getaddrinfo"] = str(error)
+print(json.dumps(found))
+"""
+
+
+def test_whichever_name_server_is_asked_the_agents_answers(outside_host: Host) -> None:
+    assert outside_host.outside is not None
+    before = len(outside_host.outside.questions)
+    outcome = asked(outside_host, "/usr/bin/python3", "-c", LOOKUPS)
+    assert outcome.status == 0, outcome.stderr
+    found = json.loads(outcome.stdout)
+    assert found.pop("getaddrinfo") == SERVER
+    assert {tuple(answer) for name, answer in found.items() if name.startswith("allowed.test")} == {(0, 1)}
+    assert {tuple(answer) for name, answer in found.items() if "forbidden" in name} == {(5, 0)}
+    asked_upstream = {question.split()[0] for question in outside_host.outside.questions[before:]}
+    assert asked_upstream == {"allowed.test"}, "what is refused is asked of nobody"
+    blocked = outcome.of("network.egress_blocked")
+    assert counted(outcome, "network.egress_blocked") == 10
+    assert {event["details"]["mechanism"] for event in blocked} == {"dns"}
+
+
+def test_a_client_that_knows_neither_proxy_nor_address_works(outside_host: Host) -> None:
+    outcome = asked(outside_host, *DIRECT, "https://allowed.test/")
+    assert outcome.stdout == "reached allowed.test\n", outcome.stderr
+    refused = asked(outside_host, *DIRECT, "https://forbidden.test/")
+    assert "reached" not in refused.stdout
+    assert {event["details"]["mechanism"] for event in refused.of("network.egress_blocked")} == {"dns"}
