@@ -17,7 +17,7 @@ import hashlib
 import os
 from dataclasses import dataclass
 
-from agent.enforce.commands.memory import MAX_ARGUMENT_BYTES
+from agent.enforce.memory import MAX_ARGUMENT_BYTES
 from agent.enforce.commands.program import File
 
 PER_PROCESS = 16

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from agent.enforce.commands.memory import MAX_PATH, Task, Unreadable, path_of, readable
+from agent.enforce.memory import MAX_PATH, Task, Unreadable, path_of, readable
 
 AT_FDCWD = -100  # linux/fcntl.h
 AT_EMPTY_PATH = 0x1000
