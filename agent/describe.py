@@ -40,7 +40,7 @@ def describe(request: Request, decision: Decision, actor: str) -> Event | None:
                 addresses=list(request.addresses) or None,
             )
             event_type, action = EventType.NETWORK_EGRESS_BLOCKED, Action.CREATE
-            resource, kind = f"{request.host}:{request.port}", ResourceType.NETWORK
+            resource, kind = f"{request.host}:{request.port}" if request.port else request.host, ResourceType.NETWORK
             if not denied:
                 event_type = EventType.NETWORK_EGRESS
         case CommandRequest():

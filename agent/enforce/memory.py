@@ -70,6 +70,16 @@ class Memory:
             raise Unreadable(f"more than {limit} arguments")
         return found
 
+    def exactly(self, address: int, length: int) -> bytes:
+        """The `length` bytes at `address`, each read once. Raises Unreadable where not all of them are mapped."""
+        parts: list[bytes] = []
+        while length > 0:
+            page, offset = self._at(address)
+            parts.append(page[offset : offset + length])
+            length -= len(parts[-1])
+            address += len(parts[-1])
+        return b"".join(parts)
+
     def vector(self, address: int) -> tuple[bytes, ...]:
         """The strings of an argv array. Raises Unreadable past the bounds of this module."""
         if address == 0:
@@ -137,6 +147,14 @@ class Task:
     def directory(self, descriptor: int) -> int:
         """A new descriptor for what the task has open as `descriptor`. Raises OSError (ENOENT: nothing)."""
         return os.open(f"/proc/{self.identity.tid}/fd/{descriptor}", _O_PATH)
+
+    def umask(self) -> int:
+        """The task's file mode creation mask (proc_pid_status(5), Linux 4.7). Raises OSError where it is gone."""
+        with open(f"/proc/{self.identity.tid}/status", "rb") as file:
+            for line in file:
+                if line.startswith(b"Umask:"):
+                    return int(line[6:], 8)
+        return 0o077
 
     def cwd_path(self) -> str:
         return path_of(self.cwd)

@@ -80,12 +80,21 @@ def send_continue(listener: int, ident: int) -> bool:
     return _send(listener, _RESPONSE.pack(ident, 0, 0, FLAG_CONTINUE))
 
 
-def add_fd(listener: int, ident: int, source: int, *, replace: int | None = None, close_on_exec: bool = True) -> int:
+def add_fd(
+    listener: int,
+    ident: int,
+    source: int,
+    *,
+    replace: int | None = None,
+    close_on_exec: bool = True,
+    answer: bool = False,
+) -> int:
     """Put a copy of our descriptor `source` into the task, at `replace` where given. Returns its number there.
 
-    Raises OSError (ENOENT: the task vanished; EMFILE: its descriptor limit).
+    `answer`: the stopped call returns that number, in the same step (Linux 5.14). Raises OSError (ENOENT: the task
+    vanished; EMFILE: its descriptor limit; EINVAL: the kernel knows no such flag).
     """
-    flags = 0 if replace is None else ADDFD_SETFD
+    flags = (0 if replace is None else ADDFD_SETFD) | (ADDFD_SEND if answer else 0)
     cloexec = 0o2000000 if close_on_exec else 0  # O_CLOEXEC, asm-generic/fcntl.h
     # A mutable buffer, so that the ioctl's own result comes back and not the buffer.
     request = bytearray(_ADDFD.pack(ident, flags, source, replace or 0, cloexec))

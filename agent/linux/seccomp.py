@@ -108,6 +108,30 @@ def notification_available() -> bool:
     return _in_child(attempt)
 
 
+def socket_making_available() -> bool:
+    """True where a supervisor can answer a notified socket(2) with a descriptor of its own making, in one step."""
+    from agent.linux import notify
+
+    def attempt() -> bool:
+        process.set_no_new_privs()
+        listener = install_with_listener(_refuse_getpid(RET_USER_NOTIF))
+        child = os.fork()
+        if child == 0:  # getpid stands for socket here: the kernel does not look at what is answered
+            placed = syscall("getpid")
+            os._exit(0 if os.readlink(f"/proc/thread-self/fd/{placed}").startswith("pipe:") else 1)  # noqa: PTH115
+        poller = select.poll()
+        poller.register(listener, select.POLLIN)
+        try:
+            received = notify.receive(listener) if poller.poll(_PROBE_SECONDS * 1000) else None
+            if received is not None:
+                notify.add_fd(listener, received.id, os.pipe()[0], answer=True)
+        except OSError:
+            os.kill(child, signal.SIGKILL)
+        return received is not None and os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    return _in_child(attempt)
+
+
 def _refuse_getpid(answer: int) -> bytes:
     getpid = number("getpid")
     assert getpid is not None  # noqa: S101 - both machines have it

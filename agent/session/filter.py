@@ -32,8 +32,12 @@ CLONE_NAMESPACES = (
 )
 
 AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16  # linux/socket.h
-SOCK_STREAM, SOCK_TYPE_MASK = 1, 0xF  # linux/net.h; the upper bits are SOCK_CLOEXEC and SOCK_NONBLOCK
-IPPROTO_IP, IPPROTO_TCP, NETLINK_ROUTE = 0, 6, 0
+SOCK_STREAM, SOCK_SEQPACKET, SOCK_TYPE_MASK = 1, 5, 0xF  # linux/net.h; above: SOCK_CLOEXEC and SOCK_NONBLOCK
+IPPROTO_IP, IPPROTO_TCP, IPPROTO_IPV6, NETLINK_ROUTE = 0, 6, 41, 0
+SOL_SOCKET, SO_BINDTODEVICE, SO_BINDTOIFINDEX = 1, 25, 62  # asm-generic/socket.h
+IP_OPTIONS, TCP_FASTOPEN_CONNECT = 4, 30  # linux/in.h, linux/tcp.h
+# IPV6_2292PKTOPTIONS, IPV6_HOPOPTS, IPV6_RTHDRDSTOPTS, IPV6_RTHDR, IPV6_DSTOPTS of linux/in6.h
+IPV6_ROUTING = (6, 54, 55, 57, 59)
 MSG_FASTOPEN = 0x20000000  # linux/socket.h
 TIOCSTI, TIOCLINUX = 0x5412, 0x541C  # asm-generic/ioctls.h
 SET_MODE_FILTER, NEW_LISTENER = 1, 8  # linux/seccomp.h
@@ -55,6 +59,7 @@ class Only(Enum):
     NO_JAIL = auto()  # the session shares a network namespace with something that has a way out
     JAIL = auto()  # a network namespace of its own, without a route out
     NOTIFY_EXEC = auto()  # a supervisor decides every exec
+    NOTIFY_CONNECT = auto()  # a supervisor makes the sockets, and connects, binds and listens with them
     SHARED_UID = auto()  # agent and session are the same user, so the kernel's own checks tell them not apart
 
 
@@ -79,11 +84,13 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class FilterOptions:
-    """`notify_exec`: execs go to a supervisor. `jail`: own network namespace. `shared_uid`: one user with the agent."""
+    """`notify_exec`: execs go to a supervisor. `jail`: own network namespace. `shared_uid`: one user with the agent.
+    `notify_connect`: the supervisor also makes and connects the sockets (not in a jail, which needs none of it)."""
 
     notify_exec: bool
     jail: bool
     shared_uid: bool = True
+    notify_connect: bool = False
 
 
 def _eq(argument: int, value: int, mask: int = 0xFFFFFFFF) -> Test:
@@ -108,6 +115,67 @@ _HOST = (
     *("acct", "quotactl", "quotactl_fd", "iopl", "ioperm", "open_by_handle_at", "fanotify_init"),
 )
 _STREAM = _eq(1, SOCK_STREAM, SOCK_TYPE_MASK)
+
+
+# The supervisor connects with the session's own socket, to addresses of its own choice: a socket must not be able to
+# send them elsewhere. Loose source routes and routing headers (ip(7), RFC 8754) need no privilege.
+_DETOURS: tuple[Entry, ...] = tuple(
+    Entry(("setsockopt",), EPERM, reason, (_eq(1, level), _eq(2, option)), Only.NOTIFY_CONNECT)
+    for level, option, reason in (
+        (SOL_SOCKET, SO_BINDTODEVICE, "sends what is meant for loopback out of another interface"),
+        (SOL_SOCKET, SO_BINDTOIFINDEX, "the same by number"),
+        (IPPROTO_IP, IP_OPTIONS, "a source route leads to another host than the address says"),
+        (IPPROTO_TCP, TCP_FASTOPEN_CONNECT, "connects with the first write, not with the call that was decided"),
+        *((IPPROTO_IPV6, option, "a routing header leads to another host") for option in IPV6_ROUTING),
+    )
+)
+_CONNECTING: tuple[Entry, ...] = (
+    Entry(
+        ("connect", "bind", "listen"), RET_USER_NOTIF, "made by the supervisor, never as given", (), Only.NOTIFY_CONNECT
+    ),
+    *_DETOURS,
+    *(
+        Entry(
+            ("socket",),
+            RET_USER_NOTIF,
+            "made by the supervisor, which keeps a copy to connect it with",
+            (_eq(0, family), _eq(1, kind, SOCK_TYPE_MASK), *further),
+            Only.NOTIFY_CONNECT,
+        )
+        for family, kind, further in (
+            (AF_UNIX, SOCK_STREAM, ()),
+            (AF_UNIX, SOCK_SEQPACKET, ()),
+            (AF_INET, SOCK_STREAM, (_eq(2, IPPROTO_IP),)),
+            (AF_INET, SOCK_STREAM, (_eq(2, IPPROTO_TCP),)),
+            (AF_INET6, SOCK_STREAM, (_eq(2, IPPROTO_IP),)),
+            (AF_INET6, SOCK_STREAM, (_eq(2, IPPROTO_TCP),)),
+        )
+    ),
+    Entry(
+        ("socket",),
+        RET_USER_NOTIF,
+        "bound by the supervisor like any other",
+        (_eq(0, AF_NETLINK), _eq(2, NETLINK_ROUTE)),
+        Only.NOTIFY_CONNECT,
+    ),
+    *(
+        Entry(
+            ("socketpair",),
+            RET_ALLOW,
+            "inside the session",
+            (_eq(0, AF_UNIX), _eq(1, kind, SOCK_TYPE_MASK)),
+            Only.NOTIFY_CONNECT,
+        )
+        for kind in (SOCK_STREAM, SOCK_SEQPACKET)
+    ),
+    Entry(
+        ("socket", "socketpair"),
+        EACCES,
+        "a datagram socket sends to any path without connecting (sendmsg, whose address a filter cannot see)",
+        (_eq(0, AF_UNIX),),
+        Only.NOTIFY_CONNECT,
+    ),
+)
 
 TABLE: tuple[Entry, ...] = (
     # --- processes
@@ -170,6 +238,7 @@ TABLE: tuple[Entry, ...] = (
     Entry(("ioctl",), EPERM, "types into the terminal of whoever started the session", (_eq(1, TIOCSTI),)),
     Entry(("ioctl",), EPERM, "pastes into the console", (_eq(1, TIOCLINUX),)),
     # --- sockets: what is not granted here does not exist
+    *_CONNECTING,
     Entry(("socket", "socketpair"), RET_ALLOW, "inside the machine", (_eq(0, AF_UNIX),)),
     Entry(("socket",), RET_ALLOW, "reads interfaces and routes", (_eq(0, AF_NETLINK), _eq(2, NETLINK_ROUTE))),
     Entry(("socket",), RET_ALLOW, "the jail has no way out", (_eq(0, AF_INET),), Only.JAIL),
@@ -214,6 +283,7 @@ def entries(options: FilterOptions) -> tuple[Entry, ...]:
         Only.JAIL: options.jail,
         Only.NO_JAIL: not options.jail,
         Only.NOTIFY_EXEC: options.notify_exec,
+        Only.NOTIFY_CONNECT: options.notify_connect,
         Only.SHARED_UID: options.shared_uid,
     }
     return tuple(entry for entry in TABLE if held[entry.only])

@@ -35,6 +35,8 @@ JAIL = FilterOptions(notify_exec=False, jail=True, shared_uid=False)
 OWN_UID = FilterOptions(notify_exec=False, jail=False, shared_uid=False)
 NOTIFY = FilterOptions(notify_exec=True, jail=False, shared_uid=False)
 ALL = [FilterOptions(n, j, s) for n in (False, True) for j in (False, True) for s in (False, True)]
+CONNECT = FilterOptions(notify_exec=True, jail=False, shared_uid=False, notify_connect=True)
+ALL += [CONNECT, FilterOptions(True, False, True, True)]
 BAD = 8
 """An address where nothing is mapped."""
 HIGH = 1 << 32

@@ -17,8 +17,8 @@ import hashlib
 import os
 from dataclasses import dataclass
 
-from agent.enforce.memory import MAX_ARGUMENT_BYTES
 from agent.enforce.commands.program import File
+from agent.enforce.memory import MAX_ARGUMENT_BYTES
 
 PER_PROCESS = 16
 _PRUNE_ABOVE = 256

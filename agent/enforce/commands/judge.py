@@ -23,9 +23,9 @@ from typing import Protocol
 
 from agent.describe import describe
 from agent.enforce.commands.approvals import Approval, Approvals, approval, observed
-from agent.enforce.memory import MAX_PATH, Identity, Task, Unreadable, readable
 from agent.enforce.commands.program import AT_FDCWD, Run, resolve
 from agent.enforce.commands.refusal import tell
+from agent.enforce.memory import MAX_PATH, Identity, Task, Unreadable, readable
 from agent.linux.notify import Notification
 from agent.linux.process import FilesystemIdentity
 from agent.linux.syscalls import number

@@ -1,0 +1,198 @@
+"""A process under the filter that hands its sockets to the guard, with a real `Connector` behind it: for tests.
+
+The egress process is a listener of the test's own, which reads the header in front of each connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import encodings.idna  # noqa: F401 - the session's side can import nothing any more
+import os
+import shutil
+import socket
+import struct
+import tempfile
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+
+from agent.enforce.commands.supervisor import ExecSupervisor
+from agent.enforce.egress.connect import Connector
+from agent.enforce.egress.dialling import Doors
+from agent.enforce.egress.forward import SIGNATURE, TCP4, TLV_PID, TLV_TOKEN
+from agent.enforce.egress.on_behalf import OnBehalf
+from agent.gate import Gate
+from agent.policy.model import CommandSection, Layer, Policy
+from agent.policy.request import CommandRequest, Origin
+from agent.record.event import Event
+from agent.session.filter import FilterOptions
+from agent.shell.requests import from_argv
+from tests.enforce.commands.filtered import GID, UID, Filtered, Finished
+
+OPTIONS = FilterOptions(notify_exec=True, jail=False, shared_uid=False, notify_connect=True)
+TOKEN = bytes(range(16))
+PATIENCE_S = 20.0
+
+
+@dataclass(frozen=True)
+class Forwarded:
+    """A connection that arrived at the egress process's door: its header, and what followed it."""
+
+    destination: tuple[str, int]
+    source: tuple[str, int]
+    pid: int
+    token: bytes
+    sock: socket.socket
+
+
+def accept(listener: socket.socket) -> Forwarded:
+    sock, _ = listener.accept()
+    sock.settimeout(PATIENCE_S)
+    head = _exactly(sock, 16)
+    assert head[:12] == SIGNATURE
+    assert head[12] == 0x21
+    body = _exactly(sock, struct.unpack("!H", head[14:])[0])
+    size = 4 if head[13] == TCP4 else 16
+    source, destination = (str(ip_address(body[at : at + size])) for at in (0, size))
+    ports = struct.unpack_from("!HH", body, 2 * size)
+    values, at = {}, 2 * size + 4
+    while at < len(body):
+        kind, length = struct.unpack_from("!BH", body, at)
+        values[kind] = body[at + 3 : at + 3 + length]
+        at += 3 + length
+    return Forwarded((destination, ports[1]), (source, ports[0]), int(values[TLV_PID]), values[TLV_TOKEN], sock)
+
+
+def _exactly(sock: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        part = sock.recv(count - len(data))
+        assert part, "the connection ended inside the header"
+        data += part
+    return data
+
+
+@dataclass
+class Recorded:
+    events: list[Event] = field(default_factory=list)
+
+    def post(self, event: Event) -> None:
+        self.events.append(event)
+
+    def accept(self, event: Event) -> None:
+        self.events.append(event)
+
+    def seen(self) -> list[tuple[str, object]]:
+        return [(event.resource, event.details["rule"]) for event in self.events]
+
+
+class World:
+    """One session's surroundings. `close` undoes everything. `reachable`: see `OnBehalf`."""
+
+    def __init__(self) -> None:
+        self.recorded = Recorded()
+        self.forwarded = _listener()
+        self.proxy = _listener()
+        self.directory = Path(tempfile.mkdtemp(prefix="parhelia-connect-"))
+        self.directory.chmod(0o755)
+        self.tree = self.directory / "tree"
+        self.tree.mkdir()
+        os.chown(self.tree, UID, GID)
+        self.reachable: tuple[str, ...] = ()
+        self._open: list[tuple[Filtered, ExecSupervisor, Connector]] = []
+
+    @property
+    def forwarded_port(self) -> int:
+        return int(self.forwarded.getsockname()[1])
+
+    @property
+    def proxy_port(self) -> int:
+        return int(self.proxy.getsockname()[1])
+
+    def start(
+        self, act: Callable[[], None] | None = None, argv: tuple[str, ...] = ("/bin/true",), *, opened: bool = True
+    ) -> Filtered:
+        """A session that does `act`, or becomes `argv`. `opened`: the session has started, as the guard sees it."""
+        before = None if act is None else _ending(act)
+        session = Filtered(list(argv), cwd=self.tree, options=OPTIONS, before_exec=before)
+        policy = Policy(layers=(Layer(source="test", commands=CommandSection()),), digest="d" * 64)
+        gate = Gate(lambda: policy, self.recorded, "session:test")
+        behalf = OnBehalf(UID, GID, writable=(str(self.tree),), reachable=self.reachable)
+        doors = Doors(self.proxy_port, self.forwarded_port, TOKEN)
+        connector = Connector(gate.deny, doors, behalf, session_uid=UID, session_gid=GID)
+        supervisor = ExecSupervisor(
+            session.listener,
+            gate,
+            _build_request,
+            session_uid=UID,
+            session_gid=GID,
+            actor="session:test",
+            post=self.recorded.post,
+            others=connector.handlers(),
+        )
+        supervisor.start()
+        if opened:
+            connector.open()
+        self._open.append((session, supervisor, connector))
+        session.go()
+        return session
+
+    def run(
+        self, act: Callable[[], None] | None = None, argv: tuple[str, ...] = ("/bin/true",), *, opened: bool = True
+    ) -> Finished:
+        return self.start(act, argv, opened=opened).finish()
+
+    def stop_supervising(self) -> None:
+        for _, supervisor, _ in self._open:
+            supervisor.stop()
+
+    def close(self) -> None:
+        for session, supervisor, connector in self._open:
+            supervisor.stop()
+            session.close()
+            connector.close()
+        self.forwarded.close()
+        self.proxy.close()
+        shutil.rmtree(self.directory)
+
+
+def say(*words: object) -> None:
+    """One line of the session's output."""
+    os.write(1, (" ".join(str(word) for word in words) + "\n").encode())
+
+
+def outcome(call: Callable[[], object]) -> str:
+    """``ok``, or the name of the errno."""
+    try:
+        call()
+    except OSError as error:
+        return os.strerror(error.errno or 0)
+    return "ok"
+
+
+def _ending(act: Callable[[], None]) -> Callable[[], None]:
+    def piece() -> None:
+        try:
+            act()
+        except BaseException:
+            with contextlib.suppress(Exception):
+                os.write(2, traceback.format_exc().encode())
+            os._exit(99)
+        os._exit(0)
+
+    return piece
+
+
+def _listener() -> socket.socket:
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(PATIENCE_S)
+    return listener
+
+
+def _build_request(argv: tuple[str, ...], exe: str, cwd: str) -> CommandRequest:
+    from datetime import date
+
+    today = date(2026, 11, 22)
+    return from_argv(argv, exe=exe, cwd=cwd, home="/nonexistent", today=today, origin=Origin("exec"), supervised=True)
