@@ -14,6 +14,7 @@ import pickle
 import socket
 import struct
 from collections.abc import Callable
+from secrets import token_bytes
 from typing import Any
 
 from agent.channel import Channel, ChannelClosed, Message
@@ -24,6 +25,7 @@ from agent.record.event import Action, Event, EventType, RecordError, ResourceTy
 from agent.record.ledger import Ledger
 from agent.record.metrics import Metrics
 from agent.session.doors import Door
+from agent.session.preamble import TOKEN_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,8 @@ class EgressLink:
         self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stopping = False
         self._secrets = Secrets()
+        self.token = token_bytes(TOKEN_BYTES)
+        """What makes the preamble of a forwarded connection true (agent.session.preamble)."""
         self.bytes_up = 0
         self.bytes_down = 0
         timeout = struct.pack("ll", SEND_SECONDS, 0)
@@ -70,6 +74,7 @@ class EgressLink:
                 "gid": None if user is None else user.gid,
                 "ca_file": ca_file,
                 "secrets": secrets.dump(),
+                "token": self.token.hex(),
             }
         )
         return await self._ca

@@ -1,8 +1,9 @@
 """What stands before the bytes of a connection that the guard made in the session's stead: where it was meant to go.
 
 Pure. Rules kept here: the binary form of the PROXY protocol, version 2, and of that only what is sent here: command
-PROXY over TCP, both ends, and which process asked; anything else is a `PreambleError`, never skipped. What `render`
-makes, `read` takes, and nothing beyond.
+PROXY over TCP, both ends, which process asked, and a token that only the agent's processes know; anything else is a
+`PreambleError`, never skipped. What `render` makes, `read` takes, and nothing beyond. The token is why it can be
+believed: the session holds the socket while it is connected, and may write first.
 
 Source: HAProxy's proxy-protocol specification, section 2.2 (signature, 0x21, families 0x11 and 0x21, TLVs; types 0xE0
 to 0xEF are free for private use).
@@ -21,7 +22,8 @@ _TCP4, _TCP6 = 0x11, 0x21
 _BLOCK: Final = {_TCP4: 12, _TCP6: 36}
 _HEAD: Final = 16
 _MAX: Final = 256
-_TLV_PID: Final = 0xE0
+_TLV_PID, _TLV_TOKEN = 0xE0, 0xE1
+TOKEN_BYTES: Final = 16
 _PID: Final = re.compile(rb"[1-9][0-9]{0,9}", re.ASCII)
 
 
@@ -31,11 +33,13 @@ class PreambleError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Preamble:
-    """Address text (IPv6 without zone) and port of both ends; `pid` of the session's process, None where unknown."""
+    """Address text (IPv6 without zone) and port of both ends; `pid` of the session's process, None where unknown;
+    `token`: empty where there is none."""
 
     source: tuple[str, int]
     destination: tuple[str, int]
     pid: int | None = None
+    token: bytes = b""
 
 
 def render(preamble: Preamble) -> bytes:
@@ -48,6 +52,8 @@ def render(preamble: Preamble) -> bytes:
     if preamble.pid is not None:
         text = b"%d" % preamble.pid
         body += bytes((_TLV_PID,)) + len(text).to_bytes(2) + text
+    if preamble.token:
+        body += bytes((_TLV_TOKEN,)) + len(preamble.token).to_bytes(2) + preamble.token
     family = _TCP6 if ends[0].version == 6 else _TCP4
     return SIGNATURE + bytes((_PROXY, family)) + len(body).to_bytes(2) + body
 
@@ -78,7 +84,15 @@ def _parse(family: int, body: bytes) -> Preamble:
     ports = int.from_bytes(body[2 * width : 2 * width + 2]), int.from_bytes(body[2 * width + 2 : block])
     if not ports[1]:
         raise PreambleError("the destination's port is out of range")
-    return Preamble((source, ports[0]), (destination, ports[1]), _pid(body[block:]))
+    rest, token = _token(body[block:])
+    return Preamble((source, ports[0]), (destination, ports[1]), _pid(rest), token)
+
+
+def _token(tlvs: bytes) -> tuple[bytes, bytes]:
+    """What stands before it, and the token, which comes last."""
+    head = bytes((_TLV_TOKEN,)) + TOKEN_BYTES.to_bytes(2)
+    before, value = tlvs[: -TOKEN_BYTES - len(head)], tlvs[-TOKEN_BYTES:]
+    return (before, value) if tlvs[len(before) : -TOKEN_BYTES] == head else (tlvs, b"")
 
 
 def _pid(tlvs: bytes) -> int | None:

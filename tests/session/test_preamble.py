@@ -10,19 +10,20 @@ from agent.session.preamble import SIGNATURE, Preamble, PreambleError, read, ren
 
 V4 = SIGNATURE + b"\x21\x11\x00\x0c" + b"\x7f\0\0\1" + b"\x08\x08\x08\x08" + b"\x9c\x40\x01\xbb"
 ENDS = st.tuples(st.ip_addresses().map(str), st.integers(1, 65535))
+TOKENS = st.just(b"") | st.binary(min_size=16, max_size=16)
 
 
-@given(ENDS, ENDS, st.none() | st.integers(1, 2**22), st.binary(max_size=20))
+@given(ENDS, ENDS, st.none() | st.integers(1, 2**22), TOKENS, st.binary(max_size=20))
 def test_what_is_rendered_is_read_back_and_leaves_the_rest(
-    source: tuple[str, int], destination: tuple[str, int], pid: int | None, rest: bytes
+    source: tuple[str, int], destination: tuple[str, int], pid: int | None, token: bytes, rest: bytes
 ) -> None:
-    data = render(Preamble(source, destination, pid))
+    data = render(Preamble(source, destination, pid, token))
     for end in range(len(data)):
         assert read(data[:end]) is None
     found = read(data + rest)
     assert found is not None
     preamble, size = found
-    assert (size, preamble.pid) == (len(data), pid)
+    assert (size, preamble.pid, preamble.token) == (len(data), pid, token)
     for (address, port), (given_address, given_port) in (
         (preamble.source, source),
         (preamble.destination, destination),
@@ -55,6 +56,9 @@ MALFORMED = [
     V4.replace(b"\x00\x0c", b"\x00\x10") + b"\xe0\x00\x021",
     V4.replace(b"\x00\x0c", b"\x00\x10") + b"\x04\x00\x011",
     V4.replace(b"\x00\x0c", b"\x00\x14") + b"\xe0\x00\x011" * 2,
+    V4.replace(b"\x00\x0c", b"\x00\x1e") + b"\xe1\x00\x0f" + bytes(15),
+    V4.replace(b"\x00\x0c", b"\x00\x20") + b"\xe1\x00\x11" + bytes(17),
+    V4.replace(b"\x00\x0c", b"\x00\x32") + (b"\xe1\x00\x10" + bytes(16)) * 2,
 ]
 
 

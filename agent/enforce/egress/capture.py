@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from hmac import compare_digest
 from typing import Final
 from typing import Protocol as Interface
 
@@ -53,6 +54,7 @@ class Capture:
     """Serves connections of the doors CAPTURE and FORWARDED.
 
     `names_of(address)`: the names that the session's name server answered with this address and still keeps.
+    `token`: what a forwarded connection's preamble must hold.
     """
 
     def __init__(
@@ -64,7 +66,9 @@ class Capture:
         *,
         names_of: NamesOf | None = None,
         dns: DnsStreams | None = None,
+        token: bytes = b"",
     ) -> None:
+        self._token = token
         self._door = door
         self._passage = passage
         self._forwarder = forwarder
@@ -86,6 +90,8 @@ class Capture:
             if not await client.more():
                 return False
         head, size = found
+        if not compare_digest(head.token, self._token):
+            raise preamble.PreambleError("the header is not the agent's own: it does not hold this run's token")
         del client.buffered[:size]
         source_ip, source_port = head.source
         client.origin = replace(

@@ -4,7 +4,7 @@ Rules kept here:
 - No call is ever let through to the kernel as given (its arguments could be swapped after the check). The guard makes
   each socket itself, gives the session a copy, and makes the call on its own copy, with an address of its own choice.
 - A connection goes to the proxy, to a listener of the session's own, or to the egress process, which is told where it
-  was meant to go and decides that like any other (`agent.enforce.egress.forward`). Other loopback services are outside.
+  was meant to go and decides that like any other (`agent.session.preamble`). Other loopback services are outside.
 - What the session listens on is on loopback. A wildcard becomes loopback; anything else is refused.
 - UNIX sockets: only those in trees that the session may write, abstract names only where it bound them itself.
 - A socket that the guard did not make, or no longer has, cannot be connected.

@@ -15,10 +15,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
-from agent.enforce.egress.forward import header
 from agent.enforce.egress.own_sockets import Kept
 from agent.enforce.egress.sockaddr import AddressError, Inet, parse_name, spelled
 from agent.linux.syscalls import syscall
+from agent.session import preamble
 
 PATIENCE_MS = 50
 """How long a connection on loopback may take: it is made at once, or the listener's queue is full."""
@@ -62,12 +62,15 @@ def forward(kept: Kept, destination: Inet, pid: int, doors: Doors) -> int:
     """Connect our copy to the egress process, and say first where it was meant to go. Returns as `reach`."""
     if kept.family == socket.AF_INET:
         spelled(kept.family, destination.address)
+    if not destination.port:
+        return errno.ECONNREFUSED
     found = reach(kept, Inet(kept.family, _LOCALHOST, doors.forwarded))
     if found:
         return found
     try:
         source = parse_name(kept.sock.getsockname())
-        first = header(source, destination, pid, doors.token)
+        ends = ((str(source.address), source.port), (str(destination.address), destination.port))
+        first = preamble.render(preamble.Preamble(*ends, pid, doors.token))
         sent = kept.sock.send(first, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
     except OSError as error:
         _take_back(kept.sock)

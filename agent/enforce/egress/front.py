@@ -55,13 +55,14 @@ class Front:
         *,
         names_of: NamesOf | None = None,
         dns: DnsStreams | None = None,
+        token: bytes = b"",
     ) -> None:
         self._poller = poller
         self._door = door
         self._ways = ways
         self._limits = limits
         passage = Passage(poller, door, ways, limits)
-        capture = Capture(door, passage, ways.forwarder, limits, names_of=names_of, dns=dns)
+        capture = Capture(door, passage, ways.forwarder, limits, names_of=names_of, dns=dns, token=token)
         self._serves: dict[Door, Serve] = {
             Door.PROXY: Proxying(door, passage, ways.forwarder, limits).serve,
             Door.CAPTURE: capture.captured,

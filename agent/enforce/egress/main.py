@@ -141,7 +141,7 @@ class Egress:
         drop_rights(uid, gid)
         pem = None if self._engine is None else await self._engine.start()
         self._policy = policy
-        self._front = self._make_front(policy, actor, secrets)
+        self._front = self._make_front(policy, actor, secrets, bytes.fromhex(message.get("token", "")))
         self._recorder.send({"type": "ca", "pem": pem})
         self._listen()
 
@@ -163,7 +163,7 @@ class Egress:
         engine.spawn()
         return engine
 
-    def _make_front(self, policy: Policy, actor: str, secrets: Secrets) -> Front:
+    def _make_front(self, policy: Policy, actor: str, secrets: Secrets, token: bytes) -> Front:
         self._limits.follow(session_limits(policy), self._defaults)
         gate = Gate(lambda: policy, self._recorder, actor, self._timings.observe)
         resolver = Resolver(self._lookup)
@@ -172,7 +172,8 @@ class Egress:
         carrier = Carrier(self._poller, self._traffic, idle=self._limits.idle)
         forwarder = Forwarder(self._poller, door, self._traffic, self._limits)
         ways = Ways(carrier, forwarder, self._engine)
-        return Front(self._poller, door, ways, self._limits, names_of=resolver.names_of, dns=self._names)
+        names = resolver.names_of
+        return Front(self._poller, door, ways, self._limits, names_of=names, dns=self._names, token=token)
 
     def _started(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

@@ -2,10 +2,10 @@
 
 Each step is done by a forked child of a millisecond's life, because everything about it must be the session's (the
 effective user and group, which SO_PEERCRED shows the other side; the working directory, the root, the umask) and
-nothing of it may touch the guard's own threads. Rules kept here: the child's real user stays the agent's, so the session
-can neither signal nor trace it; a path is opened once, judged as what was opened, and *that* is connected to; a socket is
-bound under a Landlock ruleset that lets it appear only where the session may write (as far as the kernel has Landlock);
-a child that does not answer in time is killed and the call fails.
+nothing of it may touch the guard's own threads. Rules kept here: the child's real user stays the agent's, so the
+session can neither signal nor trace it; a path is opened once, judged as what was opened, and *that* is connected to;
+a socket is bound under a Landlock ruleset that lets it appear only where the session may write (as far as the kernel
+has Landlock); a child that does not answer in time is killed and the call fails.
 """
 
 from __future__ import annotations

@@ -10,23 +10,21 @@ import encodings.idna  # noqa: F401 - the session's side can import nothing any 
 import os
 import shutil
 import socket
-import struct
 import tempfile
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from pathlib import Path
 
 from agent.enforce.commands.supervisor import ExecSupervisor
 from agent.enforce.egress.connect import Connector
 from agent.enforce.egress.dialling import Doors
-from agent.enforce.egress.forward import SIGNATURE, TCP4, TLV_PID, TLV_TOKEN
 from agent.enforce.egress.on_behalf import OnBehalf
 from agent.gate import Gate
 from agent.policy.model import CommandSection, Layer, Policy
 from agent.policy.request import CommandRequest, Origin
 from agent.record.event import Event
+from agent.session import preamble
 from agent.session.filter import FilterOptions
 from agent.shell.requests import from_argv
 from tests.enforce.commands.filtered import GID, UID, Filtered, Finished
@@ -42,7 +40,7 @@ class Forwarded:
 
     destination: tuple[str, int]
     source: tuple[str, int]
-    pid: int
+    pid: int | None
     token: bytes
     sock: socket.socket
 
@@ -50,19 +48,12 @@ class Forwarded:
 def accept(listener: socket.socket) -> Forwarded:
     sock, _ = listener.accept()
     sock.settimeout(PATIENCE_S)
-    head = _exactly(sock, 16)
-    assert head[:12] == SIGNATURE
-    assert head[12] == 0x21
-    body = _exactly(sock, struct.unpack("!H", head[14:])[0])
-    size = 4 if head[13] == TCP4 else 16
-    source, destination = (str(ip_address(body[at : at + size])) for at in (0, size))
-    ports = struct.unpack_from("!HH", body, 2 * size)
-    values, at = {}, 2 * size + 4
-    while at < len(body):
-        kind, length = struct.unpack_from("!BH", body, at)
-        values[kind] = body[at + 3 : at + 3 + length]
-        at += 3 + length
-    return Forwarded((destination, ports[1]), (source, ports[0]), int(values[TLV_PID]), values[TLV_TOKEN], sock)
+    data = _exactly(sock, 16)
+    data += _exactly(sock, int.from_bytes(data[14:16]))
+    found = preamble.read(data)
+    assert found is not None
+    head, _ = found
+    return Forwarded(head.destination, head.source, head.pid, head.token, sock)
 
 
 def _exactly(sock: socket.socket, count: int) -> bytes:
