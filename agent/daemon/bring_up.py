@@ -10,7 +10,6 @@ import asyncio
 import datetime
 import logging
 import os
-import socket
 import stat
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +18,7 @@ from pathlib import Path
 from agent.channel import Channel, ChannelClosed
 from agent.daemon import places as layout
 from agent.daemon.canary import Canaries
+from agent.daemon.connecting import make_connector, open_doors
 from agent.daemon.demands import paths_observed, run_levels
 from agent.daemon.egress_link import EgressFault, EgressLink
 from agent.daemon.journal import Journal
@@ -31,6 +31,8 @@ from agent.daemon.spec import RunSpec
 from agent.enforce.commands.hook_server import HookServer
 from agent.enforce.commands.refusal import refusal_line
 from agent.enforce.commands.supervisor import ExecSupervisor
+from agent.enforce.egress.connect import Connector
+from agent.enforce.egress.dialling import Doors
 from agent.enforce.egress.secrets import Secrets
 from agent.exits import Exit
 from agent.gate import Gate
@@ -42,7 +44,6 @@ from agent.record.event import Json, RecordError
 from agent.record.ledger import Ledger, WriterBusy
 from agent.record.metrics import Metrics
 from agent.record.push import Pusher
-from agent.session.doors import Door
 from agent.session.levels import Level, Offer, Point, Reached, shortfall
 from agent.session.plan import Plan
 from agent.session.probe import probe
@@ -55,7 +56,6 @@ log = logging.getLogger(__name__)
 JAIL_PORT = 3128
 NORMAL_END = "the session ended"
 EGRESS_STOP_SECONDS = 3.0
-BACKLOG = 1024
 
 
 class Refused(Exception):
@@ -84,6 +84,7 @@ class BringUp:
         self._places: layout.Places | None = None
         self._launch: LaunchLink | None = None
         self._supervisor: ExecSupervisor | None = None
+        self._connector: Connector | None = None
         self._hooks: HookServer | None = None
         self._created = False
         self.cause = NORMAL_END
@@ -138,6 +139,8 @@ class BringUp:
             await self._hooks.stop()
         if self._supervisor is not None:
             self._supervisor.stop()
+        if self._connector is not None:
+            self._connector.close()
         if self._link is not None:
             await self._link.stop(EGRESS_STOP_SECONDS)
         if self._ledger is not None and self._journal is not None:
@@ -288,16 +291,18 @@ class BringUp:
         if link is None:
             raise Refused(Exit.UNPROTECTED, "the launch came before the proxy")
 
+        port, forwarded = JAIL_PORT, None
+        if ground.offer.jail is None:
+            port, forwarded = await open_doors(link.listen, forwarded=ground.offer.connect)
+        if forwarded is not None:
+            self._connector = make_connector(self._spec, ground, gate, Doors(port, forwarded, link.token))
+
         async def supervise(listener: int) -> None:
             self._supervisor = self._make_supervisor(listener, gate, stdio[2])
             self._supervisor.start()
 
         self._launch = LaunchLink(link.listen, supervise)
-        with socket.socket() as dial, Canaries() as canaries:
-            port = JAIL_PORT
-            if ground.offer.jail is None:
-                port = _listen(dial)
-                await link.listen([Door.PROXY], [dial.fileno()])
+        with Canaries() as canaries:
             plan = make_plan(
                 self._spec,
                 ground,
@@ -319,6 +324,8 @@ class BringUp:
     def _go(self) -> None:
         if self._launch is not None:
             self._created = True
+            if self._connector is not None:
+                self._connector.open()
             self._launch.go()
 
     def _make_supervisor(self, listener: int, gate: Gate, stderr: int) -> ExecSupervisor:
@@ -337,6 +344,7 @@ class BringUp:
             observe=partial(self._metrics.observe_decision, "exec"),
             ended=self._supervisor_ended(asyncio.get_running_loop()),
             stderr=os.dup(stderr) if stat.S_ISREG(os.fstat(stderr).st_mode) else None,
+            others=None if self._connector is None else self._connector.handlers(),
         )
 
     def _supervisor_ended(self, loop: asyncio.AbstractEventLoop) -> Callable[[str | None], None]:
@@ -358,11 +366,3 @@ class BringUp:
             journal.degraded(point, Level.OFF, text)
             if self._spec.require_contained:
                 raise Refused(Exit.UNPROTECTED, f"--require contained: {text}")
-
-
-def _listen(listener: socket.socket) -> int:
-    """Serve a free port of the agent's own loopback; returns it."""
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(BACKLOG)
-    port: int = listener.getsockname()[1]
-    return port

@@ -53,7 +53,6 @@ def make_plan(spec: RunSpec, ground: Ground, *, port: int, canaries: Canaries, p
     places, grants, offer = ground.places, ground.grants, ground.offer
     separate = spec.egress_user is not None
     landlock = offer.landlock >= LANDLOCK_PATHS
-    tcp_rule = offer.jail is None and offer.landlock >= LANDLOCK_TCP
     granted = (*grants.read, *grants.write)
     private = layout.private_paths(spec, [*policy_files, *secret_files(ground.policy)])
     hide = layout.to_hide(spec, private, grants, landlock, offer.mounts)
@@ -79,12 +78,13 @@ def make_plan(spec: RunSpec, ground: Ground, *, port: int, canaries: Canaries, p
         read=(*grants.read, public, *(target for source, target in binds.items() if source == places.resolv_conf)),
         write=grants.write,
         devices=DEVICES,
-        connect_ports=(port,) if tcp_rule else None,
+        connect_ports=_connect_ports(offer, port),
         seccomp=offer.seccomp,
         notify_exec=offer.notify,
+        notify_connect=offer.connect,
         proxy_port=port,
         proofs=Proofs(
-            dial=canaries.targets if offer.jail or tcp_rule else (),
+            dial=canaries.targets if offer.jail or offer.connect or _connect_ports(offer, port) else (),
             token=canaries.token,
             ungranted=(places.canary,) if landlock and places.canary else (),
             private=tuple(private) if separate else (),
@@ -104,8 +104,17 @@ def _environment(spec: RunSpec, ground: Ground, public: str, port: int) -> dict[
         port=port,
         placeholders=placeholder_environment(ground.policy, ground.secrets),
     )
+    if ground.offer.connect:
+        env.setdefault("RES_OPTIONS", "use-vc")  # resolver(5): look-ups by TCP, which can be captured
     check_kept(ground.secrets, env, spec.command)
     return env
+
+
+def _connect_ports(offer: Offer, port: int) -> tuple[int, ...] | None:
+    """What Landlock lets the session connect to by itself: nothing where the guard connects its sockets."""
+    if offer.jail is not None or offer.landlock < LANDLOCK_TCP:
+        return None
+    return () if offer.connect else (port,)
 
 
 def _binds(spec: RunSpec, places: layout.Places, *, jailed: bool) -> Iterator[tuple[str, str]]:

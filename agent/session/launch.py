@@ -171,7 +171,10 @@ class Launch:
         if not plan.seccomp:
             return
         options = syscall_filter.FilterOptions(
-            notify_exec=plan.notify_exec, jail=plan.jail is not None, shared_uid=plan.uid is None
+            notify_exec=plan.notify_exec,
+            jail=plan.jail is not None,
+            shared_uid=plan.uid is None,
+            notify_connect=plan.notify_connect,
         )
         program = syscall_filter.build(options)
         if not plan.notify_exec:

@@ -55,7 +55,8 @@ CAPTURED = {
 @dataclass(frozen=True, slots=True)
 class Offer:
     """What this machine has for confinement. `jail`: how an isolating network namespace is to be had; `capture`: which
-    connections inside it reach the egress process without being sent to the proxy."""
+    connections inside it reach the egress process without being sent to the proxy; `connect`: whether, without one, the
+    guard can make the session's sockets and connect them."""
 
     root: bool
     jail: str | None  # "root", "user" or None
@@ -65,6 +66,7 @@ class Offer:
     notify: bool
     jail_why: str = ""
     capture: Capture = Capture.NONE
+    connect: bool = False  # a supervisor can make the session's sockets, and connect them (not asked for in a jail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,13 @@ def _egress(offer: Offer) -> Reached:
     if offer.jail:
         how = "" if offer.jail == "root" else " (through a user namespace)"
         return Reached(Level.ENFORCED, f"own network namespace{how}: no route out; {CAPTURED[offer.capture]}")
+    if offer.connect:
+        wall = ", and Landlock lets it connect nothing by itself" if offer.landlock >= LANDLOCK_TCP else ""
+        return Reached(
+            Level.ENFORCED,
+            "seccomp user notification: the guard makes, connects and binds every socket; TCP connections are captured"
+            f" and decided, the session listens on loopback only, and it has no datagram sockets{wall}",
+        )
     if offer.landlock >= LANDLOCK_TCP and offer.seccomp:
         return Reached(
             Level.PARTIAL,

@@ -32,6 +32,7 @@ def probe() -> Offer:
         notify=seccomp.notification_available(),
         jail_why=why,
         capture=capture,
+        connect=jail is None and seccomp.socket_making_available(),
     )
 
 
