@@ -11,7 +11,7 @@ from tests.escape.runtime import SYSTEM_TRUST, Case, Host, Runtime, policy
 
 EXPECTED = {
     "host": {"egress": "enforced", "exec": "enforced", "paths": "enforced", "agent": "enforced"},
-    "docker": {"egress": "partial", "exec": "enforced", "paths": "enforced", "agent": "enforced"},
+    "docker": {"egress": "enforced", "exec": "enforced", "paths": "enforced", "agent": "enforced"},
     "gvisor": {"egress": "enforced", "exec": "advisory", "paths": "partial", "agent": "enforced"},
 }
 WORDS = {

@@ -11,7 +11,10 @@ from agent.session.doors import Capture
 from agent.session.levels import Level, Offer, Point, reached, shortfall
 
 NATIVE = Offer(root=True, jail="root", mounts=True, landlock=7, seccomp=True, notify=True, capture=Capture.EVERY_PORT)
-DOCKER = Offer(root=True, jail=None, mounts=False, landlock=7, seccomp=True, notify=True, jail_why="not permitted")
+DOCKER = Offer(
+    root=True, jail=None, mounts=False, landlock=7, seccomp=True, notify=True, jail_why="not permitted", connect=True
+)
+NO_ADDFD = replace(DOCKER, connect=False)
 GVISOR = Offer(root=True, jail="user", mounts=False, landlock=0, seccomp=True, notify=False)
 NOTHING = Offer(root=False, jail=None, mounts=False, landlock=0, seccomp=False, notify=False)
 E, P, A, O = Level.ENFORCED, Level.PARTIAL, Level.ADVISORY, Level.OFF  # noqa: E741
@@ -21,7 +24,9 @@ E, P, A, O = Level.ENFORCED, Level.PARTIAL, Level.ADVISORY, Level.OFF  # noqa: E
     ("offer", "egress", "paths", "agent", "execs", "missing"),
     [
         (NATIVE, E, E, E, E, []),
-        (DOCKER, P, E, E, E, [Point.EGRESS]),
+        (DOCKER, E, E, E, E, []),
+        (NO_ADDFD, P, E, E, E, [Point.EGRESS]),
+        (replace(DOCKER, root=False), E, E, O, E, [Point.AGENT]),
         (GVISOR, E, P, E, A, [Point.PATHS]),
         (NOTHING, A, P, O, A, [Point.EGRESS, Point.PATHS, Point.AGENT]),
     ],
@@ -44,7 +49,12 @@ def test_the_metric_knows_the_same_points_and_levels() -> None:
 
 
 def test_the_leak_of_landlock_tcp_is_named() -> None:
-    assert "any address on the proxy's port is open" in reached(DOCKER)[Point.EGRESS].why
+    assert "any address on the proxy's port is open" in reached(NO_ADDFD)[Point.EGRESS].why
+
+
+def test_what_a_session_without_a_namespace_does_without_is_named() -> None:
+    assert "no datagram sockets" in reached(DOCKER)[Point.EGRESS].why
+    assert "Landlock" not in reached(replace(DOCKER, landlock=3))[Point.EGRESS].why
 
 
 @pytest.mark.parametrize(
