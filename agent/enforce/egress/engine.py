@@ -222,7 +222,7 @@ class EngineConnection(LiveConnectionHandler):
     def _start_client_tls(self, start: TlsData) -> None:
         """Without an `ssl_conn` mitmproxy closes the connection: nothing has been dialled at this point."""
         refusal = examine_sni(self._identity, self.client.sni)
-        if refusal is not None:
+        if refusal is not None and not self._decisions.observing:  # the front has recorded it and let it pass
             self._decisions.refuse_connection(refusal, sni=self.client.sni)
             return
         self._tls.tls_start_client(start)

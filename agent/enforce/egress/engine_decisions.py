@@ -78,6 +78,11 @@ class Decisions:
         accounts = accounts or Accounts()
         self._terms = Terms(accounts.quota, accounts.get(account), self._exceeded)
 
+    @property
+    def observing(self) -> bool:
+        """True where the policy only records what it would refuse."""
+        return observing(self._policy)
+
     async def request(self, flow: http.HTTPFlow) -> None:
         """Decide the request whose head is complete. On return the flow is prepared to go on, refused, or killed."""
         head = head_of(flow)

@@ -32,7 +32,7 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseProtocolError,
 )
 from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook
-from mitmproxy.proxy.layers.http._http1 import Http1Server
+from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Server
 from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Connection, Http2Server
 from mitmproxy.proxy.layers.websocket import WebsocketLayer
 
@@ -44,6 +44,7 @@ from agent.enforce.egress.quota import LimitExceeded
 MAX_HEAD = 256 * 1024
 MAX_WEBSOCKET_MESSAGE = 16 * 1024 * 1024
 NO_ANSWER = "no answer from"
+OURS = "parhelia: "
 
 
 def blame(error: BaseException) -> str:
@@ -90,6 +91,12 @@ class DecidedHttp(HttpLayer):
         server = BoundedHttp2Server if context.client.alpn == b"h2" else BoundedHttp1Server
         self.connections[context.client] = server(context.fork(), malformed)
 
+    def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
+        yield from super()._handle_event(event)
+        for connection, peer in list(self.connections.items()):
+            if _head_too_long(peer):
+                yield commands.CloseConnection(connection)
+
     def held_for_client(self) -> int:
         """Bytes that wait for the client to open its HTTP/2 windows."""
         return _held(self.connections[self.context.client])
@@ -103,6 +110,13 @@ class DecidedHttp(HttpLayer):
     def make_stream(self, stream_id: int) -> CommandGenerator[None]:
         self.streams[stream_id] = DecidedStream(self.context.fork(), stream_id)
         yield from self.event_to_child(self.streams[stream_id], events.Start())
+
+
+def _head_too_long(peer: layer.Layer | None) -> bool:
+    """An HTTP/1 upstream whose answer's head has no end (mitmproxy would keep all of it)."""
+    while peer is not None and not isinstance(peer, Http1Client):
+        peer = getattr(peer, "child_layer", None)
+    return peer is not None and peer.state == peer.read_headers and len(peer.buf) > MAX_HEAD
 
 
 def _held(peer: layer.Layer | None) -> int:
@@ -132,7 +146,7 @@ class BoundedHttp1Server(Http1Server):
         if isinstance(event, ResponseProtocolError) and self.response is None:
             status = event.code.http_status_code()
             if status is not None and self.conn.state & ConnectionState.CAN_WRITE:
-                yield commands.SendData(self.conn, render_answer(failure(status, event.message)))
+                yield commands.SendData(self.conn, render_answer(failure(status, event)))
                 yield commands.CloseConnection(self.conn)
                 return
         yield from super().send(event)
@@ -150,7 +164,7 @@ class BoundedHttp1Server(Http1Server):
 
     def _refuse_head(self, reason: str) -> CommandGenerator[None]:
         self._malformed(reason)
-        yield commands.SendData(self.conn, render_answer(failure(400, reason)))
+        yield commands.SendData(self.conn, render_answer(Answer(400, reason, rule="malformed-request")))
 
 
 class BoundedHttp2Server(Http2Server):
@@ -160,6 +174,21 @@ class BoundedHttp2Server(Http2Server):
         super().__init__(context)
         self._malformed = malformed
 
+    def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
+        """What failed is said in our words, as in HTTP/1."""
+        if isinstance(event, ResponseProtocolError):
+            status = event.code.http_status_code()
+            stream = self.h2_conn.streams.get(event.stream_id)
+            unanswered = stream is not None and not stream.state_machine.headers_sent
+            if status is not None and unanswered and self.is_open_for_us(event.stream_id):
+                answer = failure(status, event)
+                fields, body = answer_fields(answer)
+                self.h2_conn.send_headers(event.stream_id, [(b":status", b"%d" % answer.status), *fields])
+                self.h2_conn.send_data(event.stream_id, body, end_stream=True)
+                yield commands.SendData(self.conn, self.h2_conn.data_to_send())
+                return
+        yield from super()._handle_event(event)
+
     def protocol_error(
         self, message: str, error_code: int = h2.errors.ErrorCodes.PROTOCOL_ERROR
     ) -> CommandGenerator[None]:
@@ -167,11 +196,24 @@ class BoundedHttp2Server(Http2Server):
         yield from super().protocol_error(message, error_code)
 
 
-def failure(status: int, message: str) -> Answer:
-    """The answer where mitmproxy found the request malformed (4xx) or the upstream failed."""
+def failure(status: int, event: ResponseProtocolError) -> Answer:
+    """The answer where mitmproxy found the request malformed (4xx) or the upstream failed.
+
+    mitmproxy quotes what the upstream sent, which can hold an injected secret: its words are passed on only where
+    nothing had been sent yet, or where they are ours.
+    """
     if status < 500:
-        return Answer(400, message, rule="malformed-request")
-    return Answer(504 if NO_ANSWER in message else 502, message)
+        return Answer(400, event.message, rule="malformed-request")
+    if event.code is ErrorCode.CONNECT_FAILED or event.message.startswith(OURS):
+        return Answer(504 if NO_ANSWER in event.message else 502, event.message.removeprefix(OURS))
+    return Answer(502, "the upstream's answer is malformed, or did not come")
+
+
+def answer_fields(answer: Answer) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """An answer for HTTP/2: its fields and its body."""
+    head, _, body = render_answer(answer).partition(b"\r\n\r\n")
+    fields = [line.split(b": ", 1) for line in head.split(b"\r\n")[1:]]
+    return [(name.lower(), value) for name, value in fields if name.lower() != b"connection"], body
 
 
 class DecidedStream(HttpStream):
@@ -209,9 +251,8 @@ class DecidedStream(HttpStream):
             yield from super().start_response_stream()
             return
         yield SendHttp(RequestProtocolError(self.stream_id, reason, ErrorCode.CANCEL), self.context.server)
-        yield SendHttp(
-            ResponseProtocolError(self.stream_id, reason, ErrorCode.GENERIC_SERVER_ERROR), self.context.client
-        )
+        said = ResponseProtocolError(self.stream_id, OURS + reason, ErrorCode.GENERIC_SERVER_ERROR)
+        yield SendHttp(said, self.context.client)
         self.flow.live = False
         self.client_state = self.server_state = self.state_errored
 

@@ -14,7 +14,8 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 class KeepingUpstream:
     """HTTP/1.1 over TLS, one thread per connection. `received`: the bytes of each connection in order. `answer` makes
-    the pieces of an answer from one whole request; each piece is sent by itself."""
+    the pieces of an answer from one whole request; each piece is sent by itself, and an empty
+    one ends the connection."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context
@@ -50,6 +51,8 @@ class KeepingUpstream:
                 kept += data
                 while (end := _end_of_request(kept, start)) is not None:
                     for piece in self.answer(bytes(kept[start:end])):
+                        if not piece:
+                            return
                         tls.sendall(piece)
                     start = end
 
