@@ -73,15 +73,18 @@ class Decisions:
         self._actor = actor
         self._numbers = count(1)
         self._secrets = secrets or Secrets()
-        self._entries = injectable(policy(), self._secrets, identity.host) if identity.kind == "connect" else ()
         self._traffic = SecretTraffic(identity, self._secrets, recorder, actor, self._leaked)
         accounts = accounts or Accounts()
         self._terms = Terms(accounts.quota, accounts.get(account), self._exceeded)
 
     @property
+    def _over_tls(self) -> bool:
+        return self._identity.kind == "connect"
+
+    @property
     def observing(self) -> bool:
         """True where the policy only records what it would refuse."""
-        return observing(self._policy)
+        return observing(self._policy())
 
     async def request(self, flow: http.HTTPFlow) -> None:
         """Decide the request whose head is complete. On return the flow is prepared to go on, refused, or killed."""
@@ -92,7 +95,8 @@ class Decisions:
             refusal = Refusal(400, "malformed-request", printable(flow.error.msg))
         if refusal is not None and self._stopped(flow, head, question, refusal):
             return
-        injections = plan(head, self._entries, self._secrets)
+        entries = injectable(self._policy(), self._secrets, self._identity.host) if self._over_tls else ()
+        injections = plan(head, entries, self._secrets)
         if isinstance(injections, Refusal):
             self._stopped(flow, head, question, injections)
             return
@@ -107,16 +111,17 @@ class Decisions:
             self._refuse(flow, head, answer, FORBIDDEN, question.origin.request_id)
             return
         bound = terms(decision)
-        other = pinned(head, injections, self._entries, self._secrets, bound)
+        other = pinned(head, injections, entries, self._secrets, bound)
         if other is not None and self._stopped(flow, head, question, other):
             return
         try:
-            await self._traffic.inject(flow, injections, decision, question.origin.request_id or "")
+            await self._traffic.record(injections, decision, question.origin.request_id or "")
         except Exception:
             log.exception("an injection was not recorded")
             if self._policy().audit.on_failure is not OnFailure.CONTINUE:
                 self._stopped(flow, head, question, _UNRECORDED)
                 return
+        self._traffic.inject(flow, injections)
         for name in dropped(bound, self._secrets):
             flow.request.headers.pop(name, None)
         if refusal is None:

@@ -48,14 +48,15 @@ class SecretTraffic:
         self._leaked = leaked
         self._holding: set[str] = set()
 
-    async def inject(
-        self, flow: http.HTTPFlow, injections: Sequence[Injection], decision: Decision, request_id: str
-    ) -> None:
-        """Put the values in. Raises RecordError (or what the recorder raises) where that can't be recorded."""
+    async def record(self, injections: Sequence[Injection], decision: Decision, request_id: str) -> None:
+        """Say what is about to be put in. Raises RecordError (or what the recorder raises) where it isn't taken."""
         for injection in injections:
             pending = self._recorder.accept(self._event(injection, decision, request_id))
             if pending is not None:
                 await pending
+
+    def inject(self, flow: http.HTTPFlow, injections: Sequence[Injection]) -> None:
+        """Put the values in."""
         fields = list(flow.request.headers.fields)
         for injection in injections:
             fields[injection.index] = (fields[injection.index][0], injection.value)
