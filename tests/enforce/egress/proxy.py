@@ -156,17 +156,18 @@ def running(
     doors: Mapping[Door, tuple[str, int]] | None = None,
     secrets: Sequence[HeldSecret] = (),
     sockets: Sequence[tuple[Door, socket.socket]] = (),
+    prelude: str = "",
     **limits: float,
 ) -> Iterator[Proxy]:
     """A served proxy. `names`: successive answers per name, or "never".
 
     `module`: as ``-m``, with the machine's own resolver. `doors`: further doors and where their listeners are bound
-    (port 0: any). `sockets`: further doors whose sockets are the caller's.
+    (port 0: any). `sockets`: further doors whose sockets are the caller's. `prelude`: code that runs in it first.
     """
     ours, theirs = pair()
     lookups = tmp_path / "lookups"
     lookups.write_text("")
-    start = ["-m", "agent.enforce.egress.main"] if module else ["-c", _PROGRAM]
+    start = ["-m", "agent.enforce.egress.main"] if module else ["-c", prelude + _PROGRAM]
     argv = [sys.executable, *start, "--channel", str(theirs.fileno())]
     argv += [] if module else [json.dumps(names), str(lookups), json.dumps(limits)]
     bound = {Door.PROXY: ("127.0.0.1", 0), **(doors or {})}
