@@ -1,0 +1,241 @@
+"""Whose connection is it: from the two ends of an accepted connection to the session's process behind it.
+
+The egress process says which connections it accepted and can't look further: /proc/PID/fd of the session is not for its
+eyes. The guard looks at once, because short-lived clients are soon gone, and on a thread of its own, because nothing
+may wait for it: an event that is ready before the answer waits for it at most `PATIENCE`, and is recorded without it
+then. What is found is for the record; it never influences a decision.
+
+Rules kept here: everything is bounded (questions that wait, answers that are kept, descriptors that are looked at); a
+process that vanishes or can't be read leaves its connection without a name, and no error.
+
+Sources: proc_net_tcp (Documentation/networking/proc_net_tcp.rst: addresses are 32-bit words in host byte order, state
+0A is LISTEN), proc_pid_fd(5) (links of the form ``socket:[inode]``, readable for the same file-system uid).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import struct
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Final
+
+from agent.linux.process import FilesystemIdentity
+from agent.record.event import Json
+from agent.shell.redact import redact_argv
+
+log = logging.getLogger(__name__)
+
+type Endpoint = tuple[str, int]
+type Found = Mapping[str, Json]
+
+PATIENCE: Final = 0.05
+"""Seconds that an event waits for an answer that is being looked for."""
+MAX_WAITING: Final = 4096
+MAX_KEPT: Final = 8192
+MAX_DESCRIPTORS: Final = 50_000
+MAX_WORDS: Final = 16
+_CMDLINE_BYTES: Final = 4096
+_RECENT: Final = 8
+_LISTEN: Final = "0A"
+_NOBODY: Final[Found] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """The session's end and the other one, addresses in canonical form."""
+
+    source: Endpoint
+    destination: Endpoint
+
+
+class Attribution:
+    """Must be made inside the running loop. `anchor` returns a process id in the session's network namespace (0 before
+    there is one). `uid`, `gid`: the session's, as which its processes are looked at; None where it has the agent's."""
+
+    def __init__(self, anchor: Callable[[], int], uid: int | None, gid: int | None, names: Mapping[int, str]) -> None:
+        self._anchor = anchor
+        self._uid = os.geteuid() if uid is None else uid
+        self._eyes = FilesystemIdentity(uid, gid)
+        self._names = dict(names)
+        self._loop = asyncio.get_running_loop()
+        self._kept: OrderedDict[Endpoint, Found] = OrderedDict()
+        self._waiting: dict[Endpoint, list[Callable[[Found], None]]] = {}
+        self._questions: deque[Connection] = deque()
+        self._ask = threading.Semaphore(0)
+        self._recent: deque[int] = deque(maxlen=_RECENT)
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="attribution", daemon=True)
+        self._thread.start()
+
+    def opened(self, connection: Connection) -> None:
+        """Look who that is, starting now."""
+        self._kept.pop(connection.source, None)  # the port's last user
+        if len(self._waiting) >= MAX_WAITING or connection.source in self._waiting:
+            return
+        self._waiting[connection.source] = []
+        self._questions.append(connection)
+        self._ask.release()
+
+    def tell(self, source: Endpoint, then: Callable[[Found], None]) -> None:
+        """Call `then` with what is known about the connection from `source`: now, or when it has been found."""
+        waiting = self._waiting.get(source)
+        if waiting is None:
+            then(self._kept.get(source, _NOBODY))
+            return
+        if not waiting:
+            self._loop.call_later(PATIENCE, self._answer, source, _NOBODY)
+        waiting.append(then)
+
+    def stop(self) -> None:
+        """End the thread; whoever waits is answered with nothing."""
+        self._stopping = True
+        self._ask.release()
+        for source in list(self._waiting):
+            self._answer(source, _NOBODY)
+
+    def _answer(self, source: Endpoint, found: Found) -> None:
+        waiting = self._waiting.pop(source, None)
+        if found:
+            self._kept[source] = found
+            if len(self._kept) > MAX_KEPT:
+                self._kept.popitem(last=False)
+        for then in waiting or ():
+            then(found)
+
+    # --- the thread
+
+    def _run(self) -> None:
+        while True:
+            self._ask.acquire()
+            if self._stopping:
+                return
+            asked = []
+            with suppress(IndexError):
+                while True:
+                    asked.append(self._questions.popleft())
+            if not asked:
+                continue  # an earlier round has taken it along
+            try:
+                with self._eyes:
+                    found = self._look(asked)
+            except Exception:  # a name is missing in the record, nothing else depends on it
+                log.exception("connections could not be attributed")
+                found = {}
+            with suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._answer_all, asked, found)
+
+    def _answer_all(self, asked: list[Connection], found: dict[Endpoint, Found]) -> None:
+        for connection in asked:
+            self._answer(connection.source, found.get(connection.source, _NOBODY))
+
+    def _look(self, asked: list[Connection]) -> dict[Endpoint, Found]:
+        anchor = self._anchor()
+        if not anchor:
+            return {}
+        inodes = inodes_of(asked, anchor)
+        holders = self._holders(set(inodes.values()))
+        return {
+            source: process
+            for source, inode in inodes.items()
+            if (pid := holders.get(inode)) is not None and (process := self._process(pid))
+        }
+
+    def _holders(self, wanted: set[int]) -> dict[int, int]:
+        """Socket inode to a process that has it open, the processes that connected last first."""
+        holders: dict[int, int] = {}
+        left = MAX_DESCRIPTORS
+        for pid in dict.fromkeys((*self._recent, *self._session_processes())):
+            if wanted <= holders.keys() or left <= 0:
+                break
+            for inode in _sockets(pid):
+                left -= 1
+                if inode in wanted and inode not in holders:
+                    holders[inode] = pid
+                    if pid not in self._recent:
+                        self._recent.append(pid)
+        return holders
+
+    def _session_processes(self) -> Iterable[int]:
+        for entry in os.listdir("/proc"):  # noqa: PTH208  (names are all that is needed)
+            if entry.isdigit():
+                with suppress(OSError):
+                    if os.stat(f"/proc/{entry}").st_uid == self._uid:  # noqa: PTH116
+                        yield int(entry)
+
+    def _process(self, pid: int) -> Found:
+        """What the record says about a process; empty where it is gone."""
+        try:
+            with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+                status = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+            with open(f"/proc/{pid}/cmdline", "rb") as raw:
+                words = raw.read(_CMDLINE_BYTES).removesuffix(b"\0").split(b"\0")
+            uid = int(status["Uid"].split()[0])
+            found: dict[str, Json] = {"pid": pid, "ppid": int(status["PPid"]), "uid": uid}
+            found["exe"] = _text(os.readlink(f"/proc/{pid}/exe".encode()))  # noqa: PTH115  (bytes)
+        except (OSError, KeyError, ValueError):
+            return _NOBODY
+        if uid in self._names:
+            found["user"] = self._names[uid]
+        found["argv"] = [*redact_argv(tuple(_text(word) for word in words[:MAX_WORDS]))]
+        return found
+
+
+def inodes_of(asked: Iterable[Connection], anchor: int) -> dict[Endpoint, int]:
+    """The socket inode of each connection's session end, as the network namespace of process `anchor` lists it."""
+    wanted = {connection.source: connection.destination for connection in asked}
+    exact: dict[Endpoint, int] = {}
+    near: dict[Endpoint, set[int]] = {}
+    for table in ("tcp", "tcp6"):
+        with suppress(OSError), open(f"/proc/{anchor}/net/{table}", encoding="ascii") as file:
+            next(file, None)
+            for line in file:
+                fields = line.split()
+                if len(fields) < 10 or fields[3] == _LISTEN:
+                    continue
+                source = _endpoint(fields[1])
+                if source in wanted:
+                    inode = int(fields[9])
+                    near.setdefault(source, set()).add(inode)
+                    if _endpoint(fields[2]) == wanted[source]:
+                        exact[source] = inode
+    # where the other end was rewritten on the way, the session's own must be the only one
+    alone = {source: next(iter(inodes)) for source, inodes in near.items() if len(inodes) == 1}
+    return {source: inode for source, inode in (alone | exact).items() if inode}
+
+
+def _endpoint(text: str) -> Endpoint:
+    """``0100007F:1F90`` as (address, port)."""
+    address, _, port = text.partition(":")
+    words = [int(address[at : at + 8], 16) for at in range(0, len(address), 8)]
+    packed = struct.pack(f"={len(words)}I", *words)
+    return plain_address(socket.inet_ntop(socket.AF_INET if len(words) == 1 else socket.AF_INET6, packed)), int(
+        port, 16
+    )
+
+
+def plain_address(text: str) -> str:
+    """A literal as the tables and the accepted sockets of both families are compared: IPv4 out of its mapped form."""
+    address = ip_address(text)
+    return str(getattr(address, "ipv4_mapped", None) or address)
+
+
+def _sockets(pid: int) -> Iterable[int]:
+    """The inodes of the sockets that a process has open; none where it is gone or closed to us."""
+    with suppress(OSError):
+        for entry in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208
+            with suppress(OSError):
+                link = os.readlink(f"/proc/{pid}/fd/{entry}")  # noqa: PTH115
+                if link.startswith("socket:["):
+                    yield int(link[8:-1])
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "backslashreplace")

@@ -1,0 +1,166 @@
+"""Connections and the processes behind them: real sockets of real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from agent.daemon.attribution import Attribution, Connection, Found, plain_address
+
+CLIENT = """
+import socket, sys, time
+held = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+print(held.getsockname()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(params=["127.0.0.1", "::1", "::"])
+def listener(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in request.param else socket.AF_INET
+    with socket.create_server((request.param, 0), family=family, dualstack_ipv6=request.param == "::") as made:
+        yield made
+
+
+class Client:
+    """A process with one connection, as another user where that is asked."""
+
+    def __init__(self, listener: socket.socket, user: str | None = None, *extra: str) -> None:
+        address, port = listener.getsockname()[:2]
+        target = "127.0.0.1" if address == "::" else address  # one socket for both families sees the mapped form
+        argv = ["/usr/bin/python3", "-c", CLIENT, target, str(port), *extra]
+        self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, user=user, cwd="/")
+        self.accepted, peer = listener.accept()
+        here = self.accepted.getsockname()
+        self.connection = Connection((plain_address(peer[0]), peer[1]), (plain_address(here[0]), here[1]))
+        assert self.process.stdout is not None
+        assert int(self.process.stdout.readline()) == peer[1]
+
+    def end(self) -> None:
+        self.accepted.close()
+        self.process.communicate()
+
+
+async def _told(attribution: Attribution, source: tuple[str, int]) -> Found:
+    answer: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
+    attribution.tell(source, answer.set_result)
+    return await asyncio.wait_for(answer, 20)
+
+
+def _run(ask: Callable[[Attribution], object], anchor: int, uid: int | None = None, gid: int | None = None) -> object:
+    async def run() -> object:
+        attribution = Attribution(
+            lambda: anchor, uid, gid, {os.getuid(): "tester"} if uid is None else {uid: "session"}
+        )
+        try:
+            return await ask(attribution)  # type: ignore[misc]
+        finally:
+            attribution.stop()
+
+    return asyncio.run(run())
+
+
+def test_the_process_behind_a_connection(listener: socket.socket) -> None:
+    client = Client(listener, None, "--token=ghp_" + "a" * 36)
+
+    async def ask(attribution: Attribution) -> Found:
+        attribution.opened(client.connection)
+        while not (found := await _told(attribution, client.connection.source)):
+            attribution.opened(client.connection)  # a busy machine may take longer than an event waits
+        return found
+
+    found = _run(ask, client.process.pid)
+    client.end()
+    assert isinstance(found, dict)
+    assert found["pid"] == client.process.pid
+    assert found["ppid"] == os.getpid()
+    assert found["user"] == "tester"
+    assert str(found["exe"]).startswith("/usr/bin/python3")
+    assert found["argv"][:2] == ["/usr/bin/python3", "-c"]
+    assert "ghp_" + "a" * 36 not in str(found["argv"])
+
+
+@pytest.mark.root
+def test_another_users_process_is_looked_at_with_its_own_eyes(listener: socket.socket) -> None:
+    account = pwd.getpwnam("session")
+    client = Client(listener, "session")
+
+    async def ask(attribution: Attribution) -> Found:
+        attribution.opened(client.connection)
+        while not (found := await _told(attribution, client.connection.source)):
+            attribution.opened(client.connection)
+        return found
+
+    found = _run(ask, client.process.pid, account.pw_uid, account.pw_gid)
+    client.end()
+    assert isinstance(found, dict)
+    assert (found["pid"], found["uid"], found["user"]) == (client.process.pid, account.pw_uid, "session")
+
+
+def test_two_connections_asked_at_once_are_not_mixed_up(listener: socket.socket) -> None:
+    clients = [Client(listener) for _ in range(2)]
+
+    async def ask(attribution: Attribution) -> list[Found]:
+        found: list[Found] = [{}, {}]
+        while not all(found):
+            for client in clients:
+                attribution.opened(client.connection)
+            found = [await _told(attribution, client.connection.source) for client in clients]
+        return found
+
+    found = _run(ask, clients[0].process.pid)
+    for client in clients:
+        client.end()
+    assert isinstance(found, list)
+    assert [each["pid"] for each in found] == [client.process.pid for client in clients]
+
+
+def test_a_client_that_is_gone_leaves_no_name_and_no_error(listener: socket.socket) -> None:
+    client = Client(listener)
+    anchor = os.getpid()
+    client.end()
+
+    async def ask(attribution: Attribution) -> Found:
+        attribution.opened(client.connection)
+        return await _told(attribution, client.connection.source)
+
+    assert _run(ask, anchor) == {}
+
+
+def test_nobody_asked_is_answered_at_once() -> None:
+    async def ask(attribution: Attribution) -> list[Found]:
+        answers: list[Found] = []
+        attribution.tell(("127.0.0.1", 1), answers.append)
+        return answers
+
+    assert _run(ask, os.getpid()) == [{}]
+
+
+def test_who_still_waits_at_the_end_is_answered() -> None:
+    async def ask(attribution: Attribution) -> list[Found]:
+        answers: list[Found] = []
+        attribution.opened(Connection(("127.0.0.1", 1), ("127.0.0.1", 2)))
+        attribution.tell(("127.0.0.1", 1), answers.append)
+        attribution.stop()
+        return answers
+
+    assert _run(ask, os.getpid()) == [{}]
+
+
+def test_questions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.daemon.attribution.MAX_WAITING", 1)
+
+    async def ask(attribution: Attribution) -> list[Found]:
+        answers: list[Found] = []
+        attribution.opened(Connection(("127.0.0.1", 1), ("127.0.0.1", 2)))
+        attribution.opened(Connection(("127.0.0.1", 3), ("127.0.0.1", 2)))
+        attribution.tell(("127.0.0.1", 3), answers.append)
+        return answers
+
+    assert _run(ask, os.getpid()) == [{}]
