@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 type Endpoint = tuple[str, int]
 type Found = Mapping[str, Json]
 
-PATIENCE: Final = 0.05
+PATIENCE: Final = 0.02
 """Seconds that an event waits for an answer that is being looked for."""
 MAX_WAITING: Final = 4096
 MAX_KEPT: Final = 8192

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from agent.channel import Channel, ChannelClosed
 from agent.daemon import places as layout
+from agent.daemon.attribution import Attribution
 from agent.daemon.canary import Canaries
 from agent.daemon.connecting import make_connector, open_doors
 from agent.daemon.demands import paths_observed, run_levels
@@ -81,6 +82,7 @@ class BringUp:
         self._ledger: Ledger | None = None
         self._journal: Journal | None = None
         self._link: EgressLink | None = None
+        self._attribution: Attribution | None = None
         self._places: layout.Places | None = None
         self._launch: LaunchLink | None = None
         self._supervisor: ExecSupervisor | None = None
@@ -106,7 +108,8 @@ class BringUp:
             ledger,
             self._metrics,
             self._spec.actor,
-            lambda reason: self._on_fault(Point.EGRESS, reason),
+            on_fault=lambda reason: self._on_fault(Point.EGRESS, reason),
+            attribution=self._make_attribution(),
         )
         secrets = self._read_secrets(policy, ledger, journal)
         own_ca = asyncio.create_task(self._link.start(policy, self._spec.egress_user, self._spec.system_ca, secrets))
@@ -143,6 +146,8 @@ class BringUp:
             self._connector.close()
         if self._link is not None:
             await self._link.stop(EGRESS_STOP_SECONDS)
+        if self._attribution is not None:
+            self._attribution.stop()
         if self._ledger is not None and self._journal is not None:
             if self._created and self._link is not None:
                 self._journal.session_ended(status, reason, self._link.bytes_up, self._link.bytes_down)
@@ -161,6 +166,14 @@ class BringUp:
             self.cause = reason
             if self._journal is not None:
                 self._journal.degraded(point, Level.OFF, reason)
+
+    def _make_attribution(self) -> Attribution:
+        user = self._spec.session_user
+        separate = self._spec.egress_user is not None
+        self._attribution = Attribution(
+            lambda: self.pid, user.uid if separate else None, user.gid if separate else None, {user.uid: user.name}
+        )
+        return self._attribution
 
     def _check_own_paths(self) -> None:
         try:

@@ -3,6 +3,7 @@
 The egress process parses hostile bytes, so it is trusted with little: one dispatch table of messages it may send,
 events of the network kind and injections of the secrets it was given, and always in the session's name. Anything else
 is a fault, and a fault ends the session. The values of secrets go to it in the start message and are in nothing else.
+What it can't know is added here: the process behind each connection (`agent.daemon.attribution`).
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import pickle
 import socket
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from secrets import token_bytes
 from typing import Any
 
 from agent.channel import Channel, ChannelClosed, Message
+from agent.daemon.attribution import Attribution, Connection, Endpoint, Found, plain_address
 from agent.daemon.spec import User
 from agent.enforce.egress.secrets import Secrets
 from agent.policy.model import Policy
@@ -41,13 +44,21 @@ class EgressLink:
     """Starts the egress process's work, takes its events and numbers. `on_fault` is called once when it fails."""
 
     def __init__(
-        self, channel: Channel, ledger: Ledger, metrics: Metrics, actor: str, on_fault: Callable[[str], None]
+        self,
+        channel: Channel,
+        ledger: Ledger,
+        metrics: Metrics,
+        actor: str,
+        *,
+        on_fault: Callable[[str], None],
+        attribution: Attribution,
     ) -> None:
         self._channel = channel
         self._ledger = ledger
         self._metrics = metrics
         self._actor = actor
         self._on_fault = on_fault
+        self._attribution = attribution
         self._ca: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -117,6 +128,8 @@ class EgressLink:
         match message["type"]:
             case "event":
                 self._event(int(message["n"]), bool(message["accept"]), message["event"])
+            case "opened":
+                self._attribution.opened(Connection(_endpoint(message["source"]), _endpoint(message["destination"])))
             case "stats":
                 self._stats(message)
             case "ca":
@@ -143,6 +156,14 @@ class EgressLink:
             raise EgressFault(f"event {event.type} by {event.actor} is not the egress process's to send")
         if event.type is EventType.SECRET_INJECT and event.resource not in self._secrets:
             raise EgressFault("an injection of a secret that the egress process was not given")
+        source = (event.source_ip, event.details.get("source_port"))
+        if not isinstance(source[0], str) or not isinstance(source[1], int):
+            self._record(number, wanted, event, {})
+            return
+        self._attribution.tell((source[0], source[1]), lambda found: self._record(number, wanted, event, found))
+
+    def _record(self, number: int, wanted: bool, event: Event, found: Found) -> None:
+        event = replace(event, details={**found, **event.details})
         if not wanted:
             try:
                 self._ledger.post(event)
@@ -177,3 +198,9 @@ class EgressLink:
                 waiting.exception()
         if not self._stopping:
             self._on_fault(reason)
+
+
+def _endpoint(given: list[Any]) -> Endpoint:
+    """Raises ValueError, TypeError where it is none."""
+    address, port = given
+    return plain_address(str(address)), int(port)

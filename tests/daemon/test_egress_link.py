@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.channel import Channel, pair
+from agent.daemon.attribution import Attribution
 from agent.daemon.egress_link import EgressLink
 from agent.record.ledger import Ledger
 from agent.record.metrics import Metrics
@@ -31,7 +34,8 @@ def exchange(directory: Path, *messages: dict[str, Any]) -> tuple[list[str], lis
         metrics = Metrics(version="test")
         ledger = Ledger(directory, session_id="s", boot="b", metrics=metrics)
         ledger.start()
-        link = EgressLink(Channel(ours), ledger, metrics, ACTOR, faults.append)
+        attribution = Attribution(os.getpid, None, None, {os.getuid(): "tester"})
+        link = EgressLink(Channel(ours), ledger, metrics, ACTOR, on_fault=faults.append, attribution=attribution)
         peer = Channel(theirs)
         for message in messages:
             peer.send(message)
@@ -43,6 +47,7 @@ def exchange(directory: Path, *messages: dict[str, Any]) -> tuple[list[str], lis
             theirs.setblocking(True)
             if faults or len(answers) == sum(message.get("accept", False) for message in messages):
                 break
+        attribution.stop()
         ledger.close()
         ours.close()
         theirs.close()
@@ -85,3 +90,26 @@ def test_what_it_may_not_send_is_a_fault_and_leaves_no_line(
     assert reason in faults[0]
     assert answers == []
     assert read_log(tmp_path / "log") == ()
+
+
+def test_an_event_names_the_process_behind_its_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process is the client; what the egress process said by itself is not overwritten."""
+    monkeypatch.setattr("agent.daemon.attribution.PATIENCE", 20.0)  # however busy this machine is
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        source, destination = list(client.getsockname()), list(client.getpeername())
+        details = {**EVENT["details"], "source_port": source[1], "uid": 7}
+        event = {**EVENT, "source_ip": source[0], "details": details}
+        opened = {"type": "opened", "source": source, "destination": destination}
+        asked = [{"type": "event", "n": n, "accept": True, "event": event} for n in range(50)]
+        faults, answers, _ = exchange(tmp_path / "log", opened, *asked)
+        assert faults == []
+        assert [answer["type"] for answer in answers] == ["accepted"] * 50
+    last = read_log(tmp_path / "log")[-1]["details"]
+    assert (last["pid"], last["ppid"], last["user"], last["uid"]) == (os.getpid(), os.getppid(), "tester", 7)
+
+
+@pytest.mark.parametrize("source", [None, [], ["127.0.0.1"], ["nowhere", 1], ["127.0.0.1", "x"], ["127.0.0.1", 1, 2]])
+def test_a_connection_that_makes_no_sense_is_a_fault(tmp_path: Path, source: Any) -> None:
+    opened = {"type": "opened", "source": source, "destination": ["127.0.0.1", 1]}
+    faults, _, _ = exchange(tmp_path / "log", opened)
+    assert len(faults) == 1
