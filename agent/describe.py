@@ -80,7 +80,6 @@ def _details(origin: Origin, decision: Decision) -> dict[str, Json]:
         mechanism=origin.mechanism,
         pid=origin.pid,
         ppid=origin.ppid,
-        source_port=origin.source_port,
         uid=origin.uid,
         exe=origin.exe,
         argv=None if origin.argv is None else [*redact_argv(origin.argv)],

@@ -36,12 +36,13 @@ log = logging.getLogger(__name__)
 type Endpoint = tuple[str, int]
 type Found = Mapping[str, Json]
 
-PATIENCE: Final = 0.02
+PATIENCE: Final = 0.1
 """Seconds that an event waits for an answer that is being looked for."""
 MAX_WAITING: Final = 4096
 MAX_KEPT: Final = 8192
 MAX_DESCRIPTORS: Final = 50_000
 MAX_WORDS: Final = 16
+MAX_WORD: Final = 200
 _CMDLINE_BYTES: Final = 4096
 _RECENT: Final = 8
 _LISTEN: Final = "0A"
@@ -50,17 +51,21 @@ _NOBODY: Final[Found] = {}
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """The session's end and the other one, addresses in canonical form."""
+    """The session's end and the other one, addresses as `plain_address` gives them; `number` is the accepter's."""
 
     source: Endpoint
     destination: Endpoint
+    number: int = 0
 
 
 class Attribution:
     """Must be made inside the running loop. `anchor` returns a process id in the session's network namespace (0 before
-    there is one). `uid`, `gid`: the session's, as which its processes are looked at; None where it has the agent's."""
+    there is one). `uid`, `gid`: the session's, as which its processes are looked at; None where it has the agent's.
+    `names`: the accounts' names by uid. `on_look` is called with the highest number that was looked at.
+    """
 
     def __init__(self, anchor: Callable[[], int], uid: int | None, gid: int | None, names: Mapping[int, str]) -> None:
+        self.on_look: Callable[[int], None] | None = None
         self._anchor = anchor
         self._uid = os.geteuid() if uid is None else uid
         self._eyes = FilesystemIdentity(uid, gid)
@@ -113,6 +118,11 @@ class Attribution:
     # --- the thread
 
     def _run(self) -> None:
+        try:
+            with self._eyes:
+                pass
+        except OSError:  # gVisor has no setfsuid(2), and lets root look with its own rights
+            self._eyes = FilesystemIdentity(None, None)
         while True:
             self._ask.acquire()
             if self._stopping:
@@ -135,6 +145,8 @@ class Attribution:
     def _answer_all(self, asked: list[Connection], found: dict[Endpoint, Found]) -> None:
         for connection in asked:
             self._answer(connection.source, found.get(connection.source, _NOBODY))
+        if self.on_look is not None:
+            self.on_look(max(connection.number for connection in asked))
 
     def _look(self, asked: list[Connection]) -> dict[Endpoint, Found]:
         anchor = self._anchor()
@@ -184,7 +196,7 @@ class Attribution:
             return _NOBODY
         if uid in self._names:
             found["user"] = self._names[uid]
-        found["argv"] = [*redact_argv(tuple(_text(word) for word in words[:MAX_WORDS]))]
+        found["argv"] = [_head(word) for word in redact_argv(tuple(_text(word) for word in words[:MAX_WORDS]))]
         return found
 
 
@@ -235,6 +247,10 @@ def _sockets(pid: int) -> Iterable[int]:
                 link = os.readlink(f"/proc/{pid}/fd/{entry}")  # noqa: PTH115
                 if link.startswith("socket:["):
                     yield int(link[8:-1])
+
+
+def _head(word: str) -> str:
+    return word if len(word) <= MAX_WORD else word[:MAX_WORD] + "…"
 
 
 def _text(raw: bytes) -> str:

@@ -15,6 +15,7 @@ import pickle
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from secrets import token_bytes
 from typing import Any
@@ -59,6 +60,7 @@ class EgressLink:
         self._actor = actor
         self._on_fault = on_fault
         self._attribution = attribution
+        attribution.on_look = self._looked
         self._ca: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -129,7 +131,8 @@ class EgressLink:
             case "event":
                 self._event(int(message["n"]), bool(message["accept"]), message["event"])
             case "opened":
-                self._attribution.opened(Connection(_endpoint(message["source"]), _endpoint(message["destination"])))
+                ends = _endpoint(message["source"]), _endpoint(message["destination"])
+                self._attribution.opened(Connection(*ends, int(message["n"])))
             case "stats":
                 self._stats(message)
             case "ca":
@@ -161,6 +164,11 @@ class EgressLink:
             self._record(number, wanted, event, {})
             return
         self._attribution.tell((source[0], source[1]), lambda found: self._record(number, wanted, event, found))
+
+    def _looked(self, through: int) -> None:
+        if not self._gone.done() and not self._stopping:
+            with suppress(EgressFault):  # told to whom it matters, and the session ends
+                self._send({"type": "seen", "through": through})
 
     def _record(self, number: int, wanted: bool, event: Event, found: Found) -> None:
         event = replace(event, details={**found, **event.details})

@@ -38,7 +38,7 @@ class Client:
         self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, user=user, cwd="/")
         self.accepted, peer = listener.accept()
         here = self.accepted.getsockname()
-        self.connection = Connection((plain_address(peer[0]), peer[1]), (plain_address(here[0]), here[1]))
+        self.connection = Connection((plain_address(peer[0]), peer[1]), (plain_address(here[0]), here[1]), 5)
         assert self.process.stdout is not None
         assert int(self.process.stdout.readline()) == peer[1]
 
@@ -70,13 +70,16 @@ def test_the_process_behind_a_connection(listener: socket.socket) -> None:
     client = Client(listener, None, "--token=ghp_" + "a" * 36)
 
     async def ask(attribution: Attribution) -> Found:
+        attribution.on_look = looked.append
         attribution.opened(client.connection)
         while not (found := await _told(attribution, client.connection.source)):
             attribution.opened(client.connection)  # a busy machine may take longer than an event waits
         return found
 
+    looked: list[int] = []
     found = _run(ask, client.process.pid)
     client.end()
+    assert set(looked) == {5}
     assert isinstance(found, dict)
     assert found["pid"] == client.process.pid
     assert found["ppid"] == os.getpid()

@@ -39,7 +39,8 @@ class Place:
 
 @dataclass(slots=True)
 class Client:
-    """`started`: an HTTP answer is on its way already. `place` None: HTTP requests are in absolute-form."""
+    """`started`: an HTTP answer is on its way already. `place` None: HTTP requests are in absolute-form.
+    `number`: see `agent.enforce.egress.sightings`, 0 where nobody looks whose it is."""
 
     wire: Wire
     origin: Origin
@@ -48,6 +49,7 @@ class Client:
     started: bool = False
     speech: Speech = Speech.HTTP
     place: Place | None = None
+    number: int = 0
 
     async def more(self) -> bool:
         """Read some more; False at the end. Raises OSError (TimeoutError past the wire's deadline)."""

@@ -179,7 +179,12 @@ class Decisions:
             host=identity.host,
             port=identity.port,
             today=datetime.now(UTC).date(),
-            origin=Origin(mechanism=MECHANISM, source_ip=identity.source_ip, request_id=request_id),
+            origin=Origin(
+                mechanism=MECHANISM,
+                source_ip=identity.source_ip,
+                source_port=identity.source_port,
+                request_id=request_id,
+            ),
             protocol=identity.protocol,
             stage=Stage.REQUEST,
             addresses=identity.addresses,

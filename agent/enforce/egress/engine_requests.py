@@ -32,6 +32,7 @@ class Identity:
     kind: Literal["connect", "absolute"]
     request_id: str
     source_ip: str | None
+    source_port: int | None = None
 
     @property
     def protocol(self) -> Protocol:

@@ -154,6 +154,7 @@ class Worker:
             kind=message["kind"],
             request_id=str(message["request_id"]),
             source_ip=message["source_ip"],
+            source_port=message["source_port"],
         )
         work = self._serve(
             sock, base64.b64decode(message["prefix"]), identity, message.get("account"), message.get("idle")

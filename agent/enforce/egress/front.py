@@ -25,6 +25,7 @@ from agent.enforce.egress.limits import Limits
 from agent.enforce.egress.passage import Passage, Ways
 from agent.enforce.egress.proxying import Proxying
 from agent.enforce.egress.quota import LimitExceeded
+from agent.enforce.egress.sightings import Sightings
 from agent.enforce.egress.socks import SocksError
 from agent.enforce.egress.wire import Poller, Wire, prepare
 from agent.policy.addresses import canonical_address
@@ -44,7 +45,8 @@ _MECHANISM: Final = {Door.PROXY: "proxy", Door.CAPTURE: "capture", Door.FORWARDE
 
 
 class Front:
-    """Serves the proxy's listeners. Must be made inside the running loop."""
+    """Serves the proxy's listeners. Must be made inside the running loop. `sightings` None: nobody looks whose
+    connections they are."""
 
     def __init__(
         self,
@@ -56,7 +58,9 @@ class Front:
         names_of: NamesOf | None = None,
         dns: DnsStreams | None = None,
         token: bytes = b"",
+        sightings: Sightings | None = None,
     ) -> None:
+        self._sightings = sightings
         self._poller = poller
         self._door = door
         self._ways = ways
@@ -124,6 +128,8 @@ class Front:
             return
         prepare(sock)
         client = Client(Wire(self._poller, sock), _origin(door, address))
+        if self._sightings is not None and isinstance(address, tuple):
+            client.number = self._sightings.opened(address[:2], sock.getsockname()[:2])
         serving = self._serve(client, self._serves[door])
         conversation = asyncio.Task(serving, loop=self._poller.loop, eager_start=True)
         if not conversation.done():
@@ -140,22 +146,27 @@ class Front:
         try:
             handed_over = await serve(client)
         except Refusal as refusal:
-            await tell(client, refusal.answer)
+            await self._refuse(client, refusal.answer)
         except LimitExceeded as error:
-            await tell(client, error.answer)
+            await self._refuse(client, error.answer)
         except (HeadError, HostError, SocksError, PreambleError) as error:
-            await tell(client, self._door.malformed(client.origin, str(error)))
+            await self._refuse(client, self._door.malformed(client.origin, str(error)))
         except TimeoutError:
-            await tell(client, Answer(408, "the request took too long"))
+            await self._refuse(client, Answer(408, "the request took too long"))
         except OSError:
             pass  # the client went away
         except Exception:
             log.exception("a connection could not be judged; denied")
             self._door.record_fault(client.origin)
-            await tell(client, FAULT)
+            await self._refuse(client, FAULT)
         finally:
             if not handed_over:
                 client.wire.close()
+
+    async def _refuse(self, client: Client, answer: Answer) -> None:
+        if self._sightings is not None:
+            await self._sightings.wait(client.number)
+        await tell(client, answer)
 
 
 def _origin(door: Door, address: object) -> Origin:

@@ -152,6 +152,7 @@ class Engine:
         request_id: str,
         source_ip: str | None,
         ticket: Ticket | None = None,
+        source_port: int | None = None,
     ) -> None:
         """Give an accepted connection to the worker; `sock` is closed here in any case.
 
@@ -167,6 +168,7 @@ class Engine:
             "kind": kind,
             "request_id": request_id,
             "source_ip": source_ip,
+            "source_port": source_port,
             "prefix": base64.b64encode(prefix).decode("ascii"),
         }
         if self._link is None:

@@ -34,6 +34,7 @@ from agent.enforce.egress.passage import Ways
 from agent.enforce.egress.recorder import ChannelRecorder
 from agent.enforce.egress.resolve import Lookup, Resolver, system_lookup
 from agent.enforce.egress.secrets import Secrets
+from agent.enforce.egress.sightings import Sightings
 from agent.enforce.egress.tunnel import Carrier, Traffic
 from agent.enforce.egress.wire import Poller
 from agent.gate import Gate
@@ -66,6 +67,7 @@ class Egress:
         self._lookup = lookup
         self._done: asyncio.Future[int] = self._loop.create_future()
         self._recorder = ChannelRecorder(channel, self._fault)
+        self._sightings = Sightings(self._recorder.send)
         self._traffic = Traffic()
         self._timings = Timings()
         self._poller = Poller()
@@ -125,6 +127,8 @@ class Egress:
                     (door, socket.socket(fileno=fd)) for door, fd in zip(doors, fds, strict=True)
                 ]
                 self._listen()
+            case "seen":
+                self._sightings.seen(int(message["through"]))
             case "stop":
                 self._end(0)
             case unknown:
@@ -172,8 +176,16 @@ class Egress:
         carrier = Carrier(self._poller, self._traffic, idle=self._limits.idle)
         forwarder = Forwarder(self._poller, door, self._traffic, self._limits)
         ways = Ways(carrier, forwarder, self._engine)
-        names = resolver.names_of
-        return Front(self._poller, door, ways, self._limits, names_of=names, dns=self._names, token=token)
+        return Front(
+            self._poller,
+            door,
+            ways,
+            self._limits,
+            names_of=resolver.names_of,
+            dns=self._names,
+            token=token,
+            sightings=self._sightings,
+        )
 
     def _started(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

@@ -139,6 +139,7 @@ class Passage:
             request_id=request.origin.request_id or "",
             source_ip=request.origin.source_ip,
             ticket=admission.ticket,
+            source_port=request.origin.source_port,
         )
         return True
 

@@ -1,0 +1,52 @@
+"""Giving the guard time to see whose connection it is, before a refusal sends the client away.
+
+Whose a connection is only the guard can see, and only while its process holds it open. An allow waits for the guard
+anyway; a refusal doesn't, and its client closes within a fraction of a millisecond. So a refusal's answer (never its
+record) waits until the guard has looked, at most `PATIENCE`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Final
+
+from agent.channel import Message
+
+PATIENCE: Final = 0.1
+"""Seconds that a refusal waits for the guard's look."""
+
+
+class Sightings:
+    """Tells the guard about accepted connections, by number, and knows up to which number it has looked."""
+
+    def __init__(self, send: Callable[[Message], None]) -> None:
+        self._send = send
+        self._last = 0
+        self._seen = 0
+        self._waiting: dict[int, asyncio.Future[None]] = {}
+
+    def opened(self, source: tuple[str, int], destination: tuple[str, int]) -> int:
+        """A connection with these two ends was accepted; its number."""
+        self._last += 1
+        self._send({"type": "opened", "n": self._last, "source": source, "destination": destination})
+        return self._last
+
+    def seen(self, through: int) -> None:
+        """The guard has looked at every connection up to this number."""
+        self._seen = max(self._seen, through)
+        for number in [number for number in self._waiting if number <= self._seen]:
+            waiting = self._waiting.pop(number)
+            if not waiting.done():
+                waiting.set_result(None)
+
+    async def wait(self, number: int) -> None:
+        """Until the guard has looked at this connection, or `PATIENCE` is over."""
+        if number <= self._seen:
+            return
+        waiting = self._waiting.setdefault(number, asyncio.get_running_loop().create_future())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                await asyncio.shield(waiting)
+        self._waiting.pop(number, None)
