@@ -61,7 +61,7 @@ def _http(client: Client, answer: Answer) -> bytes:
 def _socks_code(answer: Answer) -> int:
     if answer.rule == "socks-command":
         return socks.COMMAND_UNKNOWN
-    if answer.status in (403, 421):
+    if answer.rule and answer.status != 400:
         return socks.NOT_ALLOWED
     if answer.status in (502, 504):
         return socks.CONNECTION_REFUSED if answer.refused else socks.HOST_UNREACHABLE

@@ -2,9 +2,9 @@
 
 Rules kept here: where the connection was meant to go is the kernel's word (the accepted socket's own name) or the
 guard's (`agent.session.preamble`), never the client's. Raw bytes go to that address only, and only where a rule says
-`protocol: tcp` for it or for a name that the session was told it stands for. TLS and HTTP name their host themselves
-(SNI, Host): that name is decided and resolved anew, and the captured address is never dialled for it; the port is the
-captured one. What is neither, or names nobody, is refused.
+`protocol: tcp` for it or for a name that the session was told it stands for, and none wants TLS or HTTP of that host
+and port. TLS and HTTP name their host themselves (SNI, Host): that name is decided and resolved anew, and the captured
+address is never dialled for it; the port is the captured one. What is neither, or names nobody, is refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from agent.enforce.egress.client import Client, Place, Speech, read_head
 from agent.enforce.egress.head import parse_request, starts_request
 from agent.enforce.egress.hello import HelloError
 from agent.enforce.egress.http1 import Forwarder
-from agent.enforce.egress.identity import Admission, Doorkeeper
+from agent.enforce.egress.identity import RAW_INSTEAD, Admission, Doorkeeper
 from agent.enforce.egress.limits import Limits
 from agent.enforce.egress.passage import Passage, read_hello
 from agent.enforce.egress.wire import Wire
@@ -31,6 +31,7 @@ from agent.session import preamble
 _TLS: Final = 0x16
 _DNS: Final = 53
 _PATIENCE: Final = 1.0
+_NAMED: Final = (Protocol.TLS, Protocol.HTTP)
 
 type NamesOf = Callable[[str], tuple[str, ...]]
 
@@ -43,11 +44,14 @@ class DnsStreams(Interface):
 
 @dataclass(frozen=True, slots=True)
 class _Destination:
-    """`names`: what the session was told stands at `address`."""
+    """`names`: what the session was told stands at `address`. `raw`: the address or name to which raw bytes may go.
+    `named`: something at this address is to be reached by TLS or HTTP, which name it themselves."""
 
     address: str
     port: int
     names: tuple[str, ...]
+    raw: str | None
+    named: bool
 
 
 class Capture:
@@ -107,16 +111,20 @@ class Capture:
         shown = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         client.origin = replace(client.origin, extra=(*client.origin.extra, ("captured", shown)))
         names = () if self._names_of is None else self._names_of(address)
-        there = _Destination(address, port, names)
-        for host in (address, *names):
-            if self._door.speaks(host, port, Protocol.TCP):
-                return await self._raw(client, host, there)
+        hosts = (address, *names)
+        named = [host for host in hosts if any(self._door.speaks(host, port, how) for how in _NAMED)]
+        plain = (host for host in hosts if host not in named and self._door.speaks(host, port, Protocol.TCP))
+        raw = next(plain, None)
+        there = _Destination(address, port, names, raw, bool(named))
+        if raw is not None and not named:
+            return await self._raw(client, raw, there)
         return await self._by_first_bytes(client, there)
 
     async def _by_first_bytes(self, client: Client, there: _Destination) -> bool:
-        """Wait for the client to speak; where no rule could serve the port it is not waited for long."""
-        served = self._door.serves(there.port)
-        client.wire.limit(self._limits.head if served else min(_PATIENCE, self._limits.head))
+        """Wait for the client to speak; not long where only raw bytes could be meant, or nothing that is allowed."""
+        served = there.named or (there.raw is None and self._door.serves(there.port))
+        patient = served and there.raw is None
+        client.wire.limit(self._limits.head if patient else min(_PATIENCE, self._limits.head))
         try:
             while (http := starts_request(client.buffered)) is None:
                 if not await client.more():
@@ -158,8 +166,14 @@ class Capture:
         return False
 
     async def _unknown(self, client: Client, there: _Destination) -> bool:
-        """Nothing said who is meant: the policy is asked about raw bytes, and refuses (or observes)."""
-        return await self._raw(client, there.names[0] if there.names else there.address, there)
+        """Nothing said who is meant: raw bytes, where a rule has them; else the policy refuses (or observes)."""
+        if there.raw is not None:
+            return await self._raw(client, there.raw, there)
+        host = there.names[0] if there.names else there.address
+        if there.named:  # a rule may say tcp as well: the one that wants to know what is said holds
+            asked = self._door.request(host, there.port, client.origin, None)
+            self._door.refuse(asked, "tls-required", "the first bytes are neither TLS nor HTTP", RAW_INSTEAD)
+        return await self._raw(client, host, there)
 
     async def _raw(self, client: Client, host: str, there: _Destination) -> bool:
         asked = self._door.request(host, there.port, client.origin, Protocol.TCP)

@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 FAULT: Final = Answer(403, "the agent could not decide; see its log", "agent-fault")
 _AUTHORITY: Final = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]{1,5}))?")
+RAW_INSTEAD: Final = "other protocols need 'protocol: tcp' in the policy"
 TUNNELS: Final = (Protocol.TLS, Protocol.TCP)
 
 
@@ -335,7 +336,7 @@ class Doorkeeper:
             request,
             error.rule,
             error.reason,
-            "other protocols need 'protocol: tcp' in the policy" if error.rule == "tls-required" else "",
+            RAW_INSTEAD if error.rule == "tls-required" else "",
         )
 
 

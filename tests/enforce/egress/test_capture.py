@@ -338,6 +338,44 @@ def test_raw_bytes_go_to_an_address_that_the_session_was_given_for_an_allowed_na
     assert (refused.resource, refused.details["rule"]) == (f"127.0.0.2:{ssh.port}", "egress-default")
 
 
+def test_a_rule_for_raw_tcp_opens_no_way_round_a_rule_that_wants_tls_or_requests_seen() -> None:
+    received: list[bytes] = []
+
+    def listen(sock: socket.socket, data: bytearray) -> None:
+        while piece := sock.recv(65536):
+            data += piece
+            sock.sendall(piece)
+        received.append(bytes(data))
+
+    with upstream(listen) as server:
+
+        def talk(place: tuple[str, int]) -> None:
+            for data in (b"\0raw", client_hello("evil.test"), http(f"web.good.test:{server.port}", "/admin")):
+                with socket.create_connection(place, SECONDS) as sock:
+                    sock.sendall(render(Preamble(("127.0.0.1", 1), ("127.0.0.1", server.port))) + data)
+                    answers.append(read_all(sock))
+            with socket.create_connection(place, SECONDS) as sock:  # the one that may speak raw, once it has
+                sock.sendall(render(Preamble(("127.0.0.1", 1), ("127.0.0.3", server.port))) + b"\0raw")
+                answers.append(read_exactly(sock, 4))
+
+        answers: list[bytes] = []
+        given = policy(
+            rule("*.good.test", server.port, protocol=Protocol.TCP),
+            rule("api.good.test", server.port),
+            rule("web.good.test", server.port, protocol=Protocol.HTTP, paths=("/pub/**",)),
+        )
+        names = {"127.0.0.1": ("api.good.test", "web.good.test"), "127.0.0.3": ("raw.good.test",)}
+        kept = in_process(given, names, talk)
+    assert (answers[0], answers[1], answers[3]) == (b"", ALERT, b"\0raw")
+    assert b"X-Parhelia-Rule: egress-default\r\n" in answers[2]
+    assert [event.details["rule"] for event in kept.events if event.result == "denied"] == [
+        "tls-required",
+        "egress-default",
+        "egress-default",
+    ]
+    assert received == [b"\0raw"]
+
+
 def test_a_forwarded_lookup_goes_to_the_name_server() -> None:
     class Dns:
         async def serve_tcp_connection(self, wire: Wire, prefix: bytes, origin: Origin) -> None:
