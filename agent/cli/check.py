@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, Final
 
-from agent.cli import questions
+from agent.cli import egress_words, questions
 from agent.cli.policy_flags import add_policy_flag, load, show_problems
 from agent.cli.questions import QuestionError, Surroundings, surroundings
 from agent.exits import Exit
@@ -23,6 +23,7 @@ from agent.policy.decision import Decision, Verdict
 from agent.policy.model import Policy
 from agent.policy.problem import PolicyError
 from agent.policy.request import Access, Request
+from agent.policy.terms import terms
 
 LONGEST_LINE: Final = 1 << 20
 """Bytes of one line of `--jsonl`; a longer one is malformed, and is read away in pieces."""
@@ -43,6 +44,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     egress = kinds.add_parser("egress", help="may this be reached?")
     egress.add_argument("url", metavar="URL")
     egress.add_argument("--method", metavar="M", help="HTTP method (default GET)")
+    egress.add_argument(
+        "--header", metavar="'NAME: VALUE'", action="append", default=[], help="a header field (repeatable)"
+    )
     path = kinds.add_parser("path", help="may this path be accessed?")
     path.add_argument("access", choices=[str(access) for access in Access])
     path.add_argument("path", metavar="PATH")
@@ -118,7 +122,8 @@ def explain(decision: Decision) -> str:
     if decision.instead:
         lines.append(f"  instead: {decision.instead}")
     if decision.inspect:
-        lines.append("  each request is decided again by method and path (the connection is intercepted)")
+        lines.append("  each request is decided again (the connection is intercepted)")
+    lines += [f"  {line}" for line in egress_words.of_terms(terms(decision))]
     if not decision.enforced:
         lines.append("  observe mode: it is recorded and let through")
     return "\n".join(lines)
@@ -129,7 +134,8 @@ def _question(args: argparse.Namespace, around: Surroundings) -> Request:
         case "command":
             return questions.command(around, _utf8(args.text), args.cwd)
         case "egress":
-            return questions.egress(around, questions.target_of(args.url), args.method)
+            headers = tuple(questions.header_of(text) for text in args.header)
+            return questions.egress(around, questions.target_of(args.url), args.method, headers)
         case _:
             return questions.path(around, args.access, args.path, args.cwd)
 

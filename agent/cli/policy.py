@@ -12,9 +12,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 
+from agent.cli import egress_words
 from agent.cli.policy_flags import add_policy_flag, load, show_problems
 from agent.cli.questions import surroundings
 from agent.exits import Exit
+from agent.policy.egress_match import intercepted
 from agent.policy.grants import DEVICES, Grants, path_grants
 from agent.policy.model import CommandRule, HostRule, Layer, PathRule, Policy
 from agent.policy.problem import PolicyError
@@ -106,6 +108,7 @@ def _document(policy: Policy, grants: Grants) -> dict[str, Json]:
             "devices": list(DEVICES),
             "hidden": list(grants.agent_files),
         },
+        "intercepted": list(intercepted(policy)),
         "audit": {"on_failure": str(policy.audit.on_failure), "durable": str(policy.audit.durable)},
     }
 
@@ -124,7 +127,11 @@ def _layer(layer: Layer) -> dict[str, Json]:
         {"rule": entry.rule, "owner": entry.owner, "reason": entry.reason, "expires": entry.expires.isoformat()}
         for entry in layer.exceptions
     ]
-    return {"source": layer.source, "modes": modes, "rules": rules, "exceptions": exceptions}
+    secrets: list[Json] = [
+        {"name": secret.name, "hosts": list(secret.hosts), "headers": list(secret.headers), "where": str(secret.where)}
+        for secret in layer.secrets
+    ]
+    return {"source": layer.source, "modes": modes, "rules": rules, "secrets": secrets, "exceptions": exceptions}
 
 
 def _page(policy: Policy, grants: Grants) -> list[str]:
@@ -132,12 +139,17 @@ def _page(policy: Policy, grants: Grants) -> list[str]:
     for number, layer in enumerate(policy.layers, 1):
         lines += ["", f"layer {number}: {layer.source}"]
         lines += _table([(kind, what, rule.id, str(rule.where)) for kind, what, rule in _rules(layer)])
+        lines += [f"  secret {egress_words.of_secret(secret)}" for secret in layer.secrets]
+        lines += _session_limits(layer)
         for entry in layer.exceptions:
             lines.append(f"  exception from {entry.rule} until {entry.expires} ({entry.owner}): {entry.reason}")
         for name, section in (("egress", layer.egress), ("paths", layer.paths)):
             if section is None:
                 said = "allows nothing" if number == 1 else "is neutral here"
                 lines.append(f"  no section {name}: it {said}")
+    hosts = intercepted(policy)
+    if hosts:
+        lines += ["", "hosts whose TLS is intercepted", *(f"  {host}" for host in sorted(hosts))]
     lines += ["", "always refused (built in, no exceptions)"]
     lines += _table([("command", _command(rule), rule.id, "") for rule in RULES])
     lines += ["", "what a session may write (reading and executing included)"]
@@ -150,12 +162,17 @@ def _page(policy: Policy, grants: Grants) -> list[str]:
     return lines
 
 
+def _session_limits(layer: Layer) -> list[str]:
+    bounds = egress_words.of_limits(layer.egress.limits) if layer.egress is not None else ""
+    return [f"  egress in all: {bounds}"] if bounds else []
+
+
 def _rules(layer: Layer) -> list[tuple[str, str, HostRule | CommandRule | PathRule]]:
     """Every rule of the layer with its kind and what it is about."""
     found: list[tuple[str, str, HostRule | CommandRule | PathRule]] = []
     if layer.egress is not None:
-        found += [("egress allow", _host(rule), rule) for rule in layer.egress.allow]
-        found += [("egress deny", _host(rule), rule) for rule in layer.egress.deny]
+        found += [("egress allow", egress_words.of_rule(rule), rule) for rule in layer.egress.allow]
+        found += [("egress deny", egress_words.of_rule(rule), rule) for rule in layer.egress.deny]
     if layer.commands is not None:
         found += [("command deny", _command(rule), rule) for rule in layer.commands.deny]
     if layer.paths is not None:
@@ -163,15 +180,6 @@ def _rules(layer: Layer) -> list[tuple[str, str, HostRule | CommandRule | PathRu
         found += [("path read", rule.path, rule) for rule in layer.paths.read]
         found += [("path protect", rule.path, rule) for rule in layer.paths.protect]
     return found
-
-
-def _host(rule: HostRule) -> str:
-    words = [rule.pattern]
-    words.append("any port" if rule.ports is None else ",".join(str(port) for port in rule.ports))
-    words.append("any protocol" if rule.protocol is None else str(rule.protocol))
-    words += [" ".join(extra) for extra in (rule.methods, rule.paths) if extra is not None]
-    words += [f"may be at {network}" for network in rule.addresses]
-    return " ".join(words)
 
 
 def _command(rule: CommandRule) -> str:

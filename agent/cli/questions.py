@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -20,6 +21,7 @@ from agent.policy.words import shown
 
 WORKDIR: Final = "/vol/parhelia/workspaces"
 ORIGIN: Final = Origin(mechanism="check")
+_FIELD_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 section 5.6.2
 LONGEST_PATH: Final = 4096  # PATH_MAX, linux/limits.h
 
 
@@ -57,7 +59,9 @@ def command(around: Surroundings, text: str, cwd: str | None) -> CommandRequest:
     return from_text(text, cwd=where, home=around.home, today=around.today, origin=ORIGIN)
 
 
-def egress(around: Surroundings, target: Target, method: str | None) -> EgressRequest:
+def egress(
+    around: Surroundings, target: Target, method: str | None, headers: tuple[tuple[str, str], ...] = ()
+) -> EgressRequest:
     """May this be reached? A URL is one request (GET where no method is given); a bare host is a connection."""
     method = target.method if method is None else method
     if method is not None and not (method.isascii() and method.replace("-", "").isalpha()):
@@ -69,9 +73,21 @@ def egress(around: Surroundings, target: Target, method: str | None) -> EgressRe
         stage=Stage.NAME if target.path is None else Stage.REQUEST,
         method=None if target.protocol is Protocol.TCP else method or "GET",
         path=target.path,
+        query=None if target.path is None else target.query,
+        headers=headers if target.path is not None or headers else None,
         today=around.today,
         origin=ORIGIN,
     )
+
+
+def header_of(text: str) -> tuple[str, str]:
+    """One header field, ``Name: value``, its name in lower case."""
+    name, colon, value = text.partition(":")
+    if not colon or not _FIELD_NAME.fullmatch(name):
+        raise QuestionError(f"{shown(text)!r} is no header field; write 'Name: value'")
+    if any(character < " " and character != "\t" for character in value):
+        raise QuestionError(f"the header field {shown(name)!r} holds a control character")
+    return name.lower(), value.strip()
 
 
 def target_of(text: str) -> Target:
@@ -128,7 +144,7 @@ def _egress_from_json(around: Surroundings, value: Mapping[str, object]) -> Egre
     if url is not None:
         if "://" not in url:
             raise QuestionError(f"{shown(url)!r} is no URL; give host and port instead")
-        return egress(around, target_of(url), method)
+        return egress(around, target_of(url), method, _headers(value))
     port = value.get("port", 443)
     if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
         raise QuestionError("port must be a number from 1 to 65535")
@@ -139,7 +155,22 @@ def _egress_from_json(around: Surroundings, value: Mapping[str, object]) -> Egre
         name = normalise_host(host or "")
     except HostError as error:
         raise QuestionError(error.message) from error
-    return egress(around, Target(name, port, Protocol(protocol), _text(value, "path")), method)
+    path, _, query = (_text(value, "path") or "").partition("?")
+    return egress(around, Target(name, port, Protocol(protocol), path or None, query=query), method, _headers(value))
+
+
+def _headers(value: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
+    """``headers``: an object of names and texts, or of lists of texts for a field that is repeated."""
+    given = value.get("headers", {})
+    if not isinstance(given, dict):
+        raise QuestionError("headers must be an object")
+    found = []
+    for name, held in given.items():
+        for text in held if isinstance(held, list) else [held]:
+            if not isinstance(text, str):
+                raise QuestionError(f"the header field {shown(name)!r} must be a text, or a list of texts")
+            found.append(header_of(f"{name}:{text}"))
+    return tuple(found)
 
 
 def _text(value: Mapping[str, object], key: str, *, required: bool = False) -> str | None:

@@ -35,7 +35,7 @@ FRAMING_FIELDS: Final = frozenset(
 )
 """Fields of one connection (RFC 9110 section 7.6.1), or of a message's framing: the proxy writes its own."""
 
-_INSIDE: Final = ("methods", "paths", "headers", "query", "credential", "git", "scan")
+_INSIDE: Final = ("methods", "paths", "headers", "query", "credential", "git")
 _CONDITIONS: Final = ("methods", "paths", "headers", "query", "git")
 _REPOSITORY: Final = re.compile(r"[^\s/?#%\\;]+(?:/[^\s/?#%\\;]+)*")
 
@@ -176,7 +176,7 @@ def _repository_fault(glob: str) -> tuple[str, str] | None:
 
 def _refuse_blind(bench: Bench, record: Record, terms: RuleTerms, protocol: Protocol | None) -> None:
     """What needs to see requests, where nobody can or may look."""
-    inside = [key for key in _INSIDE if record.has(key)]
+    inside = [key for key in _INSIDE if record.has(key)] + (["scan"] if terms.scan else [])
     limits = record.record("limits")
     if limits is not None and limits.has("body"):
         inside.append("limits.body")

@@ -18,7 +18,7 @@ from agent.policy.bundles import Bundle
 from agent.policy.canonical import digest
 from agent.policy.examples import ReadCommand
 from agent.policy.findings import findings
-from agent.policy.model import Layer, Offer, Policy, Secret, Where
+from agent.policy.model import Layer, Offer, Pattern, Policy, Secret, Where
 from agent.policy.passthrough import report_passthrough
 from agent.policy.patterns import load_patterns
 from agent.policy.problem import PolicyError, Problem
@@ -44,13 +44,14 @@ def load_policy(
     *,
     read_command: ReadCommand | None = None,
     offers: tuple[Offer, ...] = (),
-    patterns: Iterable[tuple[str, str]] = (),
+    patterns: Iterable[tuple[str, str]] | None = None,
 ) -> Policy:
     """The effective policy of the layers, the first of which allows and the others narrow.
 
     `bundles`: what `use:` may name. `read_command` reads the examples of command rules; without it these are not
     checked. `offers`: bundles that denials point to. `patterns`: (name, text) of the files of credential shapes, read
-    only where a rule says `scan`. Raises PolicyError with every problem found.
+    only where a rule says `scan`: without any shape such a rule is a problem, with None it is not. Raises PolicyError
+    with every problem found.
     """
     problems: list[Problem] = []
     layers: list[Layer] = []
@@ -58,7 +59,7 @@ def load_policy(
         layer = _layer(source, bundles or {}, problems, read_command, first=index == 0)
         layers.append(_settled(layer, layers[0].secrets if layers else layer.secrets, problems))
     report_passthrough(problems, layers)
-    searched = load_patterns(patterns, problems) if _scans(layers) else ()
+    searched = _searched(layers, patterns, problems)
     if problems:
         raise PolicyError(problems)
     return Policy(
@@ -112,8 +113,18 @@ def _settled(layer: Layer, secrets: tuple[Secret, ...], problems: list[Problem])
     return replace(layer, egress=settle(Bench(problems), layer.egress, secrets))
 
 
-def _scans(layers: Sequence[Layer]) -> bool:
-    return any(rule.scan for layer in layers if layer.egress is not None for rule in layer.egress.allow)
+def _searched(
+    layers: Sequence[Layer], files: Iterable[tuple[str, str]] | None, problems: list[Problem]
+) -> tuple[Pattern, ...]:
+    scanning = [rule for layer in layers if layer.egress is not None for rule in layer.egress.allow if rule.scan]
+    if not scanning or files is None:
+        return ()
+    before = len(problems)
+    found = load_patterns(files, problems)
+    if not found and len(problems) == before:
+        message = "scan, but no shapes of credentials are installed: nothing would be found"
+        problems.append(Problem(scanning[0].where, message, "install the agent's policies/patterns"))
+    return found
 
 
 def fault(where: Where, message: str, fix: str) -> PolicyError:

@@ -122,7 +122,7 @@ class Reader:
         plain = node.tag == f"{_TAG}int" and _DECIMAL.fullmatch(text)
         found = _QUANTITY.fullmatch(text)
         factor = 1 if plain else dict(shape.units).get(found[2]) if found else None
-        fix = f"write {_range_of(shape)}, such as 10{shape.units[-1][0]}, or a whole number of {shape.unit}"
+        fix = f"write {_range_of(shape)}, such as 10{shape.units[1][0]}, or a whole number of {shape.unit}"
         if factor is None:
             what = repr(shown(text)) if text else _kind(node)
             self._fault(node, f"{what} where a number of {shape.unit} is meant", fix)

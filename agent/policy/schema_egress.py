@@ -78,13 +78,13 @@ _QUERY: Final = MapShape(
 _SIZES: Final = (
     ("B", 1),
     ("KB", 10**3),
-    ("KiB", 2**10),
-    ("GB", 10**9),
-    ("GiB", 2**30),
-    ("MiB", 2**20),
     ("MB", 10**6),
+    ("GB", 10**9),
+    ("KiB", 2**10),
+    ("MiB", 2**20),
+    ("GiB", 2**30),
 )
-_SPANS: Final = (("h", 3600), ("m", 60), ("s", 1))
+_SPANS: Final = (("s", 1), ("m", 60), ("h", 3600))
 MOST_BYTES: Final = 2**50
 LONGEST_SPAN: Final = 7 * 24 * 3600
 

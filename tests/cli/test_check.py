@@ -118,7 +118,7 @@ def test_people_read_reason_place_and_what_to_do_instead(capsys: pytest.CaptureF
         f"deny: tree ({own_policy}/p.yaml:11)\n  deletes the system\n  instead: delete inside\n"
     )
     run("egress", "index.test")
-    assert "decided again by method and path" in capsys.readouterr().err
+    assert "decided again (the connection is intercepted)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -127,6 +127,9 @@ def test_people_read_reason_place_and_what_to_do_instead(capsys: pytest.CaptureF
         (["egress", "ftp://x.test/"], "unknown scheme 'ftp'"),
         (["egress", "https://user@x.test/"], "a user name"),
         (["egress", "https://x.test/", "--method", "G T"], "is no HTTP method"),
+        (["egress", "https://x.test/", "--header", "novalue"], "is no header field; write 'Name: value'"),
+        (["egress", "https://x.test/", "--header", "a b: c"], "is no header field"),
+        (["egress", "https://x.test/", "--header", "a: b\r\nc: d"], "the header field 'a' holds a control character"),
         (["path", "read", ""], "the path is empty"),
         (["path", "read", "x", "--cwd", "here"], "cwd must be an absolute path"),
         (["command", "ls", "--cwd", "here"], "cwd must be an absolute path"),

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from agent.policy.load import load_policy
 from tests.policy.given import layer, policy
 
 BASE = """\
@@ -92,3 +93,82 @@ def test_a_first_layer_without_egress_is_the_same_as_one_that_allows_nothing() -
 
 def test_a_further_layer_without_a_section_is_not_the_same_as_one_that_allows_nothing() -> None:
     assert policy(BASE, "version: 1").digest != policy(BASE, "egress: {allow: []}").digest
+
+
+EGRESS = """\
+egress:
+  limits: {connections: 5}
+  allow:
+    - {host: a.test, headers: {h: [v, w], i: x}, query: {q: v}, limits: {body: 1KB, idle: 60}}
+    - {host: b.test, git: {fetch: [a, b], push: [c]}, credential: {secret: s}}
+    - {host: c.test, tls: passthrough}
+  deny: [{host: d.test, query: {q: v}}]
+secrets:
+  - {name: s, from: {command: [/bin/get, a, b]}, hosts: [b.test, a.test], header: [x, y], as: {env: P, file: ~/s}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("[v, w]", "[w, v]"),
+        ("{h: [v, w], i: x}", "{I: [x], H: [v, w]}"),
+        ("body: 1KB, idle: 60", "idle: 1m, body: 1000"),
+        ("fetch: [a, b]", "fetch: [b, a]"),
+        ("{secret: s}", "{secret: s, only: false}"),
+        ("[b.test, a.test]", "[a.test, B.test]"),
+        ("[x, y]", "[Y, X]"),
+        ("tls: passthrough", "tls: passthrough, mode: enforce, scan: false"),
+    ],
+)
+def test_terms_and_secrets_may_be_written_in_other_ways(old: str, new: str) -> None:
+    assert old in EGRESS
+    assert policy(EGRESS.replace(old, new)).digest == policy(EGRESS).digest
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("connections: 5", "connections: 6"),
+        ("connections: 5", "connections_per_minute: 5"),
+        ("[v, w]", "[v]"),
+        ("i: x", "j: x"),
+        ("query: {q: v}, limits", "query: {q: w}, limits"),
+        ("query: {q: v}}]", "query: {q: w}}]"),
+        ("body: 1KB", "body: 1KiB"),
+        ("idle: 60", "idle: 61"),
+        ("fetch: [a, b]", "fetch: [a]"),
+        ("push: [c]", "push: [d]"),
+        ("{secret: s}", "{secret: s, only: true}"),
+        (", credential: {secret: s}", ""),
+        (", tls: passthrough", ""),
+        ("tls: passthrough", "tls: inspect"),
+        ("query: {q: v}}]", "query: {q: v}, mode: observe}]"),
+        ("[/bin/get, a, b]", "[/bin/get, b, a]"),
+        ("{command: [/bin/get, a, b]}", "{env: S}"),
+        ("[b.test, a.test]", "[b.test]"),
+        ("[x, y]", "[x]"),
+        ("env: P", "env: Q"),
+        ("file: ~/s", "file: ~/t"),
+    ],
+)
+def test_the_digest_changes_with_every_term_and_every_secret(old: str, new: str) -> None:
+    assert old in EGRESS
+    assert policy(EGRESS.replace(old, new)).digest != policy(EGRESS).digest
+
+
+PATTERN = """\
+version: 1
+patterns:
+  - {id: x, description: a shape, regex: 'ab[c]', examples: {match: [abc], no_match: [abd]}}
+"""
+
+
+def test_the_digest_is_of_the_patterns_too_where_uploads_are_scanned() -> None:
+    def digest(text: str, pattern: str) -> str:
+        return load_policy([layer(text)], patterns=[("p.yaml", pattern)]).digest
+
+    scanned, plain = "egress: {allow: [{host: a.test, scan: true}]}", "egress: {allow: [a.test]}"
+    other = PATTERN.replace("[c]", "[ce]")
+    assert digest(scanned, PATTERN) != digest(scanned, other)
+    assert digest(plain, PATTERN) == digest(plain, other)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from jsonschema import Draft202012Validator
 
 from agent.policy.json_schema import json_schema
 from agent.policy.schema import BUNDLE, DOCUMENT
-from agent.policy.shape import ListShape, RecordShape, Shape
+from agent.policy.schema_patterns import PATTERNS
+from agent.policy.shape import ListShape, MapShape, RecordShape, Shape
 from tests.policy.given import problems
 from tests.policy.test_load import CONTRACT
 
@@ -56,6 +58,17 @@ def test_the_example_of_the_contract_is_valid_by_the_schema() -> None:
     assert errors(CONTRACT) == []
 
 
+@pytest.mark.parametrize("file", sorted((POLICIES / "patterns").glob("*.yaml")), ids=lambda file: file.name)
+def test_the_shipped_patterns_are_valid_by_their_schema(file: Path) -> None:
+    assert errors(file.read_text(), PATTERNS) == []
+
+
+def test_the_tour_of_the_docs_is_valid_by_the_schema() -> None:
+    tour = re.search(r"^```yaml\n(.*?)^```$", (POLICIES.parent / "docs/policy.md").read_text(), re.M | re.S)
+    assert tour is not None
+    assert errors(tour[1]) == []
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -75,6 +88,19 @@ def test_the_example_of_the_contract_is_valid_by_the_schema() -> None:
         "exceptions: [{rule: x, owner: o, reason: r, expires: soon}]",
         "session: {env: ['A-B']}",
         "use: pip",
+        "egress: {allow: [{host: x.test, limits: {body: 1mb}}]}",
+        "egress: {allow: [{host: x.test, limits: {idle: 0}}]}",
+        "egress: {allow: [{host: x.test, headers: {}}]}",
+        "egress: {allow: [{host: x.test, headers: {a b: c}}]}",
+        "egress: {allow: [{host: x.test, query: {a: 1}}]}",
+        "egress: {allow: [{host: x.test, scan: 'true'}]}",
+        "egress: {allow: [{host: x.test, tls: off}]}",
+        "egress: {allow: [{host: x.test, git: {clone: [a]}}]}",
+        "egress: {allow: [{host: x.test, credential: {only: true}}]}",
+        "egress: {deny: [{host: x.test, scan: true}]}",
+        "egress: {limits: {body: 1}}",
+        "secrets: [{name: a}]",
+        "secrets: {name: a}",
     ],
 )
 def test_what_the_schema_refuses_the_loader_refuses_too(text: str) -> None:
@@ -89,6 +115,8 @@ def test_every_key_is_documented() -> None:
             case RecordShape():
                 for key in shape.keys:
                     found += undocumented(key.shape, f"{at}.{key.name}")
+            case MapShape():
+                found += undocumented(shape.key, f"{at}.<key>") + undocumented(shape.value, f"{at}.*")
             case ListShape():
                 found += undocumented(shape.item, f"{at}[]")
             case _:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.policy.decision import Decision, Verdict
-from agent.policy.model import Credential, HostLimits, HostRule, Tls, Where
+from agent.policy.model import Credential, HostLimits, HostRule, Mode, Tls, Where
 from agent.policy.terms import Terms, terms
 
 WHERE = Where("policy.yaml", 1, 1)
@@ -27,6 +27,14 @@ def test_every_layers_demands_hold() -> None:
     credential = Credential("key", only=True)
     found = _terms(_rule(scan=True), _rule(credential=credential), _rule(tls=Tls.PASSTHROUGH))
     assert found == Terms(credentials=(credential,), scan=True, passthrough=True)
+
+
+def test_terms_are_only_observed_where_every_rule_that_asks_observes() -> None:
+    watching, asking = _rule(scan=True, mode=Mode.OBSERVE), _rule(scan=True)
+    assert _terms(watching).observed
+    assert _terms(watching, _rule()).observed
+    assert not _terms(watching, asking).observed
+    assert not _terms(_rule(mode=Mode.OBSERVE)).observed
 
 
 def test_no_rule_no_terms() -> None:
