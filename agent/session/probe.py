@@ -7,6 +7,7 @@ capturing (agent.session.jail). Nothing is assumed from names or versions.
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401  (children use it, and another thread may be importing it at the fork)
 import os
 import socket
 from collections.abc import Callable

@@ -22,8 +22,8 @@ INSIDE = f"""\
 set -e
 printf '127.0.0.1 {" ".join(NAMES)}\\n' >> /etc/hosts
 sed -n '/BEGIN CERT/,$p' {SHARED}/upstream.pem >> /etc/ssl/certs/ca-certificates.crt
-python3 {SHARED}/upstream.py {PORTS["http"]} {PORTS["tls"]} {PORTS["raw"]} {SHARED}/upstream.pem {SHARED}/escaped \
-    > {SHARED}/ready 2>&1 &
+env -i PATH="$PATH" python3 {SHARED}/upstream.py {PORTS["http"]} {PORTS["tls"]} {PORTS["raw"]} \
+    {SHARED}/upstream.pem {SHARED}/escaped > {SHARED}/ready 2>&1 &
 n=0
 until grep -q serving {SHARED}/ready; do n=$((n + 1)); [ $n -lt 300 ]; sleep 0.1; done
 exec "$@"

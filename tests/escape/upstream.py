@@ -1,11 +1,13 @@
 """Stand-in servers for the sessions of this suite: plain HTTP, TLS, and a listener that counts whoever gets through.
 
 Runs in the test's process, and by itself in a container (`upstream.py HTTP_PORT TLS_PORT RAW_PORT CERT ESCAPED`),
-with the standard library only. Every answer is `reached NAME`; a connection to the raw port is an escape.
+with the standard library only. Every answer is `reached NAME`, and who sends a key in `X-Api-Key` gets it back with its
+digest; a connection to the raw port is an escape.
 """
 
 from __future__ import annotations
 
+import hashlib
 import http.server
 import socket
 import ssl
@@ -23,6 +25,9 @@ class Answer(http.server.BaseHTTPRequestHandler):
         body = f"reached {self.headers.get('Host', '')}\n".encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
+        if key := self.headers.get("X-Api-Key"):
+            self.send_header("X-Key", key)
+            self.send_header("X-Key-Digest", hashlib.sha256(key.encode()).hexdigest())
         self.end_headers()
         self.wfile.write(body)
 
