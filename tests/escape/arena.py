@@ -45,11 +45,12 @@ ON_HOST = f"""
 set -e
 shared=$1 python=$2; shift 2
 ip link set lo up
+for address in 203.0.113.10 203.0.113.11 203.0.113.12; do ip address add $address/32 dev lo; done
 mount -t tmpfs tmpfs /srv
 mkdir /srv/shared
 mount --bind "$shared" /srv/shared
 shared=/srv/shared
-printf '127.0.0.1 localhost\\n::1 localhost\\n' > "$shared/hosts"
+printf '127.0.0.1 localhost %s\\n::1 localhost\\n' "$(uname -n)" > "$shared/hosts"
 printf '{RESOLVER}' > "$shared/resolv.conf"
 cat {SYSTEM_TRUST} > "$shared/trust.pem"
 sed -n '/BEGIN CERT/,$p' "$shared/upstream.pem" >> "$shared/trust.pem"
@@ -60,7 +61,7 @@ mount --bind "$shared/trust.pem" {SYSTEM_TRUST}
 IN_CONTAINER = f"""
 set -e
 shared=$1 python=$2; shift 2
-printf '127.0.0.1 localhost\\n::1 localhost\\n' > /etc/hosts
+printf '127.0.0.1 localhost %s\\n::1 localhost\\n' "$(uname -n)" > /etc/hosts
 printf '{RESOLVER}' > /etc/resolv.conf
 sed -n '/BEGIN CERT/,$p' "$shared/upstream.pem" >> {SYSTEM_TRUST}
 {_STARTED}"""

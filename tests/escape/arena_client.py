@@ -41,6 +41,9 @@ def read_all(link):
     try:
         while time.monotonic() < end and (part := link.recv(65536)):
             received += part
+    except TimeoutError:  # before ssl.SSLError, which it may be as well
+        if not received:
+            raise
     except (ConnectionError, ssl.SSLError):
         pass
     return received

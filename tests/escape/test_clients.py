@@ -65,6 +65,17 @@ def pip(index: str) -> tuple[str, ...]:
     return ("/bin/sh", "-c", f"/usr/bin/python3 -m pip {options} -d . --index-url {index} tiny && ls")
 
 
+def ssh(host: str) -> tuple[str, ...]:
+    """By the ProxyCommand of the image's own configuration, or as the docs say where there is none."""
+    published = "-o ProxyCommand='/usr/bin/python3 -IS /run/parhelia/ssh_proxy.py %h %p'"
+    script = (
+        f'[ -e /etc/ssh/ssh_config.d/50-parhelia.conf ] || way="{published}"; '
+        f'export GIT_SSH_COMMAND="ssh -i {PUBLIC}/key -o BatchMode=yes -o StrictHostKeyChecking=no '
+        f'-o UserKnownHostsFile=/dev/null $way"; git clone -q ssh://root@{host}/project.git . && cat hello'
+    )
+    return ("/bin/sh", "-c", script)
+
+
 PYTHON = "/usr/bin/python3"
 SOCKS = "socks5h://${HTTPS_PROXY#http://}"
 CURL = ("curl", "-sS", "--max-time", "20")
@@ -76,6 +87,8 @@ USES = [
     *pair("node by a tunnel of its own", "node", f"{PUBLIC}/tunnel.mjs", "api.good.test", "/"),
     *pair("a static Go program", f"{PUBLIC}/get", "https://api.good.test/"),
     *pair("git over https", "/bin/sh", "-c", "git clone -q https://git.good.test/git/project.git . && cat hello"),
+    Use("git over ssh", ssh("git.shell.test")),
+    Use("git over ssh denied", ssh("git.evil.test"), refused=("egress-default", "git.evil.test:22")),
     *pair("npm", *npm("https://npm.good.test/files/npm/"), shows="tiny"),
     *pair("pip", *pip("https://pip.good.test/files/simple/"), shows=WHEEL),
     Use("curl of plain HTTP", (*CURL, "http://plain.test/x")),

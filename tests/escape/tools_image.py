@@ -17,6 +17,7 @@ RUN apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q --yes
     && rm -rf /var/lib/apt/lists/*
 COPY --from=agent /opt/parhelia /opt/parhelia
 COPY --from=agent /etc/parhelia /etc/parhelia
+COPY --from=agent /etc/ssh /etc/ssh
 COPY --from=agent /usr/local /usr/local
 COPY --from=agent /vol /vol
 COPY --from=agent /entrypoint.sh /entrypoint.sh

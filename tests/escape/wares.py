@@ -125,7 +125,8 @@ def _ssh_keys(shared: Path) -> None:
     (shared / "public" / "key").chmod(0o644)  # ssh minds the mode of its own user's files only
     shutil.copy(shared / "public" / "key.pub", shared / "ssh" / "authorized")
     (shared / "ssh" / "config").write_text(
-        "ListenAddress 127.0.0.3:22\nHostKey /srv/shared/ssh/host\nPidFile none\nUsePAM no\nStrictModes no\n"
+        "ListenAddress 127.0.0.3:22\nListenAddress 203.0.113.12:22\nHostKey /srv/shared/ssh/host\nPidFile none\n"
+        "UsePAM no\nStrictModes no\n"
         "AuthorizedKeysFile /srv/shared/ssh/authorized\nPermitRootLogin prohibit-password\nLogLevel ERROR\n"
         "ForceCommand case $SSH_ORIGINAL_COMMAND in git-upload-pack*) exec git -c safe.directory=* upload-pack "
         "/srv/shared/git/project.git;; *) echo reached the shell;; esac\n"

@@ -309,6 +309,7 @@ def test_more_connections_than_the_bound_are_refused_and_counted_while_the_other
     assert server.ask(GOOD).rcode() == 0
 
 
+@pytest.mark.row(41)
 def test_every_refused_question_of_a_flood_is_counted_and_others_are_answered(server: Server) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.connect(("127.0.0.1", server.port))

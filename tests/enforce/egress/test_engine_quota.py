@@ -66,6 +66,7 @@ CHUNKS = b"a\r\n0123456789\r\n" * 5 + b"0\r\n\r\n"
         (HostLimits(upload=5000, download=5000), "GET /simple/x", [], b"", None),
     ],
 )
+@pytest.mark.row(34)
 def test_an_inspected_request_against_its_limits(
     authority: Authority,
     upstream: Http1Upstream,

@@ -193,6 +193,7 @@ def test_a_byte_limit_holds_for_all_connections_of_the_host_together(tmp_path: P
                 sock.close()
 
 
+@pytest.mark.row(42)
 def test_tunnels_at_once_and_their_room_when_they_have_ended(tmp_path: Path) -> None:
     with upstream() as server:
         given_policy = policy(rule(HOST, server.port, limits=HostLimits(connections=2)))
@@ -302,6 +303,7 @@ CHUNKED = "Transfer-Encoding: chunked"
         (HostLimits(download=2000), "GET", [], b"", None),
     ],
 )
+@pytest.mark.row(34)
 def test_a_plain_request_against_its_limits(
     limits: HostLimits, method: str, fields: list[str], body: bytes, rule_id: str | None, tmp_path: Path
 ) -> None:
