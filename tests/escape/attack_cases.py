@@ -93,7 +93,7 @@ def proxied(rows: tuple[int, ...], name: str, data: str, must: Must) -> Attack:
 
 
 ALLOWED = Must()
-MALFORMED = Must(400, "malformed-request", "unknown:0")
+MALFORMED = Must(400, "malformed-request", "unknown")
 
 
 def default(resource: str) -> Must:

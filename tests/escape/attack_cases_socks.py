@@ -33,7 +33,7 @@ def refused(resource: str) -> Must:
     return Must(NOT_ALLOWED, "egress-default", resource)
 
 
-MALFORMED = Must(GENERAL, "malformed-request", "unknown:0")
+MALFORMED = Must(GENERAL, "malformed-request", "unknown")
 
 
 def names() -> list[Attack]:
@@ -78,8 +78,8 @@ def tunnels() -> list[Attack]:
         spoken((37,), "BIND", domain("api.good.test", command=BIND), Must(COMMAND_UNKNOWN, "socks-command", place)),
         spoken((37,), "UDP ASSOCIATE", address("127.0.0.2", 53, UDP_ASSOCIATE),
                Must(COMMAND_UNKNOWN, "socks-command", "127.0.0.2:53")),
-        proxied((4,), "SOCKS4", "\4\1\1\xbb\x7f\0\0\2\0", Must(91, "malformed-request", "unknown:0")),
-        proxied((4,), "SOCKS5 with a password only", "\5\1\2", Must(0xFF, "malformed-request", "unknown:0")),
+        proxied((4,), "SOCKS4", "\4\1\1\xbb\x7f\0\0\2\0", Must(91, "malformed-request", "unknown")),
+        proxied((4,), "SOCKS5 with a password only", "\5\1\2", Must(0xFF, "malformed-request", "unknown")),
     ]  # fmt: skip
 
 

@@ -14,12 +14,16 @@ from tests.escape.attack_cases import NAMES, POLICY, Attack
 from tests.escape.attack_cases_dns import ANYBODY, lookups, lookups_elsewhere
 
 LOOKUPS = [*lookups(), *lookups_elsewhere()]
-SERVED = {"host": ("127.0.0.1", ANYBODY), "gvisor": ("127.0.0.1",)}
-"""Runtime -> the servers that a session can ask; a datagram of Docker's goes nowhere."""
+SERVED = {
+    "host": {("127.0.0.1", "datagram"), (ANYBODY, "datagram"), (ANYBODY, "itself")},
+    "docker": {(ANYBODY, "itself")},  # without a jail there are no datagrams, and lookups go by TCP
+    "gvisor": {("127.0.0.1", "datagram")},
+}
+"""Runtime -> the servers that a session can ask, and how."""
 
 
 def served(arena: Arena, attack: Attack) -> bool:
-    return attack.case["to"][0] in SERVED.get(arena.name, ())
+    return (attack.case["to"][0], attack.case["way"]) in SERVED[arena.name]
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,9 @@ import ssl
 from collections.abc import Callable
 from datetime import date
 
+import dns.exception
+import dns.message
+import dns.rdataclass
 import h11
 
 from agent.enforce.egress.client import Place
@@ -20,6 +23,7 @@ from agent.enforce.egress.head import CHUNKED, Chunks, HeadError, end_of_head, p
 from agent.enforce.egress.hello import ClientHello, HelloError, read_client_hello
 from agent.enforce.egress.http1 import parse_target
 from agent.enforce.egress.identity import parse_authority
+from agent.enforce.egress.question import QuestionError, read_question
 from agent.enforce.egress.socks import SocksError, read_greeting, read_request
 from agent.policy.decide import decide
 from agent.policy.decision import Verdict
@@ -177,6 +181,25 @@ def forwarded(data: bytes) -> None:
         assert again[0] == head or "::ffff:" in again[0].source[0] + again[0].destination[0], head
 
 
+def dns_question(data: bytes) -> None:
+    """A question that is taken is the one that dnspython reads, and nothing else is in the message."""
+    try:
+        found = read_question(data)
+    except QuestionError as error:
+        assert error.answer is None or error.answer[:2] == data[:2]
+        return
+    try:
+        read = dns.message.from_wire(data)
+    except dns.exception.DNSException:
+        return  # stricter than we are (within EDNS): it is refused later
+    (asked,) = read.question
+    assert (asked.rdtype, asked.rdclass) == (found.rdtype, dns.rdataclass.IN)
+    assert not read.answer
+    assert not read.authority
+    assert asked.name.to_text(omit_final_dot=True).lower() == found.host
+    assert read.edns >= 0 or not found.edns
+
+
 _ENDS = preamble.Preamble(("127.0.0.1", 40000), ("203.0.113.9", 443), 4711)
 _HEAD = b"POST http://api.good.test/x?y HTTP/1.1\r\nHost: api.good.test\r\nContent-Length: 3\r\n\r\n"
 TARGETS: dict[str, tuple[Callable[[bytes], None], tuple[bytes, ...]]] = {
@@ -186,6 +209,13 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], tuple[bytes, ...]]] = {
     "chunks": (chunks, (b"4\r\nwiki\r\n5;e=1\r\npedia\r\n0\r\nTrailer: x\r\n\r\nrest",)),
     "socks": (socks, (b"\5\1\0\3\x0dapi.good.test\1\xbb", b"\5\1\0\1\x7f\0\0\1\0\x50", b"\5\2\0\2")),
     "forwarded": (forwarded, (preamble.render(_ENDS), preamble.render(preamble.Preamble(("::1", 1), ("::2", 2))))),
+    "dns": (
+        dns_question,
+        (
+            dns.message.make_query("api.good.test", "A").to_wire(),
+            dns.message.make_query("x.evil.test", "TXT", use_edns=0, payload=1232).to_wire(),
+        ),
+    ),
     "hello": (
         client_hello,
         (GOOD, records(message([(21, bytes(40)), server_name(b"x.good.test"), versions(0x0304)]), 50)),
