@@ -3,7 +3,7 @@
 decide -> record -> return. Any exception on the way is a denial. A denial never waits for the record and stands even
 where it cannot be recorded (the recorder counts the loss and records a gap afterwards). An allow that must be recorded
 is recorded before it is returned; if the record cannot be written, `audit.on_failure` of the policy says deny or
-continue.
+continue. What is returned is decided by the policy in force at that moment, also where it changed meanwhile.
 
 Counting is the recorder's business: the counters are derived from accepted events in one place (`agent.record.ledger`),
 so that they cannot drift from the log.
@@ -71,7 +71,17 @@ class Gate:
         except Exception:
             log.exception("record not accepted")
             return self._own_denial(request, _unrecorded(answer.policy, answer.decision))
-        return answer.decision
+        return self._still(request, answer)
+
+    def _still(self, request: Request, answer: _Pending) -> Decision:
+        """What was allowed holds by the policy in force, which may have changed while its record was on its way."""
+        try:
+            policy = self._policy()
+            decision = answer.decision if policy is answer.policy else decide(policy, request)
+        except Exception:
+            log.exception("decision failed; denied")
+            decision = _fault()
+        return decision if decision is answer.decision else self._own_denial(request, decision)
 
     def _ask(self, request: Request) -> Decision | _Pending:
         started = time.perf_counter()

@@ -161,6 +161,11 @@ class EngineConnection(LiveConnectionHandler):
         if seconds is not None:
             self.timeout_watchdog.timeout = min(self.timeout_watchdog.timeout, seconds)
 
+    def redecide(self) -> None:
+        """The policy has changed: where a request that goes on no longer holds, the connection is cut."""
+        if not self._decisions.redecide():
+            self.abort("a request of it is no longer allowed")
+
     def abort(self, reason: str) -> None:
         """Cut every connection of this client at once."""
         log.error("intercepted connection %s cut: %s", self._identity.request_id, reason)

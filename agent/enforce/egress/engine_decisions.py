@@ -19,7 +19,7 @@ from mitmproxy.net.http.http1.read import read_response_head
 from agent.describe import describe
 from agent.enforce.egress.answer import Answer, Form, render_answer
 from agent.enforce.egress.credentials import CREDENTIAL_PINNED, dropped, pinned, plan
-from agent.enforce.egress.engine_quota import Accounts, Terms, response_head
+from agent.enforce.egress.engine_quota import Accounts, Terms, response_head, ticket_of
 from agent.enforce.egress.engine_requests import (
     Head,
     Identity,
@@ -30,6 +30,7 @@ from agent.enforce.egress.engine_requests import (
     tokens,
 )
 from agent.enforce.egress.engine_secrets import SecretTraffic
+from agent.enforce.egress.follow import Denied, again, post
 from agent.enforce.egress.identity import observing
 from agent.enforce.egress.quota import Excess, LimitExceeded
 from agent.enforce.egress.secrets import Leak, Secrets, injectable
@@ -74,6 +75,7 @@ class Decisions:
         self._numbers = count(1)
         self._secrets = secrets or Secrets()
         self._traffic = SecretTraffic(identity, self._secrets, recorder, actor, self._leaked)
+        self._going: list[tuple[http.HTTPFlow, EgressRequest]] = []
         accounts = accounts or Accounts()
         self._terms = Terms(accounts.quota, accounts.get(account), self._exceeded)
 
@@ -110,6 +112,8 @@ class Decisions:
             answer = _limit_decision(error.excess, decision.policy_digest)
             self._refuse(flow, head, answer, FORBIDDEN, question.origin.request_id)
             return
+        self._going = [(known, asked) for known, asked in self._going if known.live]
+        self._going.append((flow, question))
         bound = terms(decision)
         other = pinned(head, injections, entries, self._secrets, bound)
         if other is not None and self._stopped(flow, head, question, other):
@@ -144,6 +148,20 @@ class Decisions:
         head = head_of(flow)
         question = self._question(f"{self._identity.request_id}-{next(self._numbers)}", head)
         self._stopped(flow, head, question, refusal)
+
+    def redecide(self) -> bool:
+        """Every request that goes on, by the policy in force; False where one no longer holds (it is recorded)."""
+        policy, holds = self._policy(), True
+        for flow, question in self._going:
+            if not flow.live:
+                continue
+            decision = again(policy, question)
+            if isinstance(decision, Denied):
+                post(self._recorder, question, decision.decision, self._actor)
+                holds = False
+            elif (ticket := ticket_of(flow)) is not None:
+                ticket.rebind(decision, observing=observing(policy))
+        return holds
 
     def response(self, flow: http.HTTPFlow) -> None:
         """Stream it; a switch of protocols passes only where the decided request asked for WebSocket."""

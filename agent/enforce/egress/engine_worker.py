@@ -133,6 +133,8 @@ class Worker:
                 self._recorder.settle(int(message["n"]), str(message["error"]))
             case "spent":
                 self._accounts.take(str(message["account"]), int(message["up"]), int(message["down"]))
+            case "policy":
+                self._follow(pickle.loads(base64.b64decode(message["policy"])))  # noqa: S301 (as at the start)
             case "cut":
                 self._cut(str(message["id"]))
             case "stop":
@@ -214,6 +216,11 @@ class Worker:
             log.error("connection %s ended by a fault: %s", identity.request_id, blame(error))
         finally:
             transport.abort()
+
+    def _follow(self, policy: Policy) -> None:
+        self._policy = policy
+        for connection in list(self._connections.values()):
+            connection.redecide()
 
     def _cut(self, request_id: str) -> None:
         connection = self._connections.get(request_id)

@@ -128,7 +128,7 @@ class Engine:
         start = {
             "type": "start",
             # one way only, from the process that started the worker
-            "policy": base64.b64encode(pickle.dumps(self._policy)).decode("ascii"),
+            "policy": _packed(self._policy),
             "actor": self._actor,
             "ca_file": self._ca_file,
             "secrets": self._secrets.dump(),
@@ -211,6 +211,13 @@ class Engine:
             account.down.total += down
             before = self._reported.get(name, (0, 0))
             self._reported[name] = (before[0] + up, before[1] + down)
+
+    def follow(self, policy: Policy) -> None:
+        """Another policy is in force; the worker decides what it serves again."""
+        self._policy = policy
+        if self._link is not None:
+            with contextlib.suppress(ChannelClosed):  # then the worker is gone, and that is the end
+                self._link.send({"type": "policy", "policy": _packed(policy)}, urgent=True)
 
     def _cut(self, request_id: str) -> None:
         if self._link is not None:
@@ -299,6 +306,10 @@ class Engine:
         if self._link is not None:
             with contextlib.suppress(ChannelClosed):
                 self._link.send(answer, urgent=True)
+
+
+def _packed(policy: Policy) -> str:
+    return base64.b64encode(pickle.dumps(policy)).decode("ascii")
 
 
 async def _reap(process: subprocess.Popen[bytes]) -> None:

@@ -25,7 +25,6 @@ from agent.enforce.egress.resolve import Failure, ResolveError, Resolver, is_own
 from agent.enforce.egress.secrets import LEAK_INSTEAD, SECRET_LEAK, Secrets, leak_reason
 from agent.gate import Gate, Recorder
 from agent.policy.addresses import address_class, canonical_address
-from agent.policy.decide import decide
 from agent.policy.decision import Decision, Severity, Verdict
 from agent.policy.egress_match import intercepted
 from agent.policy.hosts import HostError, normalise_host
@@ -195,13 +194,8 @@ class Doorkeeper:
         return self._open(request, await self.check(request))
 
     def _open(self, request: EgressRequest, decision: Decision) -> Admission:
-        """Nothing is awaited here: the policy in force is the one that decided. Raises Refusal."""
+        """Nothing is awaited since the gate answered: the policy in force is the one that decided. Raises Refusal."""
         policy = self._policy()
-        if decision.policy_digest != policy.digest:  # it changed while the record was on its way
-            decision = decide(policy, request)
-            if not decision.permitted:
-                self._record(request, decision)
-                raise Refusal(_denied(request, decision))
         try:
             ticket = self.quota.open(
                 request, decision, session_limits(policy), self._exceeded, observing=observing(policy)

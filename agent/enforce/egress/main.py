@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Final
 
 from agent.channel import Channel, ChannelClosed, Message
 from agent.enforce.egress.dns import NameServer
+from agent.enforce.egress.follow import Follower
 from agent.enforce.egress.front import Front
 from agent.enforce.egress.http1 import Forwarder
 from agent.enforce.egress.identity import Doorkeeper, needs_engine
@@ -75,6 +76,8 @@ class Egress:
         self._engine: Engine | None = None
         self._front: Front | None = None
         self._names: NameServer | None = None
+        self._carrier: Carrier | None = None
+        self._follower: Follower | None = None
         self._starting: asyncio.Task[None] | None = None
         self._waiting_listeners: list[tuple[Door, socket.socket]] = []
 
@@ -129,16 +132,16 @@ class Egress:
                 self._listen()
             case "seen":
                 self._sightings.seen(int(message["through"]))
+            case "policy":
+                self._follow(message)
             case "stop":
                 self._end(0)
             case unknown:
                 raise ValueError(f"message {unknown!r} is not allowed here")
 
     async def _start(self, message: Message) -> None:
-        policy = pickle.loads(base64.b64decode(message["policy"]))  # noqa: S301 (from the guard, which has more rights)
+        policy = _policy_in(message)
         actor, uid, gid = str(message["actor"]), message["uid"], message["gid"]
-        if not isinstance(policy, Policy):
-            raise TypeError("the guard sent no policy")
         secrets = Secrets.parse(message["secrets"])
         if needs_engine(policy):
             self._engine = self._make_engine(policy, actor, message, secrets)
@@ -148,6 +151,26 @@ class Egress:
         self._front = self._make_front(policy, actor, secrets, bytes.fromhex(message.get("token", "")))
         self._recorder.send({"type": "ca", "pem": pem})
         self._listen()
+
+    def _follow(self, message: Message) -> None:
+        """Another policy is in force from here on, in one turn of the loop. Raises TypeError, ValueError."""
+        policy = _policy_in(message)
+        if self._carrier is None or self._follower is None:
+            raise ValueError("a policy to follow before the first one was served")
+        if self._engine is None and needs_engine(policy):
+            raise ValueError("the policy needs an engine, and none was started")
+        self._policy = policy
+        self._limits.follow(session_limits(policy), self._defaults)
+        self._carrier.idle = self._limits.idle
+        if self._engine is not None:
+            self._engine.follow(policy)
+        cut = self._follower.redecide()
+        self._recorder.send({"type": "policy", "digest": policy.digest, "cut": cut})
+
+    def _in_force(self) -> Policy:
+        if self._policy is None:
+            raise LookupError("no policy is in force")
+        return self._policy
 
     def _make_engine(self, policy: Policy, actor: str, message: Message, secrets: Secrets) -> Engine:
         """Spawned before the rights are dropped: the worker drops its own, when it has imported mitmproxy."""
@@ -169,11 +192,12 @@ class Egress:
 
     def _make_front(self, policy: Policy, actor: str, secrets: Secrets, token: bytes) -> Front:
         self._limits.follow(session_limits(policy), self._defaults)
-        gate = Gate(lambda: policy, self._recorder, actor, self._timings.observe)
+        gate = Gate(self._in_force, self._recorder, actor, self._timings.observe)
         resolver = Resolver(self._lookup)
-        door = Doorkeeper(lambda: policy, gate, self._recorder, resolver, actor, secrets=secrets)
-        self._names = NameServer(self._poller, lambda: policy, gate, resolver, secrets)
-        carrier = Carrier(self._poller, self._traffic, idle=self._limits.idle)
+        door = Doorkeeper(self._in_force, gate, self._recorder, resolver, actor, secrets=secrets)
+        self._names = NameServer(self._poller, self._in_force, gate, resolver, secrets)
+        carrier = self._carrier = Carrier(self._poller, self._traffic, idle=self._limits.idle)
+        self._follower = Follower(self._in_force, door.quota, self._recorder, actor)
         forwarder = Forwarder(self._poller, door, self._traffic, self._limits)
         ways = Ways(carrier, forwarder, self._engine)
         return Front(
@@ -231,6 +255,13 @@ class Egress:
     def _end(self, status: int) -> None:
         if not self._done.done():
             self._done.set_result(status)
+
+
+def _policy_in(message: Message) -> Policy:
+    policy = pickle.loads(base64.b64decode(message["policy"]))  # noqa: S301 (from the guard, which has more rights)
+    if not isinstance(policy, Policy):
+        raise TypeError("the guard sent no policy")
+    return policy
 
 
 def drop_rights(uid: int | None, gid: int | None) -> None:

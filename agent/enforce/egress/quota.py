@@ -196,9 +196,13 @@ class Ticket:
         self.down = Allowance(self, account.down, LIMIT_DOWNLOAD)
 
     def bind(self, request: EgressRequest, decision: Decision, *, observing: bool) -> None:
-        """What holds from now on is what this decision's rules say."""
-        self.request, self.decision = request, decision
-        self._body = 0
+        """One more request (or the first question): what holds from now on is what this decision's rules say."""
+        self.request, self._body = request, 0
+        self.rebind(decision, observing=observing)
+
+    def rebind(self, decision: Decision, *, observing: bool) -> None:
+        """The same request, decided by another policy."""
+        self.decision = decision
         firm, soft = self._limits = _bounds(decision, observing)
         self.idle = firm.idle
         self.up.bind(firm.upload, soft.upload)
@@ -276,6 +280,7 @@ class Quota:
         account = self.account(request.host)
         ticket = Ticket(self, account, request, report)
         ticket.bind(request, decision, observing=observing)
+        ticket.inspected = decision.inspect
         now = int(self._clock())
         for limits, enforced in ((ticket._limits.soft, False), (ticket._limits.firm, True)):
             if limits is not NO_LIMITS:

@@ -73,6 +73,7 @@ class Proxy:
     events: list[dict[str, Any]] = field(default_factory=list)
     stats: list[dict[str, int]] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
+    followed: dict[str, Any] | None = None
     accepting: Callable[[dict[str, Any]], str | None] | None = None
     seen: threading.Condition = field(default_factory=threading.Condition)
 
@@ -130,10 +131,22 @@ class Proxy:
                     self.take(message)
                     self.seen.notify_all()
 
+    def follow(self, given: Policy) -> int:
+        """Put another policy in force and wait until it is; how many connections were cut."""
+        with self.seen:
+            self.followed = None
+        self.channel.send({"type": "policy", "policy": base64.b64encode(pickle.dumps(given)).decode()})
+        self.wait(lambda proxy: proxy.followed is not None)
+        assert self.followed is not None
+        assert self.followed["digest"] == given.digest
+        return int(self.followed["cut"])
+
     def take(self, message: dict[str, Any]) -> None:
         self.messages.append(message["type"])
         if message["type"] == "ca":
             self.ca = message["pem"]
+        if message["type"] == "policy":
+            self.followed = message
         if message["type"] == "stats":
             self.stats.append(message)
         if message["type"] == "event":
