@@ -27,7 +27,7 @@ from tests.escape.upstream import Upstream
 SERVER, OTHER, RESOLVER = "203.0.113.10", "198.51.100.10", "198.51.100.53"
 """Where the names lead, an address that no name leads to, and the agent's name server."""
 LISTENED = (22, 53, 853, 443, 9000)
-NAMES = ("allowed.test", "forbidden.test")
+NAMES = ("allowed.test", "forbidden.test", "raw.test")
 
 
 class Outside:

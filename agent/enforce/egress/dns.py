@@ -3,8 +3,8 @@
 Rules kept here: a message is read by `agent.enforce.egress.question` before the library sees it; a name is decided
 before it is looked up, so a refused one causes no query upstream; its addresses are judged before they are told, and
 are those that a dial of the name uses (`Resolver`); an answer is told to be good for no longer than the resolver keeps
-it; no other types (no HTTPS or SVCB, hence no Encrypted Client Hello keys), no delegation.
-An exception nobody expected is a denial (`agent-fault`).
+it; no other types (no HTTPS or SVCB, hence no Encrypted Client Hello keys), no delegation. The machine's own name leads
+to the session's loopback and is asked of nobody. An exception nobody expected is a denial (`agent-fault`).
 
 How many questions are under way, how many TCP connections are open and how long one may be silent is bounded; what is
 over the bounds is refused and on record. An answer over UDP leaves from the address that was asked: in the jail every
@@ -63,6 +63,7 @@ _V6_INFO: Final = struct.Struct("@16sI")  # struct in6_pktinfo: destination, int
 _IPV6_FREEBIND: Final = 78  # linux/in6.h: answer from an address that is local by route only
 _ANCILLARY: Final = socket.CMSG_SPACE(_V4_INFO.size) + socket.CMSG_SPACE(_V6_INFO.size)
 _TYPES: Final = {A: socket.AF_INET, AAAA: socket.AF_INET6}
+_LOOPBACK: Final = {socket.AF_INET: ("127.0.0.1",), socket.AF_INET6: ("::1",)}
 
 type Ancillary = list[tuple[int, int, bytes]]
 
@@ -78,6 +79,7 @@ class NameServer:
         self._gate = gate
         self._resolver = resolver
         self._secrets = secrets
+        self._here = frozenset({"localhost", socket.gethostname().lower()})
         self._listeners: list[socket.socket] = []
         self._underway: set[asyncio.Task[None]] = set()
         self._connections: set[asyncio.Task[None]] = set()
@@ -145,10 +147,12 @@ class NameServer:
         if leaked is not None:
             decision = self._record(asked, SECRET_LEAK, leak_reason(leaked, "the name that is looked up"))
             return _refusal(decision, EDECode.BLOCKED)
+        family = _TYPES.get(question.rdtype)
+        if question.host in self._here:
+            return Reply(NOERROR, _LOOPBACK[family] if family is not None else ())
         decision = await self._gate.check_async(asked)
         if not decision.permitted:
             return _refusal(decision, EDECode.BLOCKED)
-        family = _TYPES.get(question.rdtype)
         if family is None:
             reason = f"only addresses are answered (A, AAAA), not DNS type {question.rdtype}"
             return _refusal(self._record(asked, "dns-type", reason), EDECode.NOT_SUPPORTED)

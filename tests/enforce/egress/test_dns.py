@@ -132,6 +132,15 @@ def test_an_allowed_name_that_does_not_exist_is_said_not_to_exist(server: Server
     assert server.proxy.lookups() == ["missing.good.test"]
 
 
+@pytest.mark.parametrize("name", ["localhost", socket.gethostname()])
+def test_the_machine_s_own_name_is_the_session_s_loopback(server: Server, name: str) -> None:
+    assert addresses(server.ask(name)) == ["127.0.0.1"]
+    assert addresses(server.ask(name, "AAAA")) == ["::1"]
+    other = server.ask(name, "MX")
+    assert (other.rcode(), other.answer) == (dns.rcode.NOERROR, [])
+    assert (server.proxy.lookups(), server.proxy.events) == ([], []), "programs ask for it all the time"
+
+
 def test_a_question_s_case_comes_back_as_it_was_and_does_not_matter(server: Server) -> None:
     query = dns.message.make_query("aPi.GOOD.teSt", "A")
     wire = query.to_wire()
