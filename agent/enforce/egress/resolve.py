@@ -88,6 +88,15 @@ class _Pin:
         return self.fresh + GRACE if self.told else self.fresh
 
 
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """What a lookup that failed said, without the exception and all that hangs on it."""
+
+    until: float
+    message: str
+    failure: Failure
+
+
 @dataclass(slots=True)
 class _Job:
     """A lookup that has been asked for, and how many wait for it."""
@@ -111,7 +120,7 @@ class Resolver:
         self._loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="resolve")
         self._known: dict[str, _Pin] = {}
-        self._failed: dict[str, tuple[float, ResolveError]] = {}
+        self._failed: dict[str, _Failed] = {}
         self._jobs: dict[str, _Job] = {}
         self._below: dict[str, dict[str, float]] = {}
 
@@ -159,8 +168,8 @@ class Resolver:
         if pin is not None and now < pin.fresh:
             return pin
         failed = self._failed.get(host)
-        if failed is not None and now < failed[0]:
-            raise ResolveError(str(failed[1]), failed[1].failure)
+        if failed is not None and now < failed.until:
+            raise ResolveError(failed.message, failed.failure)
         job = self._jobs.get(host) or self._ask(host, below)
         job.waiting += 1
         try:
@@ -227,7 +236,7 @@ class Resolver:
         if error is None:
             _remember(self._known, host, _Pin(job.result.result(), now + self._ttl))
         elif isinstance(error, ResolveError):
-            _remember(self._failed, host, (now + self._negative, error))
+            _remember(self._failed, host, _Failed(now + self._negative, str(error), error.failure))
 
 
 def wildcard_of(decision: Decision) -> str | None:

@@ -40,6 +40,8 @@ def lookup(host):
     answers = names.get(host)
     if not answers:
         raise OSError(-2, "Name or service not known")
+    if answers == "fault":
+        raise RuntimeError("the lookup broke")
     while answers == "never":
         time.sleep(1)
     return answers.pop(0) if len(answers) > 1 else answers[0]
@@ -172,7 +174,7 @@ def running(
     prelude: str = "",
     **limits: float,
 ) -> Iterator[Proxy]:
-    """A served proxy. `names`: successive answers per name, or "never".
+    """A served proxy. `names`: successive answers per name, or "never", or "fault".
 
     `module`: as ``-m``, with the machine's own resolver. `doors`: further doors and where their listeners are bound
     (port 0: any). `sockets`: further doors whose sockets are the caller's. `prelude`: code that runs in it first.

@@ -387,6 +387,23 @@ def test_a_secret_in_a_name_is_never_looked_up(tmp_path: Path, name: str) -> Non
         assert server.proxy.lookups() == []
 
 
+def test_a_fault_is_a_refusal_on_record_and_the_next_question_is_answered(tmp_path: Path) -> None:
+    with serving(ALLOWED, {**NAMES, "missing.good.test": "fault"}, tmp_path) as server:
+        for _ in range(2):
+            assert server.raw(dns.message.make_query("missing.good.test", "A").to_wire())[3] & 0x0F == dns.rcode.REFUSED
+        server.proxy.wait(lambda p: p.recorded("agent-fault") == 2)
+        assert server.ask(GOOD).rcode() == dns.rcode.NOERROR
+
+
+def test_without_its_guard_nothing_is_answered(tmp_path: Path) -> None:
+    with serving(ALLOWED, NAMES, tmp_path) as server, server.connect() as stream:
+        stream.sendall(framed(PLAIN))
+        assert read_framed(stream)[3] & 0x0F == dns.rcode.NOERROR
+        server.proxy.channel.sock.shutdown(socket.SHUT_RDWR)
+        assert read_all(stream) == b""
+        assert server.proxy.process.wait(SECONDS) == 1
+
+
 def test_it_answers_after_the_rights_are_gone(tmp_path: Path) -> None:
     user = (65534, 65534)
     with serving(ALLOWED, NAMES, tmp_path, user=user) as server:
