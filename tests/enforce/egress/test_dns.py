@@ -361,11 +361,16 @@ def test_in_observe_mode_names_are_answered_and_what_would_be_refused_is_recorde
 
 
 def test_a_host_that_is_denied_on_every_port_is_not_looked_up(tmp_path: Path) -> None:
-    closed = HostRule(id="no-relay", pattern="relay.wide.test", where=Where("test.yaml", 2, 1), reason="a relay")
-    with serving(policy(rule("*.wide.test"), deny=[closed]), NAMES, tmp_path) as server:
+    def deny(host: str, ports: tuple[int, ...] | None) -> HostRule:
+        where = Where("test.yaml", 2, 1)
+        return HostRule(id="no-relay", pattern=host, where=where, ports=ports, protocol=None, reason="a relay")
+
+    closed = [deny("relay.wide.test", None), deny("below.wide.test", (22,))]
+    with serving(policy(rule("*.wide.test"), deny=closed), NAMES, tmp_path) as server:
         assert server.ask("relay.wide.test").rcode() == dns.rcode.REFUSED
         assert server.proxy.event(resource="relay.wide.test:53")["details"]["rule"] == "no-relay"
-        assert server.proxy.lookups() == []
+        assert addresses(server.ask("below.wide.test")) == ["127.0.0.7"]
+        assert server.proxy.lookups() == ["below.wide.test"]
 
 
 @pytest.mark.parametrize(
