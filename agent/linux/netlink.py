@@ -26,6 +26,9 @@ _ANSWER_BYTES = 65536
 
 _NEWROUTE = 24  # linux/rtnetlink.h, as the following
 _RTMSG = struct.Struct("=8BI")  # struct rtmsg
+_NEWADDR = 20
+_IFADDRMSG = struct.Struct("=4BI")  # struct ifaddrmsg, linux/if_addr.h
+_ATTRIBUTE_ADDRESS, _ATTRIBUTE_LOCAL = 1, 2
 _TABLE_LOCAL, _PROTOCOL_BOOT, _SCOPE_HOST, _TYPE_LOCAL = 255, 3, 254, 2
 _ATTRIBUTE_OIF = 4
 
@@ -66,6 +69,16 @@ def make_every_address_local(family: int) -> None:
     route = _RTMSG.pack(family, 0, 0, 0, _TABLE_LOCAL, _PROTOCOL_BOOT, _SCOPE_HOST, _TYPE_LOCAL, 0)
     oif = attribute(_ATTRIBUTE_OIF, struct.pack("=I", socket.if_nametoindex("lo")))
     ask(NETLINK_ROUTE, Message(_NEWROUTE, REQUEST | ACK | CREATE, route + oif))
+
+
+def claim_every_address(address: str) -> None:
+    """Give `lo` this IPv4 address with a prefix of no bits. For gVisor, which refuses the route above and takes a
+    loopback interface for the owner of all addresses of its networks (seen with release 20240729; older ones refuse
+    this as well). Linux makes no route of such a prefix."""
+    packed = socket.inet_pton(socket.AF_INET, address)
+    head = _IFADDRMSG.pack(socket.AF_INET, 0, 0, 0, socket.if_nametoindex("lo"))
+    body = head + attribute(_ATTRIBUTE_LOCAL, packed) + attribute(_ATTRIBUTE_ADDRESS, packed)
+    ask(NETLINK_ROUTE, Message(_NEWADDR, REQUEST | ACK | CREATE, body))
 
 
 def _pack(number: int, message: Message) -> bytes:

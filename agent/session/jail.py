@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 
 from agent.linux import netlink, tproxy
 from agent.session.doors import Capture, Door
@@ -23,7 +24,8 @@ CAPTURE_PORT = 3129
 """Where the transparent listeners are, on loopback; the session's connections to it are refused like any other."""
 DNS_PORT = 53
 COMMON_PORTS = (22, 80, 443)
-"""Captured where not every port can be. Below 1024, so that the session could serve nothing there itself."""
+"""Captured where not every port can be, on loopback too (and refused there). Below 1024, where the session could serve
+nothing itself."""
 TRIAL_SECONDS = 1.0
 _ELSEWHERE = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}  # RFC 5737, RFC 3849
 _LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
@@ -84,14 +86,13 @@ def _open(doors: Collection[Door], capture: Capture, proxy_port: int) -> Iterato
     if Door.PROXY in doors:
         yield Door.PROXY, _listen(socket.AF_INET, _LOOPBACK[socket.AF_INET], proxy_port)
     if Door.CAPTURE in doors and capture is not Capture.NONE:
-        for family in present:
-            _make_local(family)
+        local = _made_local(present)
         if capture is Capture.EVERY_PORT:
-            for family in present:
+            for family in local:
                 yield Door.CAPTURE, tproxy.transparent_listener(family, CAPTURE_PORT, BACKLOG)
             tproxy.capture_tcp(CAPTURE_PORT, spare=(DNS_PORT,))
         else:
-            for family in present:
+            for family in local:
                 for port in COMMON_PORTS:
                     yield Door.CAPTURE, _listen(family, "", port)
     for family in present:
@@ -101,11 +102,20 @@ def _open(doors: Collection[Door], capture: Capture, proxy_port: int) -> Iterato
             yield Door.DNS_UDP, _datagrams(family, DNS_PORT)
 
 
-def _make_local(family: socket.AddressFamily) -> None:
+def _made_local(present: list[socket.AddressFamily]) -> list[socket.AddressFamily]:
+    """Make every address local; returns the families that have been. Where routes are refused (gVisor) IPv4 is had by
+    an address, and IPv6 stays without any way at all."""
     try:
-        netlink.make_every_address_local(family)
-    except FileExistsError:  # an attempt before this one
-        return
+        for family in present:
+            with suppress(FileExistsError):  # an attempt before this one
+                netlink.make_every_address_local(family)
+    except PermissionError:
+        raise
+    except OSError:
+        with suppress(FileExistsError):
+            netlink.claim_every_address(_ELSEWHERE[socket.AF_INET])
+        return [socket.AF_INET]
+    return present
 
 
 def _listen(family: socket.AddressFamily, address: str, port: int) -> socket.socket:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import require
+from tests.escape.arena import ContainerArena
 from tests.escape.outside import OTHER, SERVER, Outside
 from tests.escape.runtime import Case, Host, Outcome, policy
 
@@ -251,12 +252,13 @@ def ask(kind, address, name, port=53):
         link.send(query if kind == socket.SOCK_DGRAM else len(query).to_bytes(2) + query)
         return list((link.recv(4096) if kind == socket.SOCK_DGRAM else link.recv(4096)[2:])[3:8:4])
 found = {}
-for name in ("allowed.test", "secret-bytes.forbidden.test"):
+allowed, refused, *addresses = json.loads(sys.argv[1])
+for name in (allowed, refused):
     for kind in ("SOCK_DGRAM", "SOCK_STREAM"):
-        for address in ("127.0.0.1", "127.0.0.11", "8.8.8.8", "::1", "2001:db8::53"):
+        for address in addresses:
             flags, answers = ask(getattr(socket, kind), address, name)
             found[f"{name} {kind} {address}"] = [flags & 15, answers]
-try: found["getaddrinfo"] = socket.getaddrinfo("allowed.test", 443, socket.AF_INET, socket.SOCK_STREAM)[0][4][0]
+try: found["getaddrinfo"] = socket.getaddrinfo(allowed, 443, socket.AF_INET, socket.SOCK_STREAM)[0][4][0]
 except OSError as error: found["getaddrinfo"] = str(error)
 print(json.dumps(found))
 """
@@ -265,7 +267,9 @@ print(json.dumps(found))
 def test_whichever_name_server_is_asked_the_agents_answers(outside_host: Host) -> None:
     assert outside_host.outside is not None
     before = len(outside_host.outside.questions)
-    outcome = asked(outside_host, "/usr/bin/python3", "-c", LOOKUPS)
+    addresses = ["127.0.0.1", "127.0.0.11", "8.8.8.8", "::1", "2001:db8::53"]
+    wanted = json.dumps(["allowed.test", "secret-bytes.forbidden.test", *addresses])
+    outcome = asked(outside_host, "/usr/bin/python3", "-c", LOOKUPS, wanted)
     assert outcome.status == 0, outcome.stderr
     found = json.loads(outcome.stdout)
     assert found.pop("getaddrinfo") == SERVER
@@ -284,3 +288,21 @@ def test_a_client_that_knows_neither_proxy_nor_address_works(outside_host: Host)
     refused = asked(outside_host, *DIRECT, "https://forbidden.test/")
     assert "reached" not in refused.stdout
     assert {event["details"]["mechanism"] for event in refused.of("network.egress_blocked")} == {"dns"}
+
+
+@pytest.mark.docker
+@pytest.mark.gvisor
+def test_gvisor_answers_whichever_ipv4_name_server_is_asked(gvisor_arena: ContainerArena) -> None:
+    """What it captures of connections: test_attack_list_direct.py."""
+    rules = "version: 1\negress:\n  allow:\n    - {host: api.good.test, addresses: [127.0.0.0/8]}\n"
+    rules += "paths: {write: [/tmp], read: [/usr, /bin, /sbin, /lib, /lib64, /etc, /opt]}\n"
+    names = ["api.good.test", "secret-bytes.evil.test"]
+    command = ["/usr/bin/python3", "-c", LOOKUPS, json.dumps([*names, "127.0.0.1", "8.8.8.8", "::1"])]
+    visit = gvisor_arena.visit(rules, {"api.good.test": [["127.0.0.1"]]}, command)
+    assert visit.outcome.status == 0, visit.outcome.stderr
+    found = json.loads(visit.outcome.stdout)
+    assert found.pop("getaddrinfo") == "127.0.0.1"
+    assert {tuple(answer) for name, answer in found.items() if "good" in name} == {(0, 1)}, found
+    assert {tuple(answer) for name, answer in found.items() if "evil" in name} == {(5, 0)}, found
+    assert visit.looked_up.keys() == {"api.good.test"}
+    assert visit.counted == counted(visit.outcome, "network.egress_blocked") == 6
