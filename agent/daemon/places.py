@@ -29,6 +29,7 @@ CLIENTS = (_ENFORCE / "commands" / "hook_client.py", _ENFORCE / "egress" / "ssh_
 
 
 CA_BUNDLE = "ca-bundle.pem"
+HOSTS = "/etc/hosts"
 RESOLV_CONF = "nameserver 127.0.0.1\noptions timeout:2 attempts:2\n"
 """resolv.conf(5) of a session whose name server is the egress process's: one server, and no search list, so that the
 name that is decided is the name that was asked for."""
@@ -48,6 +49,7 @@ class Places:
     home: str
     ca_bundle: str
     resolv_conf: str
+    hosts: str
     hook_socket: str
     canary: str | None = None
 
@@ -70,9 +72,13 @@ def lay_out(spec: RunSpec) -> Places:
         if client.is_file():
             shutil.copyfile(client, public / client.name)
             (public / client.name).chmod(0o755)
-    resolv_conf = public / "resolv.conf"
+    resolv_conf, hosts = public / "resolv.conf", public / "hosts"
     resolv_conf.write_text(RESOLV_CONF, encoding="ascii")
-    resolv_conf.chmod(0o644)
+    with suppress(FileNotFoundError):
+        hosts.write_bytes(own_hosts(Path(HOSTS).read_bytes(), os.uname().nodename))
+    for file in (resolv_conf, hosts):
+        if file.exists():
+            file.chmod(0o644)
     return Places(
         public=str(public),
         private=str(private),
@@ -80,8 +86,23 @@ def lay_out(spec: RunSpec) -> Places:
         home=str(home),
         ca_bundle=str(public / CA_BUNDLE),
         resolv_conf=str(resolv_conf),
+        hosts=str(hosts),
         hook_socket=str(public / "hook.sock"),
     )
+
+
+def own_hosts(machine: bytes, name: str) -> bytes:
+    """The session's hosts(5): the machine's, but that the machine's own name is loopback. In the jail its other
+    addresses are elsewhere, like everybody's, and looking the name up would be an attempt to get out."""
+    lines = []
+    for line in machine.splitlines():
+        fields = line.partition(b"#")[0].split()
+        kept = [field for field in fields[1:] if field.lower() != os.fsencode(name).lower()]
+        if len(kept) == len(fields[1:]):
+            lines.append(line)
+        elif kept:
+            lines.append(b" ".join([fields[0], *kept]))
+    return b"\n".join([*lines, b"127.0.0.1 " + os.fsencode(name), b""])
 
 
 def set_canary(places: Places, grants: Grants, spec: RunSpec) -> Places:

@@ -75,7 +75,11 @@ def make_plan(spec: RunSpec, ground: Ground, *, port: int, canaries: Canaries, p
         empty_run=offer.mounts and not any(covers("/run", root) or covers(root, "/run") for root in granted),
         bind=tuple(binds.items()),
         landlock=landlock,
-        read=(*grants.read, public, *(target for source, target in binds.items() if source == places.resolv_conf)),
+        read=(
+            *grants.read,
+            public,
+            *(binds[source] for source in (places.resolv_conf, places.hosts) if source in binds),
+        ),
         write=grants.write,
         devices=DEVICES,
         connect_ports=_connect_ports(offer, port),
@@ -119,12 +123,12 @@ def _connect_ports(offer: Offer, port: int) -> tuple[int, ...] | None:
 
 def _binds(spec: RunSpec, places: layout.Places, *, jailed: bool) -> Iterator[tuple[str, str]]:
     """What appears elsewhere in the session's mount namespace: the public directory, the trust bundle in the place of
-    the system's, for programs that look at no variable, and in the jail a resolv.conf that names the name server there.
-    Where there is none to cover, programs ask 127.0.0.1 anyway (resolv.conf(5))."""
+    the system's, for programs that look at no variable, and in the jail a resolv.conf that names the name server there
+    (where there is none to cover, programs ask 127.0.0.1 anyway: resolv.conf(5)), and a hosts file."""
     yield places.public, PUBLIC
-    resolver = os.path.realpath(RESOLV_CONF)
-    if jailed and Path(resolver).is_file():
-        yield places.resolv_conf, resolver
+    for source, target in ((places.resolv_conf, RESOLV_CONF), (places.hosts, layout.HOSTS)):
+        if jailed and Path(target).is_file():
+            yield source, os.path.realpath(target)
     if spec.system_ca is not None:
         yield places.ca_bundle, spec.system_ca
 

@@ -13,7 +13,7 @@ from tests.daemon.test_spec import SPEC
 
 PLACES = Places(
     public="/r/public", private="/r/private", tmpdir="/tmp/s", home="/home/session", ca_bundle="/r/public/ca",
-    resolv_conf="/r/resolv", hook_socket="/r/public/hook.sock",
+    resolv_conf="/r/resolv", hosts="/r/hosts", hook_socket="/r/public/hook.sock",
 )  # fmt: skip
 CALLER = {"CI": "1", "TOKEN": "secret", "PATH": "/bin", "LD_PRELOAD": "x.so"}
 

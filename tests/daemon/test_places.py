@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.daemon.leavings import canaries, sweep, tmpdir
-from agent.daemon.places import Exposed, Places, publish_hook, set_canary, to_hide
+from agent.daemon.places import Exposed, Places, own_hosts, publish_hook, set_canary, to_hide
 from agent.daemon.spec import User
 from agent.policy.grants import Grants
 from tests.conftest import require
@@ -65,7 +65,9 @@ def test_a_directory_on_the_way_that_belongs_to_the_session_opens_everything_bel
 
 
 def places(**fields: str) -> Places:
-    places = Places("/r/public", "/r/private", "/tmp/s", "/home/s", "/r/ca", "/r/resolv", "/r/public/hook.sock")
+    places = Places(
+        "/r/public", "/r/private", "/tmp/s", "/home/s", "/r/ca", "/r/resolv", "/r/hosts", "/r/public/hook.sock"
+    )
     return replace(places, **fields)
 
 
@@ -108,3 +110,16 @@ def test_what_a_session_left_in_the_place_of_the_runs_own_is_not_followed(place:
     assert not tmpdir(spec).exists()
     assert (place / "kept").exists()
     canaries(spec)[0].unlink()
+
+
+@pytest.mark.parametrize(
+    ("machine", "session"),
+    [
+        ("127.0.0.1 localhost\n172.17.0.2 Box\n", "127.0.0.1 localhost\n127.0.0.1 box\n"),
+        ("127.0.1.1\tbox.lan box # mine\n::1 x\n", "127.0.1.1 box.lan\n::1 x\n127.0.0.1 box\n"),
+        ("# box\n10.0.0.1 boxes\n", "# box\n10.0.0.1 boxes\n127.0.0.1 box\n"),
+        ("", "127.0.0.1 box\n"),
+    ],
+)
+def test_the_machines_own_name_is_loopback_in_the_session_and_others_stay(machine: str, session: str) -> None:
+    assert own_hosts(machine.encode(), "box").decode() == session

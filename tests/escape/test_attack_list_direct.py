@@ -19,8 +19,8 @@ COMMON_PORTS = (22, 80, 443)
 
 
 def captured(arena: Arena, attack: Attack) -> bool:
-    """Whether the connection arrives at the egress process: in the jail, or by notification of connect(2) (Docker, where
-    the container's loopback is not the session's own: what listens there is a destination like any other)."""
+    """Whether the connection arrives at the egress process: in the jail, or by notification of connect(2) (Docker:
+    there the container's loopback is not the session's own, and what listens is a destination like any other)."""
     address, port = attack.case["to"]
     if attack.case["way"] == "datagram":
         return False

@@ -92,7 +92,7 @@ for family, kind, address in (
 ):
     try:
         s = socket.socket(family, kind); s.settimeout(3); s.connect(address); s.send(b"x")
-        print("ESCAPED", address)
+        print("ESCAPED" if s.recv(1) else "refused", address)  # captured: a connection that ends without a byte
     except OSError as error:
         print("refused", error.errno)
 """
