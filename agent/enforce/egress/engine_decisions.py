@@ -29,10 +29,12 @@ from agent.enforce.egress.engine_requests import (
     printable,
     tokens,
 )
+from agent.enforce.egress.engine_scan import Search
 from agent.enforce.egress.engine_secrets import SecretTraffic
 from agent.enforce.egress.follow import Denied, again, post
 from agent.enforce.egress.identity import observing
 from agent.enforce.egress.quota import Excess, LimitExceeded
+from agent.enforce.egress.scan import CREDENTIAL_IN_UPLOAD, UPLOAD_UNREADABLE
 from agent.enforce.egress.secrets import Leak, Secrets, injectable
 from agent.gate import Gate, Recorder
 from agent.policy.decision import Decision, Severity, Verdict
@@ -48,7 +50,9 @@ SWITCHING_PROTOCOLS = 101
 _PROXY_ONLY = ("proxy-connection", "proxy-authorization")
 _WEBSOCKET = "parhelia_websocket"
 # refusals that observe mode can let pass; the others have no meaning that could be carried out
-_OBSERVABLE = frozenset({"authority-mismatch", "method-refused", CREDENTIAL_PINNED})
+_OBSERVABLE = frozenset(
+    {"authority-mismatch", "method-refused", CREDENTIAL_PINNED, CREDENTIAL_IN_UPLOAD, UPLOAD_UNREADABLE}
+)
 _UNRECORDED = Refusal(403, "audit-unavailable", "the audit log could not take the record (audit.on_failure: deny)")
 
 
@@ -125,13 +129,19 @@ class Decisions:
             if self._policy().audit.on_failure is not OnFailure.CONTINUE:
                 self._stopped(flow, head, question, _UNRECORDED)
                 return
+        search = Search(self._policy().patterns, head) if bound.scan else None
+        spilled = None if search is None else search.head(head)
+        if search is not None and spilled is not None:
+            search.stop()
+            if self._stopped(flow, head, question, spilled):
+                return
         self._traffic.inject(flow, injections)
         for name in dropped(bound, self._secrets):
             flow.request.headers.pop(name, None)
         if refusal is None:
             self._spell_authority(flow.request, head)
         self._prepare(flow, head)
-        self._traffic.watch_request(flow)
+        self._traffic.watch_request(flow, search)
 
     def complete(self, flow: http.HTTPFlow) -> None:
         """The whole request is here; the end of it has not been sent. Raises Leak where part of it has."""
@@ -143,8 +153,9 @@ class Decisions:
         if refusal is None:
             return
         if flow.request.stream is not False:
-            self._leaked(flow, refusal)
-            raise Leak(refusal.rule)
+            if self._leaked(flow, refusal):
+                raise Leak(refusal.rule)
+            return
         head = head_of(flow)
         question = self._question(f"{self._identity.request_id}-{next(self._numbers)}", head)
         self._stopped(flow, head, question, refusal)
@@ -221,10 +232,10 @@ class Decisions:
         self._refuse(flow, head, decision, refusal.status, question.origin.request_id)
         return True
 
-    def _leaked(self, flow: http.HTTPFlow, refusal: Refusal) -> None:
-        """Part of the request has been sent; whoever calls cuts the connection."""
+    def _leaked(self, flow: http.HTTPFlow, refusal: Refusal) -> bool:
+        """Part of the request has been sent; whoever calls cuts the connection. False where it is only observed."""
         number = f"{self._identity.request_id}-{next(self._numbers)}"
-        self._refused(self._question(number, head_of(flow)), refusal)
+        return not self._refused(self._question(number, head_of(flow)), refusal).permitted
 
     def _refused(self, question: EgressRequest, refusal: Refusal) -> Decision:
         decision = Decision(

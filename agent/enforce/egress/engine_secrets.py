@@ -1,4 +1,4 @@
-"""Secrets in intercepted traffic: injected, kept in, and masked on their way back.
+"""Secrets in intercepted traffic: injected, kept in, and masked on their way back; and uploads that are searched.
 
 Rules kept here: an injection is recorded before the request goes on, and a request whose injection can't be recorded
 does not; what is searched is the head, the body, the trailers and every WebSocket message and control frame; a short
@@ -16,6 +16,7 @@ from mitmproxy import http
 
 from agent.enforce.egress.credentials import Injection, leak
 from agent.enforce.egress.engine_requests import Identity, Refusal
+from agent.enforce.egress.engine_scan import Search
 from agent.enforce.egress.secrets import Leak, Secrets
 from agent.gate import Recorder
 from agent.policy.decision import Decision
@@ -25,13 +26,15 @@ HELD_BODY: Final = 64 * 1024
 """Bytes. A body of up to this many, whose length is given, is searched before it is sent."""
 _MOST_HELD: Final = 16
 INJECTED: Final = "parhelia_injected"
+SEARCH: Final = "parhelia_search"
 FAILED: Final = "parhelia_failed"
 CONTROL: Final = "parhelia_control"
 _PLAIN: Final = frozenset({"", "identity"})
 
 
 class SecretTraffic:
-    """What happens to secrets in the flows of one connection. `leaked(flow, refusal)` records a leak in a stream."""
+    """What happens to secrets in the flows of one connection. `leaked(flow, refusal)` records a leak in a stream;
+    False where it is only observed."""
 
     def __init__(
         self,
@@ -39,7 +42,7 @@ class SecretTraffic:
         secrets: Secrets,
         recorder: Recorder,
         actor: str,
-        leaked: Callable[[http.HTTPFlow, Refusal], None],
+        leaked: Callable[[http.HTTPFlow, Refusal], bool],
     ) -> None:
         self._identity = identity
         self._secrets = secrets
@@ -67,22 +70,24 @@ class SecretTraffic:
                 flow.request.headers.pop(name, None)
             flow.request.headers["accept-encoding"] = "identity"
 
-    def watch_request(self, flow: http.HTTPFlow) -> None:
-        """Search what is still to come of the request."""
-        if not self._secrets:
+    def watch_request(self, flow: http.HTTPFlow, search: Search | None) -> None:
+        """Search what is still to come of the request; for credentials of known shapes too where `search` is given."""
+        if not self._secrets and search is None:
             return
+        flow.metadata[SEARCH] = search
         length = flow.request.headers.get("content-length", "")
         if length.isdecimal() and int(length) <= HELD_BODY and len(self._holding) < _MOST_HELD:
             self._holding.add(flow.id)
             flow.request.stream = False
         else:
-            flow.request.stream = self._watched(flow)
+            flow.request.stream = self._watched(flow, search)
         outgoing, incoming = self._secrets.watch(), self._secrets.masked()
 
         def frame(payload: bytes, from_client: bool) -> bytes:
             """A message or the payload of a control frame: whole, nothing is held back between two of them."""
             try:
                 if from_client:
+                    self._search(flow, None if search is None else search.text(payload, "a WebSocket frame"), search)
                     return outgoing.feed(payload, last=True)
                 return incoming.feed(payload, last=True) if flow.metadata.get(INJECTED) else payload
             except Leak as found:
@@ -93,13 +98,21 @@ class SecretTraffic:
 
     def request_complete(self, flow: http.HTTPFlow) -> Refusal | None:
         """The body (where it was held) and the trailers are here; nothing of them has been sent."""
-        if not self._secrets:
+        search: Search | None = flow.metadata.get(SEARCH)
+        if not self._secrets and search is None:
             return None
         self._holding.discard(flow.id)
-        found = self._secrets.find(flow.request.raw_content or b"")
+        held = flow.request.raw_content or b""
+        found = self._secrets.find(held)
         if found is not None:
             return leak(found, "the body")
+        refusal = search.body(held) if search is not None and held else None
+        if refusal is not None:
+            return refusal
         for name, value in flow.request.trailers.fields if flow.request.trailers else ():
+            refusal = None if search is None else search.text(name + b": " + value, "a trailer")
+            if refusal is not None:
+                return refusal
             found = self._secrets.find(name) or self._secrets.find(value)
             if found is not None:
                 return leak(found, "a trailer")
@@ -127,10 +140,19 @@ class SecretTraffic:
                 (self._secrets.mask(name), self._secrets.mask(value)) for name, value in trailers.fields
             )
 
-    def _watched(self, flow: http.HTTPFlow) -> Callable[[bytes], Iterable[bytes]]:
+    def _search(self, flow: http.HTTPFlow, refusal: Refusal | None, search: Search | None) -> None:
+        """Raises Leak where what was found is refused, once it is recorded."""
+        if refusal is None or search is None:
+            return
+        search.stop()
+        if self._leaked(flow, refusal):
+            raise Leak(refusal.rule)
+
+    def _watched(self, flow: http.HTTPFlow, search: Search | None) -> Callable[[bytes], Iterable[bytes]]:
         watch = self._secrets.watch()
 
         def stream(data: bytes) -> Iterable[bytes]:
+            self._search(flow, None if search is None else search.body(data), search)
             try:
                 return _pieces(watch.feed(data, last=not data))
             except Leak as found:

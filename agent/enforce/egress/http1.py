@@ -20,7 +20,7 @@ import contextlib
 import re
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from agent.enforce.egress.answer import Answer
 from agent.enforce.egress.bodies import chunk, pieces
@@ -39,12 +39,16 @@ from agent.enforce.egress.head import (
     tokens,
 )
 from agent.enforce.egress.identity import Admission, Doorkeeper, Refusal, parse_authority
-from agent.enforce.egress.leaks import Outgoing, refuse_leaks
+from agent.enforce.egress.leaks import Outgoing, refuse_leaks, search_upload
 from agent.enforce.egress.limits import Limits
 from agent.enforce.egress.quota import LimitExceeded, Ticket
 from agent.enforce.egress.tunnel import Traffic
 from agent.enforce.egress.wire import DialError, Poller, Wire, dial
 from agent.policy.request import EgressRequest, Protocol, Stage
+from agent.policy.terms import terms
+
+if TYPE_CHECKING:
+    from agent.enforce.egress.scan import Upload
 
 _URL: Final = re.compile(r"[hH][tT][tT][pP]://([^/?]*)(/[^?]*)?(\?.*)?")
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -65,6 +69,7 @@ class _Upstream:
     admission: Admission
     buffered: bytearray = field(default_factory=bytearray)
     used: bool = False
+    upload: Upload | None = None
 
     @property
     def ticket(self) -> Ticket:
@@ -135,7 +140,7 @@ class Forwarder:
                 upstream.close()
 
     def _exchange(self, client: Client, request: Request, upstream: _Upstream) -> _Exchange:
-        outgoing = Outgoing(self._door, upstream.admission.request, request)
+        outgoing = Outgoing(self._door, upstream.admission.request, request, upstream.upload)
         return _Exchange(client, request, upstream, outgoing, traffic=self._traffic, limits=self._limits)
 
     async def _upstream_for(self, client: Client, request: Request, last: _Upstream | None) -> _Upstream:
@@ -153,14 +158,18 @@ class Forwarder:
                 last.close()
             last, admission = None, await self._door.admit(asked)
         try:
-            await self._judge(asked, request, target, admission)
-            return last if last is not None else await self._connect(client, admission)
+            upload = await self._judge(asked, request, target, admission)
+            upstream = last if last is not None else await self._connect(client, admission)
+            upstream.upload = upload
+            return upstream
         except BaseException:
             admission.ticket.close()
             raise
 
-    async def _judge(self, asked: EgressRequest, request: Request, target: _Target, admission: Admission) -> None:
-        """This one request. Raises Refusal."""
+    async def _judge(
+        self, asked: EgressRequest, request: Request, target: _Target, admission: Admission
+    ) -> Upload | None:
+        """This one request; the search of its body, where a rule wants one. Raises Refusal."""
         question = replace(
             asked,
             addresses=admission.request.addresses,
@@ -172,7 +181,9 @@ class Forwarder:
         )
         refuse_leaks(self._door, question, request)
         self._refuse_tricks(question, request, inspected=admission.decision.inspect)
-        self._door.bind(admission.ticket, question, await self._door.check(question), request.body)
+        decision = await self._door.check(question)
+        self._door.bind(admission.ticket, question, decision, request.body)
+        return search_upload(self._door, question, request) if terms(decision).scan else None
 
     def _refuse_tricks(self, question: EgressRequest, request: Request, *, inspected: bool) -> None:
         if request.method == "TRACE":

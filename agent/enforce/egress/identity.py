@@ -28,7 +28,7 @@ from agent.policy.addresses import address_class, canonical_address
 from agent.policy.decision import Decision, Severity, Verdict
 from agent.policy.egress_match import intercepted
 from agent.policy.hosts import HostError, normalise_host
-from agent.policy.model import EgressSection, Mode, Policy
+from agent.policy.model import EgressSection, Mode, Pattern, Policy
 from agent.policy.request import EgressRequest, Origin, Protocol, Stage
 from agent.policy.terms import session_limits
 from agent.policy.words import shown
@@ -267,6 +267,11 @@ class Doorkeeper:
     def leak(self, request: EgressRequest, secret: str, where: str) -> NoReturn:
         """Refuse a secret in the wrong place, in observe mode too: what has left can't be called back."""
         raise self.refusal(request, SECRET_LEAK, leak_reason(secret, where), LEAK_INSTEAD)
+
+    @property
+    def patterns(self) -> tuple[Pattern, ...]:
+        """What the policy in force has searched uploads for."""
+        return self._policy().patterns
 
     def _record(self, request: EgressRequest, decision: Decision) -> None:
         if not decision.enforced:  # the name's own observation waits for the next stage; this one has no other place

@@ -1,4 +1,4 @@
-"""Secrets in plain HTTP, where none may go: the head of a request, and its body as it flows.
+"""Secrets in plain HTTP, where none may go, and uploads that are searched: a request's head, and its body as it flows.
 
 Rules kept here: a secret that is found is a refusal under its own rule, recorded before anybody is told; the piece of a
 body that completes one is never sent.
@@ -7,11 +7,15 @@ body that completes one is never sent.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from agent.enforce.egress.head import Request
 from agent.enforce.egress.identity import Doorkeeper
 from agent.enforce.egress.secrets import Leak
 from agent.policy.request import EgressRequest, Stage
+
+if TYPE_CHECKING:  # its decompressors are loaded only where a rule searches uploads
+    from agent.enforce.egress.scan import Upload
 
 
 def refuse_leaks(door: Doorkeeper, question: EgressRequest, request: Request) -> None:
@@ -28,19 +32,49 @@ def refuse_leaks(door: Doorkeeper, question: EgressRequest, request: Request) ->
             door.leak(question, found, where)
 
 
-class Outgoing:
-    """One request's body on its way out. `asked` is what its connection was admitted for."""
+def search_upload(door: Doorkeeper, question: EgressRequest, request: Request) -> Upload | None:
+    """The search for credentials of known shapes, its head done; None where what was found is only observed.
+    Raises identity.Refusal."""
+    from agent.enforce.egress.scan import INSTEAD, Spill, Upload, shapes
 
-    def __init__(self, door: Doorkeeper, asked: EgressRequest, request: Request) -> None:
+    encoding = ",".join(value for name, value in request.fields if name == "content-encoding")
+    upload = Upload(shapes(door.patterns), encoding)
+    try:
+        upload.text(request.target.encode("latin-1"), "the URL")
+        for name, value in request.fields:
+            upload.text(f"{name}: {value}".encode("latin-1"), f"the header field {name}")
+    except Spill as found:
+        door.refuse(question, found.rule, found.reason, INSTEAD)
+        return None
+    return upload
+
+
+class Outgoing:
+    """One request's body on its way out. `asked` is what its connection was admitted for. `upload`: searched too."""
+
+    def __init__(self, door: Doorkeeper, asked: EgressRequest, request: Request, upload: Upload | None = None) -> None:
+        self._upload = upload
         self._door = door
         self._question = replace(asked, stage=Stage.REQUEST, method=request.method)
         self._watch = door.secrets.watch() if door.secrets else None
 
     def feed(self, data: bytes, *, last: bool = False) -> bytes:
         """What may be sent now. Raises identity.Refusal."""
+        self._search(data)
         if self._watch is None:
             return data
         try:
             return self._watch.feed(data, last=last)
         except Leak as found:
             self._door.leak(self._question, found.name, "the body")
+
+    def _search(self, data: bytes) -> None:
+        if self._upload is None:
+            return
+        from agent.enforce.egress.scan import INSTEAD, Spill
+
+        try:
+            self._upload.body(data)
+        except Spill as found:
+            self._upload = None
+            self._door.refuse(self._question, found.rule, found.reason, INSTEAD)

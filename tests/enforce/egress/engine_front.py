@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from agent.enforce.egress.handover import Engine, HandOverError
 from agent.enforce.egress.secrets import Secrets
-from agent.policy.model import EgressSection, HostRule, Layer, Policy, Secret, Where
+from agent.policy.model import EgressSection, HostRule, Layer, Mode, Pattern, Policy, Secret, Where
 from agent.policy.request import Protocol
 from agent.record.event import Event, RecordError
 from tests.conftest import require
@@ -41,9 +41,16 @@ def allow(host: str, port: int, **more: Any) -> HostRule:
     )
 
 
-def policy_of(*rules: HostRule, deny: tuple[HostRule, ...] = (), secrets: tuple[Secret, ...] = ()) -> Policy:
-    section = EgressSection(allow=rules, deny=deny)
-    return Policy(layers=(Layer(source="test", egress=section, secrets=secrets),), digest="d" * 64)
+def policy_of(
+    *rules: HostRule,
+    deny: tuple[HostRule, ...] = (),
+    secrets: tuple[Secret, ...] = (),
+    patterns: tuple[Pattern, ...] = (),
+    mode: Mode = Mode.ENFORCE,
+) -> Policy:
+    section = EgressSection(mode=mode, allow=rules, deny=deny)
+    layer = Layer(source="test", egress=section, secrets=secrets)
+    return Policy(layers=(layer,), digest="d" * 64, patterns=patterns)
 
 
 class Journal:

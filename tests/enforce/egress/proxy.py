@@ -23,7 +23,7 @@ from typing import Any
 
 from agent.channel import Channel, ChannelClosed, pair
 from agent.enforce.egress.secrets import HeldSecret, Secrets
-from agent.policy.model import EgressSection, HostRule, Layer, Mode, Policy, Where
+from agent.policy.model import EgressSection, HostRule, Layer, Mode, Pattern, Policy, Where
 from agent.policy.request import Protocol
 from agent.session.doors import Door
 
@@ -57,9 +57,11 @@ def rule(pattern: str, *ports: int, protocol: Protocol = Protocol.TLS, **more: A
     return HostRule(pattern=pattern, where=Where("test.yaml", 1, 1), ports=ports or (443,), protocol=protocol, **more)
 
 
-def policy(*allow: HostRule, deny: Sequence[HostRule] = (), mode: Mode = Mode.ENFORCE) -> Policy:
+def policy(
+    *allow: HostRule, deny: Sequence[HostRule] = (), mode: Mode = Mode.ENFORCE, patterns: tuple[Pattern, ...] = ()
+) -> Policy:
     section = EgressSection(mode=mode, allow=allow, deny=tuple(deny))
-    return Policy(layers=(Layer(source="test", egress=section),), digest="d" * 64)
+    return Policy(layers=(Layer(source="test", egress=section),), digest="d" * 64, patterns=patterns)
 
 
 @dataclass

@@ -1,0 +1,175 @@
+"""Uploads searched for known shapes of credentials, before they go on (`scan: true` of a host rule). Pure.
+
+Rules kept here: what completes a match is never sent, in one piece or in many; a piece is searched together with the
+`OVERLAP` bytes before it, as it is and with its encodings taken off (`agent.enforce.egress.unfold`); a compressed body
+is decompressed as it flows, and one whose encoding is not known can't be searched and is refused; what matched is named
+by its shape, never quoted.
+
+What this does not see: a credential longer than `OVERLAP`, one that is encrypted, in an encoding that is not listed, or
+cut in parts that travel apart.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Final, Protocol
+
+import brotli
+import zstandard
+
+from agent.enforce.egress.unfold import DEPTH, unfolded
+from agent.policy.model import Pattern
+
+OVERLAP: Final = 8192
+WINDOW: Final = 256 * 1024
+"""Bytes that are searched at once: more come in several windows."""
+MAX_EXPANSION: Final = 64 * 1024 * 1024
+"""Bytes that one compressed body may become; more can't be searched and is refused."""
+
+
+CREDENTIAL_IN_UPLOAD: Final = "credential-in-upload"
+UPLOAD_UNREADABLE: Final = "upload-unreadable"
+INSTEAD: Final = "take the credential out; what the agent should put in belongs under `secrets:` in the policy"
+
+
+class Spill(Exception):
+    """What should go out may not. `rule` is the rule id that refuses it, `reason` says why without quoting it."""
+
+    def __init__(self, rule: str, reason: str) -> None:
+        super().__init__(reason)
+        self.rule = rule
+        self.reason = reason
+
+
+class _Unsearchable(Exception):
+    """The encoding of a body is not known, malformed, or grows past the bound."""
+
+
+class _Decompressor(Protocol):
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+class Shapes:
+    """The compiled patterns."""
+
+    def __init__(self, patterns: Iterable[Pattern]) -> None:
+        self._all = tuple((pattern, re.compile(pattern.regex)) for pattern in patterns)
+
+    def __bool__(self) -> bool:
+        return bool(self._all)
+
+    def find(self, data: bytes, depth: int = DEPTH) -> Pattern | None:
+        """The first shape that `data`, or what is folded up in it, holds."""
+        for text in unfolded(data, depth):
+            lowered = text.lower()
+            for pattern, regex in self._all:
+                if (not pattern.keywords or any(word in lowered for word in pattern.keywords)) and regex.search(text):
+                    return pattern
+        return None
+
+
+@lru_cache(maxsize=4)
+def shapes(patterns: tuple[Pattern, ...]) -> Shapes:
+    """The compiled shapes of a policy's patterns."""
+    return Shapes(patterns)
+
+
+class Upload:
+    """One request on its way out. `encoding`: its Content-Encoding field, None where there is none."""
+
+    def __init__(self, searched: Shapes, encoding: str | None = None) -> None:
+        self._shapes = searched
+        self._chain: list[_Decompressor] | None = None
+        self._encodings = [word.strip().lower() for word in (encoding or "").split(",")]
+        self._expanded = 0
+        self._tail = b""
+
+    def text(self, data: bytes, where: str) -> None:
+        """Search a piece that is whole: a URL, a header field, a message. Raises Spill."""
+        found = self._shapes.find(data)
+        if found is not None:
+            raise Spill(CREDENTIAL_IN_UPLOAD, f"{where} holds what looks like a credential: {found.description}")
+
+    def body(self, data: bytes) -> None:
+        """Search the next piece of the body as sent; nothing of it may go on before. Raises Spill."""
+        try:
+            plain = self._decompressed(data)
+        except _Unsearchable as error:
+            raise Spill(UPLOAD_UNREADABLE, f"the body can't be searched for credentials: {error}") from error
+        for at in range(0, len(plain), WINDOW):
+            text = self._tail + plain[at : at + WINDOW]
+            self.text(text, "the body")
+            self._tail = text[-OVERLAP:]
+
+    def _decompressed(self, data: bytes) -> bytes:
+        if self._chain is None:
+            self._chain = [_decompressor(name) for name in reversed(self._encodings) if name not in ("", "identity")]
+        for step in self._chain:
+            try:
+                data = step.decompress(data)
+            except (zlib.error, brotli.error, zstandard.ZstdError, EOFError) as error:
+                raise _Unsearchable("it is not what its Content-Encoding says") from error
+        if self._chain:
+            self._expanded += len(data)
+            if self._expanded > MAX_EXPANSION:
+                raise _Unsearchable(f"decompressed it is longer than {MAX_EXPANSION} bytes")
+        return data
+
+
+def _decompressor(name: str) -> _Decompressor:
+    match name:
+        case "gzip" | "x-gzip" | "deflate":
+            return _Inflate()
+        case "br":
+            return _Brotli()
+        case "zstd":
+            return zstandard.ZstdDecompressor().decompressobj()
+    raise _Unsearchable(f"the content encoding '{name[:32]}' is not known")
+
+
+class _Inflate:
+    """gzip (members one after the other), zlib, and the raw deflate that some send by that name (RFC 9110 8.4.1.2)."""
+
+    def __init__(self) -> None:
+        self._stream: zlib._Decompress | None = None
+        self._start = b""
+
+    def decompress(self, data: bytes) -> bytes:
+        if self._stream is None:
+            self._start += data
+            if len(self._start) < 2:
+                return b""
+            data, self._start = self._start, b""
+            self._stream = zlib.decompressobj(wbits=47 if _headed(data) else -15)
+        out = []
+        while data:
+            piece = self._stream.decompress(data, MAX_EXPANSION + 1)
+            out.append(piece)
+            if len(piece) > MAX_EXPANSION:
+                break
+            data = self._stream.unused_data
+            if self._stream.eof and data:
+                self._stream = zlib.decompressobj(wbits=47)
+        return b"".join(out)
+
+
+class _Brotli:
+    def __init__(self) -> None:
+        self._stream = brotli.Decompressor()
+
+    def decompress(self, data: bytes) -> bytes:
+        if self._stream.is_finished():
+            if data:
+                raise EOFError("bytes after the end")
+            return b""
+        out = bytes(self._stream.process(data, output_buffer_limit=MAX_EXPANSION + 1))
+        if len(out) <= MAX_EXPANSION and not self._stream.can_accept_more_data() and not self._stream.is_finished():
+            out += bytes(self._stream.process(b"", output_buffer_limit=MAX_EXPANSION + 1))
+        return out
+
+
+def _headed(data: bytes) -> bool:
+    return data[:2] == b"\x1f\x8b" or (data[0] & 0x0F == 8 and (data[0] << 8 | data[1]) % 31 == 0)
