@@ -22,7 +22,7 @@ def findings(layers: Sequence[Layer]) -> tuple[str, ...]:
         found += _exceptions(layer)
         if layer.egress is not None:
             found += _shared_hosting(layer.egress)
-            found += _opened_by_bundles(layer.egress)
+            found += _made_pointless(layer.egress)
         found += _secret_files(layer)
     return tuple(found)
 
@@ -49,17 +49,21 @@ def _shared_hosting(section: EgressSection) -> Iterator[str]:
         )
 
 
-def _opened_by_bundles(section: EgressSection) -> Iterator[str]:
-    """Allows of one layer add up: a condition beside a bundle's plain allow of the same host restricts nothing."""
-    bundled = [rule for rule in section.allow if is_of_bundle(rule.id) and not conditional(rule)]
+def _made_pointless(section: EgressSection) -> Iterator[str]:
+    """Allows of one layer add up: a condition restricts nothing beside a bundle's plain allow of the same host, or
+    beside an allow in observe mode, which lets everything pass to the hosts that it names."""
+    open_rules = [
+        rule for rule in section.allow if rule.mode is Mode.OBSERVE or (is_of_bundle(rule.id) and not conditional(rule))
+    ]
     for rule in section.allow:
-        if is_of_bundle(rule.id) or not conditional(rule):
+        if is_of_bundle(rule.id) or rule.mode is Mode.OBSERVE or not conditional(rule):
             continue
-        wider = next((other for other in bundled if _opens(other, rule)), None)
+        wider = next((other for other in open_rules if _opens(other, rule)), None)
         if wider is not None:
+            how = "only observes and lets pass" if wider.mode is Mode.OBSERVE else "allows"
             yield (
-                f"{rule.where}: the conditions of this rule restrict nothing: {wider.id} allows all of "
-                f"'{rule.pattern}'; restrict it under egress.deny or in a further layer, or do not use the bundle"
+                f"{rule.where}: the conditions of this rule restrict nothing: {wider.id} {how} all of "
+                f"'{rule.pattern}'; change that one, or restrict the host under egress.deny or in a further layer"
             )
 
 

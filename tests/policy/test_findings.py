@@ -76,6 +76,15 @@ def test_conditions_beside_a_bundles_plain_allow_are_a_warning() -> None:
     assert "the conditions of this rule restrict nothing: good/allow.[0] allows all of 'x.test'" in found
 
 
+def test_conditions_beside_a_rule_that_only_observes_are_a_warning() -> None:
+    text = (
+        "egress: {allow: [{host: x.test, paths: [/a]}, {id: w, host: '*.test', methods: [GET], mode: observe}, "
+        "{host: y.test, ports: [8443], paths: [/a]}]}"
+    )
+    (found,) = policy(text).warnings
+    assert found.startswith("l0/a.yaml:1: the conditions of this rule restrict nothing: w only observes and lets pass")
+
+
 def test_limits_beside_a_bundles_plain_allow_hold() -> None:
     given = load_policy(
         [layer("use: [good]\negress: {allow: [{host: x.test, limits: {idle: 1}}]}")],

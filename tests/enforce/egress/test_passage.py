@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from agent.policy.model import Tls
+from agent.policy.model import Mode, Tls
 from tests.enforce.egress.proxy import client_hello, policy, read_exactly, rule, running, upstream
 
 NAMES = {"api.good.test": [["127.0.0.1"]]}
@@ -31,3 +31,22 @@ def test_tls_that_a_rule_leaves_alone_is_tunnelled_and_never_looked_into(tmp_pat
             assert answer.startswith(b"HTTP/1.1 403 Forbidden by parhelia: passthrough-conflict: ")
             assert proxy.event(rule="passthrough-conflict")["result"] == "denied"
         assert len(server.conversations) == reached
+
+
+def test_tls_is_judged_as_ever_where_a_deny_only_observes(tmp_path: Path) -> None:
+    names = {"api.good.test": [["127.0.0.1"]]}
+    with upstream() as server:
+        watched = rule("api.good.test", id="watched", mode=Mode.OBSERVE)
+        given = policy(rule("api.good.test", server.port), deny=[replace(watched, ports=None, protocol=None)])
+        with running(given, names, tmp_path) as proxy:
+            hello = client_hello("api.good.test")
+            with proxy.tunnel("api.good.test", server.port) as sock:
+                sock.sendall(hello)
+                assert read_exactly(sock, len(hello)) == hello
+            assert proxy.event(rule="watched")["result"] == "success"
+            with proxy.tunnel("api.good.test", server.port) as sock:
+                sock.sendall(client_hello("evil.test"))
+                assert sock.recv(1) in (b"", b"\x15")
+            assert proxy.event(rule="sni-mismatch")["result"] == "denied"
+            assert b"".join(server.conversations).count(hello) == 1
+            assert client_hello("evil.test") not in server.conversations
