@@ -27,6 +27,7 @@ from agent.daemon.launcher import LaunchFailed, LaunchLink, NoWorkdir
 from agent.daemon.placeholders import write_placeholders
 from agent.daemon.planning import Ground, make_plan, session_details, workdir
 from agent.daemon.policy_store import PolicyStore, policy_sources
+from agent.daemon.reload import Reloading, Running
 from agent.daemon.secrets import SecretMissing, read_secrets, secrets_of
 from agent.daemon.spec import RunSpec
 from agent.enforce.commands.hook_server import HookServer
@@ -88,6 +89,7 @@ class BringUp:
         self._supervisor: ExecSupervisor | None = None
         self._connector: Connector | None = None
         self._hooks: HookServer | None = None
+        self._reloading: Reloading | None = None
         self._created = False
         self.cause = NORMAL_END
         self.warnings: list[str] = []
@@ -125,6 +127,7 @@ class BringUp:
             self._judge_proofs(broken, levels, journal)
             self._record_session(session_details(self._spec, plan, levels, ground.grants), policy, journal)
             self._go()
+            self._follow_files(policy, offer, ledger, journal)
         except layout.Exposed as error:
             raise Refused(Exit.POLICY_INVALID, str(error)) from error
         except NoWorkdir as error:
@@ -138,6 +141,8 @@ class BringUp:
 
     async def finish(self, status: int | None, reason: str) -> None:
         """The last events, the last numbers, and the clean-up."""
+        if self._reloading is not None:
+            await self._reloading.stop()
         if self._hooks is not None:
             await self._hooks.stop()
         if self._supervisor is not None:
@@ -159,6 +164,17 @@ class BringUp:
         if self._pusher is not None:
             self._metrics.end_session()
             await asyncio.to_thread(self._pusher.close)
+
+    def _follow_files(self, policy: Policy, offer: Offer, ledger: Ledger, journal: Journal) -> None:
+        """From here on the policy may change."""
+        if self._policy is not None and self._link is not None:
+            running = Running(self._spec, policy, offer, ledger, self._metrics, journal, self._link.follow)
+            self._reloading = Reloading(self._policy, running)
+
+    def reload(self) -> None:
+        """Read the policy again, now."""
+        if self._reloading is not None:
+            self._reloading.ask()
 
     def failed(self, point: Point, reason: str) -> None:
         """Record, once, why the session ends before its time."""

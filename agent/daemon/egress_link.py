@@ -92,6 +92,10 @@ class EgressLink:
         )
         return await self._ca
 
+    def follow(self, policy: Policy) -> None:
+        """Another policy is in force. Raises EgressFault."""
+        self._send({"type": "policy", "policy": base64.b64encode(pickle.dumps(policy)).decode()})
+
     async def listen(self, doors: list[Door], listeners: list[int]) -> None:
         """Hand over listening sockets, each with what it is for, and wait until they are served."""
         self._send({"type": "listen", "doors": [str(door) for door in doors]}, listeners)
@@ -135,6 +139,8 @@ class EgressLink:
                 self._attribution.opened(Connection(*ends, int(message["n"])))
             case "stats":
                 self._stats(message)
+            case "policy":
+                log.info("policy %s is followed, %d connections cut", str(message["digest"])[:12], int(message["cut"]))
             case "ca":
                 if not self._ca.done():
                     self._ca.set_result(message["pem"])

@@ -82,6 +82,9 @@ class Guard:
             return
         for message, _ in messages:
             match message["type"]:
+                case "reload":
+                    if self._session is not None:
+                        self._session.reload()
                 case "signal":
                     self._signal(int(message["number"]))
                 case "worker_died":

@@ -36,6 +36,11 @@ class Journal:
     def policy_rejected(self, reason: str) -> None:
         self._post(EventType.POLICY_REJECTED, Action.READ, reason, {}, Result.ERROR)
 
+    def policy_reloaded(self, cause: str, before: str, digest: str, sections: tuple[str, ...]) -> None:
+        """`before`, `digest`: of the policy that was in force and of the one that is."""
+        details: dict[str, Json] = {"previous_digest": before, "policy_digest": digest, "changed": [*sections]}
+        self._post(EventType.POLICY_RELOAD, Action.UPDATE, cause, details)
+
     def secret_read(self, entry: Secret) -> None:
         """Accepted when this returns: no secret is used unrecorded. Raises RecordError where it could not be."""
         details: dict[str, Json] = {"secret_name": entry.name, "source": str(entry.source.kind)}

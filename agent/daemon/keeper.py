@@ -137,8 +137,9 @@ class Keeper:
                 self._reap()
                 self._check_workers(channel)
             else:
+                reload = number == signal.SIGHUP and not terminal.hung_up()
                 with suppress(ChannelClosed):
-                    channel.send({"type": "signal", "number": number})
+                    channel.send({"type": "reload"} if reload else {"type": "signal", "number": number})
 
     def _check_workers(self, channel: Channel) -> None:
         alone = self._egress_pid in self._dead and self._guard_pid not in self._dead  # it follows a dead guard

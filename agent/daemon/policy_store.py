@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,8 @@ from agent.policy.request import CommandRequest, Origin
 
 EMBEDDED_NAME: Final = "policies"
 """How the embedded default policy is named in `where` and in problems."""
+
+type Marks = tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]
 
 MAX_BYTES: Final = 1 << 20
 MAX_FILES: Final = 500
@@ -70,11 +72,17 @@ class PatternFiles:
 
 @dataclass(frozen=True, slots=True)
 class Reloaded:
-    """How a reload ended. `problems` not empty: the old policy stays in force."""
+    """How a reload ended: `policy` is in force. `problems` or `refused` not empty: it is still the old one."""
 
     policy: Policy
     changed: bool
     problems: tuple[Problem, ...] = ()
+    refused: tuple[str, ...] = ()
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Why the new policy is not in force, empty where it is."""
+        return (*map(str, self.problems), *self.refused)
 
 
 class PolicyStore:
@@ -82,6 +90,7 @@ class PolicyStore:
 
     def __init__(self, directories: Sequence[Path]) -> None:
         self._directories = tuple(directories)
+        self.marks = self.look()
         self._current = read_policy(self._directories)
 
     @property
@@ -89,15 +98,42 @@ class PolicyStore:
         """The policy in force."""
         return self._current
 
-    def reload(self) -> Reloaded:
-        """Read the files again; put the new policy in force if it is valid."""
+    def look(self) -> Marks:
+        """What tells that a policy file was changed, added, removed, or lies behind another link; reads none.
+
+        `marks` are those from before the first load.
+        """
+        return tuple((str(directory), _look(directory)) for directory in self._directories)
+
+    def reload(self, judge: Callable[[Policy], Sequence[str]] = lambda _: ()) -> Reloaded:
+        """Read the files again; put the new policy in force if it is valid and `judge` has nothing against it."""
         try:
             fresh = read_policy(self._directories)
         except PolicyError as error:
             return Reloaded(self._current, changed=False, problems=error.problems)
         changed = fresh.digest != self._current.digest
+        refused = tuple(judge(fresh)) if changed else ()
+        if refused:
+            return Reloaded(self._current, changed=False, refused=refused)
         self._current = fresh
         return Reloaded(fresh, changed=changed)
+
+
+def _look(directory: Path) -> tuple[tuple[str, ...], ...]:
+    """Name, device, inode, size and times of each file, behind all links (a mounted ConfigMap swaps a link)."""
+    try:
+        names = sorted(entry.name for entry in directory.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        return ((str(error.errno),),)
+    found = []
+    for name in names:
+        try:
+            is_now = (directory / name).stat()
+            marks = (is_now.st_dev, is_now.st_ino, is_now.st_size, is_now.st_mtime_ns, is_now.st_ctime_ns)
+        except OSError as error:
+            marks = (error.errno or 0, 0, 0, 0, 0)
+        found.append((name, *map(str, marks)))
+    return tuple(found)
 
 
 def read_policy(directories: Sequence[Path]) -> Policy:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import selectors
 import termios
 import tty
@@ -64,6 +65,14 @@ class Terminal:
             with suppress(termios.error):
                 termios.tcsetattr(self._source, termios.TCSADRAIN, self._saved)  # type: ignore[arg-type]
             self._saved = None
+
+    def hung_up(self) -> bool:
+        """Whether the operator's terminal is gone: what SIGHUP means then is what it says, else it asks to reload."""
+        if self._source is None:
+            return False
+        poll = select.poll()
+        poll.register(self._source, 0)
+        return any(mask & (select.POLLHUP | select.POLLERR) for _, mask in poll.poll(0))
 
     def resize(self) -> None:
         """Copy the window's size inward (the kernel then sends SIGWINCH to the session's foreground group)."""

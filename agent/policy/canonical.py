@@ -25,6 +25,7 @@ from agent.policy.model import (
     PathRule,
     PathSection,
     Pattern,
+    Policy,
     RuleException,
     Secret,
 )
@@ -40,13 +41,24 @@ def digest(layers: Iterable[Layer], patterns: Iterable[Pattern] = ()) -> str:
     """Lower-case hex SHA-256 of the canonical form. `patterns`: what uploads are searched for."""
     form: Json = {
         "form": FORM,
-        "layers": [_layer(layer, first=index == 0) for index, layer in enumerate(layers)],
+        "layers": [dict(_layer(layer, first=index == 0)) for index, layer in enumerate(layers)],
         "patterns": _sorted([pattern.id, pattern.regex.decode("ascii")] for pattern in patterns),
     }
     return hashlib.sha256(_text(form).encode()).hexdigest()
 
 
-def _layer(layer: Layer, *, first: bool) -> Json:
+def changed(old: Policy, new: Policy) -> tuple[str, ...]:
+    """The sections in which two policies differ, by their keys; ``layers`` where they have not as many layers."""
+    if len(old.layers) != len(new.layers):
+        return ("layers",)
+    pairs = [
+        (_layer(one, first=index == 0), _layer(other, first=index == 0))
+        for index, (one, other) in enumerate(zip(old.layers, new.layers, strict=True))
+    ]
+    return tuple(dict.fromkeys(key for one, other in pairs for key in one if one[key] != other[key]))
+
+
+def _layer(layer: Layer, *, first: bool) -> dict[str, Json]:
     egress = layer.egress or (EgressSection() if first else None)
     paths = layer.paths or (PathSection() if first else None)
     return {

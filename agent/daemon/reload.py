@@ -1,0 +1,161 @@
+"""The policy in force follows its files while the session runs.
+
+Rules kept here: a new policy is taken whole or not at all; one with mistakes, or one that this session cannot follow,
+leaves the last good one in force and is `policy.rejected` with every reason; what follows is the gate at once, and the
+egress process in the order of its channel, so that nothing is ever more open than the old or the new policy. What a
+running session cannot follow: what the kernel was given at its start (paths), what it was given (environment, secrets),
+and interception that was not prepared. Narrowing is refused there as well: it would be believed and not enforced.
+
+The files are looked at once a second (names, inodes, sizes, times), and not watched by inotify(7): that says nothing of
+changes on the far side of a bind mount in gVisor or of a network file system. A change is read when it has rested for a
+second, so that a directory of several files is not read half written. SIGHUP to the keeper asks for it at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from agent.daemon import places as layout
+from agent.daemon.demands import run_levels
+from agent.daemon.journal import Journal
+from agent.daemon.policy_store import PolicyStore, Reloaded
+from agent.daemon.spec import RunSpec
+from agent.enforce.egress.identity import needs_engine
+from agent.policy.canonical import changed
+from agent.policy.egress_match import intercepted
+from agent.policy.hosts import covers_pattern
+from agent.policy.model import Policy
+from agent.record.ledger import Ledger
+from agent.record.metrics import Metrics
+from agent.session.levels import Level, Offer, shortfall
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 1.0
+FILES: Final = "the policy's files changed"
+ASKED: Final = "SIGHUP"
+_FIXED: Final = {
+    "layers": "the number of policy directories",
+    "paths": "the session's paths, which the kernel was given at its start",
+    "session_env": "the session's environment",
+    "secrets": "the session's secrets",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What a session was started with. `follow` hands a policy to the egress process."""
+
+    spec: RunSpec
+    first: Policy
+    offer: Offer
+    ledger: Ledger
+    metrics: Metrics
+    journal: Journal
+    follow: Callable[[Policy], None]
+
+
+class Reloading:
+    """Looks at the files and reloads, until stopped. Must be made inside the running loop."""
+
+    def __init__(self, store: PolicyStore, running: Running, *, look_seconds: float = LOOK_SECONDS) -> None:
+        self._store = store
+        self._running = running
+        self._look_seconds = look_seconds
+        self._asked = asyncio.Event()
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def ask(self) -> None:
+        """Reload now, changed or not."""
+        self._asked.set()
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _run(self) -> None:
+        taken = resting = self._store.marks
+        while True:
+            asked = await self._wait()
+            try:
+                now = await asyncio.to_thread(self._store.look)
+                if asked or (now != taken and now == resting):
+                    taken = now
+                    await self._reload(ASKED if asked else FILES)
+                resting = now
+            except Exception as error:  # the last good policy stays in force
+                log.exception("the policy could not be reloaded")
+                self._running.journal.policy_rejected(f"the agent could not reload: {type(error).__name__}")
+
+    async def _wait(self) -> bool:
+        """True where somebody asks."""
+        try:
+            await asyncio.wait_for(self._asked.wait(), self._look_seconds)
+        except TimeoutError:
+            return False
+        self._asked.clear()
+        return True
+
+    async def _reload(self, cause: str) -> None:
+        running = self._running
+        before = self._store.current
+        result = await asyncio.to_thread(self._checked)
+        if result.faults:
+            running.journal.policy_rejected("; ".join(result.faults))
+            return
+        if not result.changed and cause != ASKED:
+            return
+        policy = result.policy
+        running.ledger.configure(policy.audit)
+        running.metrics.set_policy(policy.digest)
+        running.journal.policy_reloaded(cause, before.digest, policy.digest, changed(before, policy))
+        self._announce(before, policy)
+        running.follow(policy)
+
+    def _checked(self) -> Reloaded:
+        """In a thread: everything that reads files."""
+        running, current = self._running, self._store.current
+        try:
+            layout.check_own_paths(running.spec)
+        except (layout.Exposed, OSError) as error:
+            return Reloaded(current, changed=False, refused=(str(error),))
+        return self._store.reload(lambda policy: cannot_follow(running, current, policy))
+
+    def _announce(self, before: Policy, policy: Policy) -> None:
+        """A level that changes with the policy is said, as at the start."""
+        running = self._running
+        old, new = run_levels(before, running.offer), run_levels(policy, running.offer)
+        for point, found in new.items():
+            if found.level is not old[point].level:
+                running.metrics.set_level(str(point), str(found.level))
+                if found.level is not Level.ENFORCED:
+                    running.journal.degraded(point, found.level, found.why)
+
+
+def cannot_follow(running: Running, current: Policy, policy: Policy) -> list[str]:
+    """What this policy asks of the session that only a new one can have; empty where it can be followed."""
+    reasons = [f"needs a new session: it changes {_FIXED[key]}" for key in changed(current, policy) if key in _FIXED]
+    reasons += _not_intercepted(running.first, policy)
+    if running.spec.require_contained:
+        levels = run_levels(policy, running.offer)
+        reasons += [f"--require contained: {point} would be {levels[point].level}" for point in shortfall(levels)]
+    return reasons
+
+
+def _not_intercepted(first: Policy, policy: Policy) -> list[str]:
+    if not needs_engine(policy):
+        return []
+    if not needs_engine(first):
+        return ["needs a new session: a rule looks into TLS, and the interception engine was not started"]
+    known = intercepted(first)
+    return [
+        f"needs a new session: its interception CA does not vouch for {pattern}"
+        for pattern in intercepted(policy)
+        if not any(covers_pattern(each, pattern) for each in known)
+    ]
