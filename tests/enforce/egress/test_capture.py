@@ -127,6 +127,18 @@ def test_a_forwarded_connection_is_recorded_as_its_own_process(proxy: Proxy, ser
     assert (event["source_ip"], event["details"]["source_port"], event["details"]["pid"]) == ("127.0.0.1", 40000, 77)
 
 
+def test_a_header_with_another_token_is_nobodys(proxy: Proxy, server: Upstream) -> None:
+    """The session holds the socket while the guard connects it, and can write first: that is no word of the guard's."""
+    with proxy.connect(Door.FORWARDED) as sock:
+        sock.sendall(render(Preamble(("127.0.0.9", 40009), (ELSEWHERE, server.port), 99, b"x" * 16)))
+        with contextlib.suppress(ConnectionError):
+            sock.sendall(client_hello("api.good.test"))
+        assert read_all(sock) == b""
+    event = proxy.event(rule="malformed-request", mechanism="connect")
+    assert "token" in event["details"]["reason"]
+    assert (event["source_ip"], event["details"].get("pid")) == ("127.0.0.1", None)
+
+
 TLS_DENIED = [
     (client_hello("evil.test"), "egress-default"),
     (client_hello("meta.good.test"), "egress-address"),
