@@ -309,6 +309,7 @@ class BringUp:
             tmpdir=ground.places.tmpdir,
             supervised=ground.offer.notify,
             record=gate.deny,
+            behind=lambda pid: pid if self._connector is None else self._connector.behind(pid),
         )
         await self._hooks.start()
 

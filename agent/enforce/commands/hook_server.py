@@ -80,7 +80,8 @@ class HookServer:
     """Listens on `path` (mode 0666: any session process may ask) from `start` to `stop`.
 
     `home` and `tmpdir` are the session's. `supervised`: the exec ring decides again on every exec. `record` takes the
-    refusals that no policy spoke (calls that cannot be read).
+    refusals that no policy spoke (calls that cannot be read). `behind`: the caller's process by the one that the kernel
+    names, which is the guard's where the guard connects for the session.
     """
 
     def __init__(
@@ -94,7 +95,9 @@ class HookServer:
         today: Callable[[], date] = utc_today,
         message_timeout: float = MESSAGE_TIMEOUT,
         record: Callable[[CommandRequest, Decision], object] | None = None,
+        behind: Callable[[int], int] = lambda pid: pid,
     ) -> None:
+        self._behind = behind
         self._path = path
         self._gate = gate
         self._home = home
@@ -145,7 +148,7 @@ class HookServer:
             message = json.loads(data)
             protocol = message["protocol"]
             call = read_call(protocol, message["payload"], default_cwd=self._home)
-            origin = _origin(writer, call, protocol)
+            origin = self._origin(writer, call, protocol)
             loop = asyncio.get_running_loop()
             requests = [await loop.run_in_executor(None, self._request, ask, origin) for ask in call.asks]
             return self._decide(protocol, requests)
@@ -164,9 +167,19 @@ class HookServer:
             pid, uid = _peer(writer)
         except OSError:  # gone already
             pid, uid = 0, 0
-        origin = Origin(mechanism="hook", pid=pid, uid=uid)
+        origin = Origin(mechanism="hook", pid=self._behind(pid), uid=uid)
         request = CommandRequest(text="?", commands=(), today=self._today(), origin=origin, cwd="?")
         self._record(request, Decision(Verdict.DENY, rule, reason, "", severity=Severity.HIGH))
+
+    def _origin(self, writer: asyncio.StreamWriter, call: Call, protocol: str) -> Origin:
+        pid, uid = _peer(writer)
+        return Origin(
+            mechanism="hook",
+            pid=self._behind(pid),
+            uid=uid,
+            request_id=None if call.call_id is None else shown(call.call_id),
+            extra=(("tool", shown(call.tool)), ("protocol", protocol)),
+        )
 
     def _decide(self, protocol: str, requests: list[Request]) -> _Answer:
         for request in requests:
@@ -221,17 +234,6 @@ async def _read(reader: asyncio.StreamReader) -> bytes:
             raise ProtocolError(f"it is larger than {MAX_MESSAGE} bytes")
         parts.append(part)
     return b"".join(parts)
-
-
-def _origin(writer: asyncio.StreamWriter, call: Call, protocol: str) -> Origin:
-    pid, uid = _peer(writer)
-    return Origin(
-        mechanism="hook",
-        pid=pid,
-        uid=uid,
-        request_id=None if call.call_id is None else shown(call.call_id),
-        extra=(("tool", shown(call.tool)), ("protocol", protocol)),
-    )
 
 
 def _peer(writer: asyncio.StreamWriter) -> tuple[int, int]:

@@ -117,6 +117,10 @@ class Connector:
     def took(self, stopped: notify.Notification, seconds: float) -> None:
         """Not measured: what the policy says about a connection is decided, and measured, in the egress process."""
 
+    def behind(self, pid: int) -> int:
+        """Whom the other side of a UNIX connection has before it: SO_PEERCRED names a child of the guard's."""
+        return self._behalf.behind(pid)
+
     def close(self) -> None:
         self._own.close()
         self._behalf.close()

@@ -18,6 +18,7 @@ import signal
 import socket
 import stat
 import struct
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from agent.policy.paths import covers
 
 PATIENCE_S = 0.5
 """How long one step may take: a server whose queue is full is not waited for."""
+REMEMBERED = 256
+"""How many children's principals are known afterwards."""
 _RESULT = struct.Struct("=ii")
 _O_PATH = os.O_PATH | os.O_CLOEXEC
 _FAILED = 1
@@ -54,6 +57,7 @@ class OnBehalf:
         self._gid = gid
         self._writable = tuple(os.path.realpath(root) for root in writable if root != "/")
         self._reachable = frozenset(os.path.realpath(path) for path in reachable)
+        self._children: OrderedDict[int, int] = OrderedDict()
         self._rules: landlock.Ruleset | None = None
         if landlock.abi() >= 1:
             self._rules = landlock.Ruleset(fs=landlock.Fs.MAKE_SOCK)
@@ -108,6 +112,10 @@ class OnBehalf:
 
         return self._in_child(act, task)
 
+    def behind(self, pid: int) -> int:
+        """The session's process that a child acted for, where `pid` was one of the last; else `pid` itself."""
+        return self._children.get(pid, pid)
+
     def close(self) -> None:
         if self._rules is not None:
             self._rules.close()
@@ -121,6 +129,9 @@ class OnBehalf:
         if child == 0:
             self._become_and(act, task, theirs)
         os.close(theirs)
+        self._children[child] = task.identity.tgid
+        if len(self._children) > REMEMBERED:
+            self._children.popitem(last=False)
         try:
             return _result(ours, child)
         finally:

@@ -135,6 +135,11 @@ class World:
     ) -> Finished:
         return self.start(act, argv, opened=opened).finish()
 
+    @property
+    def connector(self) -> Connector:
+        """The last session's."""
+        return self._open[-1][2]
+
     def stop_supervising(self) -> None:
         for _, supervisor, _ in self._open:
             supervisor.stop()

@@ -542,6 +542,25 @@ def test_a_socket_outside_the_writable_trees_is_refused_by_any_path_and_said(wor
         assert world.run(allowed).out.strip() == "ok"
 
 
+def test_the_process_behind_a_unix_connection_is_known_afterwards(world: World) -> None:
+    path = str(world.directory / "agent.sock")
+    world.reachable = (path,)
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(path)
+        os.chmod(path, 0o666)
+        agent.listen()
+
+        def act() -> None:
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(path)
+                say(os.getpid())
+
+        finished = world.run(act)
+        pid, uid, _ = struct.unpack("3i", agent.accept()[0].getsockopt(1, 17, 12))
+    assert (world.connector.behind(pid), uid) == (int(finished.out), UID)
+    assert world.connector.behind(1) == 1
+
+
 def test_an_abstract_name_that_the_session_did_not_bind_is_refused_and_said(world: World) -> None:
     with socket.socket(socket.AF_UNIX) as machine:
         machine.bind("\0parhelia-of-the-machine")
