@@ -62,7 +62,7 @@ IN_CONTAINER = f"""
 set -e
 shared=$1 python=$2; shift 2
 printf '127.0.0.1 localhost %s\\n::1 localhost\\n' "$(uname -n)" > /etc/hosts
-printf '{RESOLVER}' > /etc/resolv.conf
+printf '{RESOLVER}options use-vc\n' > /etc/resolv.conf  # by TCP, as docs/architecture.md advises for Go and musl
 sed -n '/BEGIN CERT/,$p' "$shared/upstream.pem" >> {SYSTEM_TRUST}
 {_STARTED}"""
 

@@ -51,6 +51,7 @@ class World:
             for address, ports in ((evil, OTHERS), (good, (22, 853, 9999))):
                 for port in ports:
                     self._serve(address, port, self._escaped)
+        self._serve(RESOLVER, 53, self._resolve_stream)
         for address, port in ((EVIL, 53), (EVIL, 443), (RESOLVER, 53)):
             sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             sock.bind((address, port))
@@ -124,6 +125,12 @@ class World:
                 self.note("escape", place=f"udp {sock.getsockname()}")
             elif (answer := self._resolve(data)) is not None:
                 sock.sendto(answer, peer)
+
+    def _resolve_stream(self, sock: socket.socket, _: str) -> None:
+        with sock.makefile("rb") as stream:
+            while len(head := stream.read(2)) == 2:
+                answer = self._resolve(stream.read(int.from_bytes(head))) or b""
+                sock.sendall(len(answer).to_bytes(2) + answer)
 
     def _resolve(self, query: bytes) -> bytes | None:
         """RFC 1035: the header's counts, the question as it came, an address record per answer of its family."""

@@ -1,4 +1,5 @@
-"""Clients that ask no proxy, in the jail that captures: names by the session's name server, connections decided."""
+"""Clients that ask no proxy, where connections are captured: lookups and connections arrive at the agent and are
+decided."""
 
 from __future__ import annotations
 
@@ -6,29 +7,32 @@ import json
 
 import pytest
 
-from tests.escape.arena import HostArena, Visit
+from tests.escape.arena import Arena, Visit
+from tests.escape.conftest import ARENAS
 from tests.escape.test_clients import CURL, PYTHON, Use
 from tests.escape.wares import PUBLIC, provide
 
-RANGE = "203.0.113.0/24"
-POLICY = f"""\
+POLICY = """\
 version: 1
 egress:
   allow:
-    - {{host: "*.good.test", addresses: [{RANGE}]}}
-    - {{host: web.inspect.test, methods: [GET], paths: ["/pub/**"], addresses: [{RANGE}]}}
-    - {{host: plain.test, protocol: http, addresses: [{RANGE}]}}
-    - {{host: git.shell.test, protocol: tcp, ports: [22], addresses: [{RANGE}]}}
+    - {host: "*.good.test", addresses: [127.0.0.0/8, 203.0.113.0/24]}
+    - {host: web.inspect.test, methods: [GET], paths: ["/pub/**"], addresses: [127.0.0.0/8, 203.0.113.0/24]}
+    - {host: plain.test, protocol: http, addresses: [127.0.0.0/8, 203.0.113.0/24]}
+    - {host: git.shell.test, protocol: tcp, ports: [22], addresses: [127.0.0.0/8, 203.0.113.0/24]}
 paths:
   write: [/tmp]
   read: [/usr, /bin, /sbin, /lib, /lib64, /etc, /opt, /srv/shared/public]
 """
-GOOD, EVIL, SHELL = "203.0.113.10", "203.0.113.11", "203.0.113.12"
+FAR = {"good": "203.0.113.10", "evil": "203.0.113.11", "shell": "203.0.113.12"}
+"""Where the servers are in a jail, to which loopback is its own; a container without one has them on loopback."""
+NEAR = {"good": "127.0.0.1", "evil": "127.0.0.2", "shell": "127.0.0.3"}
 NAMES = {
-    **{name: [[GOOD]] for name in ("api.good.test", "git.good.test", "web.inspect.test", "plain.test")},
-    "api.evil.test": [[EVIL]],
-    "git.shell.test": [[SHELL]],
+    **dict.fromkeys(("api.good.test", "git.good.test", "web.inspect.test", "plain.test"), "good"),
+    "api.evil.test": "evil",
+    "git.shell.test": "shell",
 }
+GOOD, EVIL = "{good}", "{evil}"
 VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy", "all_proxy")
 ALONE = ("env", *(f"--unset={name}" for name in VARIABLES))
 SSH = (
@@ -61,32 +65,46 @@ USES = [
 ]  # fmt: skip
 
 
+@pytest.fixture(scope="module", params=ARENAS[:2])
+def capturing(request: pytest.FixtureRequest) -> Arena:
+    """The arenas where connections are captured."""
+    found: Arena = request.getfixturevalue(request.param)
+    return found
+
+
+def placed(arena: Arena, text: str) -> str:
+    for name, address in (FAR if arena.name == "host" else NEAR).items():
+        text = text.replace(f"{{{name}}}", address)
+    return text
+
+
 @pytest.fixture(scope="module")
-def visit(host_arena: HostArena) -> Visit:
+def visit(capturing: Arena) -> Visit:
     """One session that uses them all."""
-    if not (host_arena.shared / "public").exists():
-        provide(host_arena.shared)
-    runner = (host_arena.shared / "public" / "run_all.py").read_text()
-    commands = [json.dumps({"argv": use.argv, "env": use.env}) for use in USES]
-    return host_arena.visit(POLICY, NAMES, [PYTHON, "-c", runner, *commands])
+    if not (capturing.shared / "public").exists():
+        provide(capturing.shared)
+    runner = (capturing.shared / "public" / "run_all.py").read_text()
+    commands = [placed(capturing, json.dumps({"argv": use.argv, "env": use.env})) for use in USES]
+    names = {name: [[placed(capturing, f"{{{where}}}")]] for name, where in NAMES.items()}
+    return capturing.visit(POLICY, names, [PYTHON, "-c", runner, *commands])
 
 
-@pytest.mark.root
 @pytest.mark.row(36)
 @pytest.mark.parametrize(("number", "use"), list(enumerate(USES)), ids=[use.name for use in USES])
-def test_what_a_client_gets(visit: Visit, number: int, use: Use) -> None:
+def test_what_a_client_gets(capturing: Arena, visit: Visit, number: int, use: Use) -> None:
     ended = visit.answers[number]
     if use.refused is None:
         assert ended["status"] == 0, ended
         assert use.shows in ended["out"], ended
     else:
+        rule, resource = use.refused
         assert "reached" not in ended["out"]
-        assert visit.refused[use.refused] > 0, ended
+        assert visit.refused[rule, placed(capturing, resource)] > 0, ended
 
 
-@pytest.mark.root
-def test_what_was_refused_is_on_record_counted_and_nobody_was_reached(visit: Visit) -> None:
-    assert set(visit.refused) == {use.refused for use in USES if use.refused is not None}
+def test_what_was_refused_is_on_record_counted_and_nobody_was_reached(capturing: Arena, visit: Visit) -> None:
+    refused = [use.refused for use in USES if use.refused is not None]
+    assert set(visit.refused) == {(rule, placed(capturing, resource)) for rule, resource in refused}
     assert visit.counted == visit.refused.total()
     assert visit.escapes == []
     assert not [name for name in visit.looked_up if name.endswith(".evil.test")]

@@ -1,4 +1,5 @@
-"""Real work through the agent: pip downloads from the real index, and the agent's own byte count proves the way."""
+"""Real work through the agent: pip and npm download from the real indexes, and the agent's own byte count proves the
+way."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import json
 import re
 import socket
 import ssl
+import subprocess
 import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,6 +20,8 @@ from tests.escape.runtime import Case, Host
 
 INDEX = "pypi.org"  # of the default policy
 PACKAGE = "six"
+NPM = "/usr/lib/node_modules/npm/bin/npm-cli.js"
+NPM_PACKAGE = "is-number"
 CONFIGURED_CA = "/etc/ssl/certs/ca-certificates.crt"
 
 
@@ -31,6 +35,13 @@ def file_host() -> tuple[str, int]:
         files = json.load(answer)["files"]
     wheels = [file for file in files if file["filename"].endswith(".whl")]
     return str(urlsplit(wheels[-1]["url"]).hostname), min(int(file.get("size") or 1) for file in wheels)
+
+
+def fetched(url: str) -> bytes:
+    trust = ssl.create_default_context(cafile=CONFIGURED_CA if Path(CONFIGURED_CA).exists() else None)
+    with urllib.request.urlopen(url, timeout=30, context=trust) as answer:
+        found: bytes = answer.read()
+        return found
 
 
 def granted(host: str) -> str:
@@ -56,6 +67,25 @@ def test_pip_downloads_from_the_real_index_through_the_agent(host: Host, tmp_pat
     assert re.search(rf"{PACKAGE}-[\d.]+.*\.whl", outcome.stdout), outcome.stdout
     reached = {event["details"]["host"] for event in outcome.of("network.egress")}
     assert {INDEX, files} <= reached
+    assert outcome.of("session.terminate")[0]["details"]["bytes_down"] > size
+    assert outcome.verified == 0
+
+
+@pytest.mark.network
+def test_npm_installs_from_the_real_registry_through_the_agent(host: Host) -> None:
+    require(Path(NPM).exists(), "npm is not installed")
+    asked = subprocess.run(["node", NPM, "config", "get", "registry"], capture_output=True, text=True, check=True)
+    registry = asked.stdout.strip()
+    size = len(fetched(json.loads(fetched(f"{registry}{NPM_PACKAGE}/latest"))["dist"]["tarball"]))
+    name = str(urlsplit(registry).hostname)
+    text = "version: 1\negress:\n  allow:\n" + granted(name)
+    text += "paths:\n  write: [/tmp]\n  read: [/usr, /bin, /sbin, /lib, /lib64, /etc, /opt]\n"
+    npm = f"node {NPM} install {NPM_PACKAGE} --registry {registry} --no-audit --no-fund --no-update-notifier"
+    script = f'cd "$(mktemp -d)" && {npm} --cache "$PWD/cache" --prefix "$PWD" && cat node_modules/*/package.json'
+    outcome = host.run(Case(("/bin/sh", "-c", script), text))
+    assert outcome.status == 0, outcome.stdout + outcome.stderr
+    assert f'"name": "{NPM_PACKAGE}"' in outcome.stdout
+    assert {event["details"]["host"] for event in outcome.of("network.egress")} == {name}
     assert outcome.of("session.terminate")[0]["details"]["bytes_down"] > size
     assert outcome.verified == 0
 
