@@ -141,7 +141,7 @@ def check_record(outcome: Outcome) -> None:
 @pytest.mark.docker
 @pytest.mark.gvisor
 def test_in_gvisor_the_name_server_at_the_usual_address_is_the_agents(gvisor_sessions: Gvisor) -> None:
-    """No other address can be made local there: a program with a name server of its own gets no answer."""
+    """Older releases make no other address local: there a program with a name server of its own gets no answer."""
     command = ("/usr/bin/python3", "-c", SCRIPT, json.dumps(["127.0.0.1"]))
     outcome = gvisor_sessions.run(Case(command, policy(extra_egress=RULES)))
     assert outcome.status == 0, outcome.stderr
