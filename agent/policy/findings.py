@@ -12,7 +12,7 @@ from agent.policy.hosts import covers_pattern
 from agent.policy.model import EgressSection, HostRule, Layer, Mode, SourceKind
 from agent.policy.paths import covers
 from agent.policy.rule_ids import is_by_place, is_of_bundle
-from agent.policy.shared_hosting import shared_suffix
+from agent.policy.shared_hosting import shared_host, shared_suffix
 
 
 def findings(layers: Sequence[Layer]) -> tuple[str, ...]:
@@ -22,6 +22,7 @@ def findings(layers: Sequence[Layer]) -> tuple[str, ...]:
         found += _exceptions(layer)
         if layer.egress is not None:
             found += _shared_hosting(layer.egress)
+            found += _drops(layer.egress)
             found += _made_pointless(layer.egress)
         found += _secret_files(layer)
     return tuple(found)
@@ -47,6 +48,19 @@ def _shared_hosting(section: EgressSection) -> Iterator[str]:
             f"{rule.where}: '{rule.pattern}' takes in {shared.suffix}, where {shared.what}: it lets data out to "
             "strangers; name the hosts you need, or close what you do not under egress.deny"
         )
+
+
+def _drops(section: EgressSection) -> Iterator[str]:
+    """Quiet where the rule says which paths are meant, or which credential."""
+    for rule in section.allow:
+        shared = shared_host(rule.pattern)
+        pinned = rule.credential is not None and rule.credential.only
+        narrowed = pinned or rule.paths is not None or rule.git is not None
+        if shared is not None and not narrowed:
+            yield (
+                f"{rule.where}: '{rule.pattern}' is a host where {shared.what}: it lets data out to strangers; name "
+                "the paths you need under 'paths:'"
+            )
 
 
 def _made_pointless(section: EgressSection) -> Iterator[str]:

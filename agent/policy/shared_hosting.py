@@ -3,7 +3,8 @@
 Facts of public sources: the providers' own documentation of the names they hand out, and the private section of the
 Public Suffix List (publicsuffix.org), which lists most of them for the same reason. Not complete, and cannot be.
 
-Rules kept here: a wildcard at, above or below such a domain counts; an exact host never does.
+Rules kept here: a wildcard at, above or below such a domain counts; an exact host only where its paths are handed out
+to anybody (`DROPS`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from agent.policy.globs import match_segment
 from agent.policy.hosts import covers_pattern
 
 
@@ -139,6 +141,49 @@ _TABLE: Final = {
 }
 
 SHARED: Final = tuple(Shared(suffix, what) for what, suffixes in _TABLE.items() for suffix in sorted(suffixes))
+
+
+_PATHS: Final = {
+    "anybody can have a bucket in its paths and read what is uploaded to it": (
+        "s3.amazonaws.com",
+        "s3.*.amazonaws.com",
+        "s3-*.amazonaws.com",
+        "storage.cloud.google.com",
+        "storage.googleapis.com",
+    ),
+    "anybody can publish and receive texts and files there": (
+        "0x0.st",
+        "bashupload.com",
+        "dpaste.com",
+        "file.io",
+        "gist.github.com",
+        "hastebin.com",
+        "paste.rs",
+        "pastebin.com",
+        "rentry.co",
+        "termbin.com",
+        "transfer.sh",
+    ),
+    "anybody can have a mailbox in its paths and read what is sent to it": (
+        "api.telegram.org",
+        "discord.com",
+        "discordapp.com",
+        "hooks.slack.com",
+        "hooks.zapier.com",
+        "maker.ifttt.com",
+        "ntfy.sh",
+        "requestbin.com",
+        "webhook.site",
+    ),
+}
+
+DROPS: Final = tuple(Shared(glob, what) for what, globs in _PATHS.items() for glob in globs)
+"""Exact hosts (globs) whose paths belong to whoever asks for one."""
+
+
+def shared_host(pattern: str) -> Shared | None:
+    """The entry for an exact host whose paths are handed out to anybody."""
+    return next((entry for entry in DROPS if "*" not in pattern and match_segment(entry.suffix, pattern)), None)
 
 
 def shared_suffix(pattern: str) -> Shared | None:

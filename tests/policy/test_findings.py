@@ -50,6 +50,13 @@ def test_a_wildcard_over_shared_hosting_is_a_warning_that_says_what_anybody_coul
     )
 
 
+@pytest.mark.parametrize("host", ["webhook.site", "s3.eu-west-1.amazonaws.com", "storage.googleapis.com"])
+def test_an_exact_host_whose_paths_are_anybodys_is_a_warning(host: str) -> None:
+    (found,) = policy(f"egress: {{allow: [{host}]}}").warnings
+    assert found.startswith(f"l0/a.yaml:1: '{host}' is a host where anybody can have a ")
+    assert policy(f"egress: {{allow: [{{host: {host}, paths: [/mine/**]}}]}}").warnings == ()
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -267,6 +267,8 @@ def _egress(url: str, today: date, origin: Origin) -> EgressRequest:
         stage=Stage.NAME if target.path is None else Stage.REQUEST,
         method=None if target.protocol is Spoken.TCP else "GET",
         path=target.path,
+        query=None if target.path is None else target.query,
+        headers=(),  # the proxy decides the request itself, with the fields that it will have
     )
 
 
