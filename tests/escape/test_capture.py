@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import require
 from tests.escape.arena import ContainerArena
 from tests.escape.outside import OTHER, SERVER, Outside
-from tests.escape.runtime import Case, Host, Outcome, policy
+from tests.escape.runtime import AGENT, Case, Host, Outcome, policy
 
 pytestmark = pytest.mark.root
 
@@ -305,3 +305,24 @@ def test_gvisor_answers_whichever_ipv4_name_server_is_asked(gvisor_arena: Contai
     assert {tuple(answer) for name, answer in found.items() if "evil" in name} == {(5, 0)}, found
     assert visit.looked_up.keys() == {"api.good.test"}
     assert visit.counted == counted(visit.outcome, "network.egress_blocked") == 6
+
+
+class WithoutAdmin(Host):
+    """An agent that may make namespaces only through a user namespace: Docker with user namespaces, for one."""
+
+    def command(self, case: Case) -> list[str]:
+        argv = super().command(case)
+        at = argv.index(str(AGENT))
+        return [*argv[:at], "setpriv", "--bounding-set=-sys_admin", "--inh-caps=-all", *argv[at:]]
+
+
+def test_the_jail_of_a_user_namespace_captures_as_much(tmp_path: Path, host: Host, outside: Outside) -> None:
+    """There is no mount namespace, so programs ask the machine's name server: the question arrives at the agent's."""
+    require(shutil.which("setpriv"), "setpriv (util-linux)")
+    jailed = WithoutAdmin(tmp_path, outside.upstream, outside)
+    outcome = asked(jailed, *DIRECT, "https://allowed.test/", f"https://{OTHER}:8443/")
+    assert outcome.stdout == "reached allowed.test\n", outcome.stderr
+    (created,) = outcome.of("session.create")
+    assert created["details"]["levels"]["egress"] == "enforced"
+    assert [event["resource"] for event in outcome.of("network.egress")] == ["allowed.test:443"]
+    assert [event["resource"] for event in outcome.of("network.egress_blocked")] == [f"{OTHER}:8443"]
