@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from ipaddress import ip_network
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import dns.edns
 import dns.flags
@@ -20,68 +17,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.enforce.egress.dns import CONNECTIONS, QUESTIONS
+from agent.enforce.egress.dns import CONNECTIONS
 from agent.enforce.egress.question import MAX_QUERY
-from agent.enforce.egress.resolve import NAMES_BELOW, UNDERWAY_BELOW
-from agent.enforce.egress.secrets import HeldSecret
-from agent.policy.model import HostRule, Mode, Policy, Where
-from agent.session.doors import Door
-from tests.enforce.egress.proxy import LOOPBACK, SECONDS, Proxy, policy, read_all, rule, running
-
-BOTH = (*LOOPBACK, ip_network("::1/128"))
-GOOD = "api.good.test"
-NAMES: dict[str, list[list[str]]] = {
-    GOOD: [["127.0.0.5", "::1", "127.0.0.6"]],
-    "v4.good.test": [["127.0.0.5"]],
-    "turned.good.test": [["127.0.0.5", "10.0.0.1"]],
-    "metadata.good.test": [["169.254.169.254"]],
-    "many.good.test": [[f"127.0.1.{number}" for number in range(100)]],
-    "below.wide.test": [["127.0.0.7"]],
-}
-ALLOWED = policy(
-    rule(GOOD, addresses=BOTH),
-    *(rule(f"{name}.good.test") for name in ("v4", "turned", "metadata", "many", "missing")),
-    rule("*.wide.test"),
+from tests.enforce.egress.name_server import (
+    ALLOWED,
+    GOOD,
+    NAMES,
+    PLAIN,
+    SECOND,
+    Server,
+    addresses,
+    flags_of,
+    framed,
+    info,
+    read_framed,
+    serving,
 )
-
-
-@dataclass
-class Server:
-    """The name server and the process that it is part of."""
-
-    proxy: Proxy
-    port: int
-
-    def ask(self, name: str, rdtype: str = "A", **how: Any) -> dns.message.Message:
-        return self.over_udp(dns.message.make_query(name, rdtype, **how))
-
-    def over_udp(self, query: dns.message.Message) -> dns.message.Message:
-        return dns.query.udp(query, "127.0.0.1", timeout=SECONDS, port=self.port, ignore_unexpected=False)
-
-    def send(self, data: bytes) -> socket.socket:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        sock.settimeout(SECONDS)
-        sock.connect(("127.0.0.1", self.port))
-        sock.send(data)
-        return sock
-
-    def raw(self, data: bytes) -> bytes:
-        with self.send(data) as sock:
-            return sock.recv(65536)
-
-    def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS)
-
-
-@contextlib.contextmanager
-def serving(
-    given: Policy, names: Mapping[str, Sequence[Sequence[str]] | str], tmp_path: Path, **how: Any
-) -> Iterator[Server]:
-    tcp = socket.create_server(("127.0.0.1", 0), backlog=256)
-    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    udp.bind(tcp.getsockname())
-    with tcp, udp, running(given, names, tmp_path, sockets=[(Door.DNS_UDP, udp), (Door.DNS_TCP, tcp)], **how) as proxy:
-        yield Server(proxy, tcp.getsockname()[1])
+from tests.enforce.egress.proxy import SECONDS, read_all
 
 
 @pytest.fixture(scope="module")
@@ -96,14 +48,6 @@ def server(shared: Server) -> Server:
         shared.proxy.events.clear()
     Path(shared.proxy.lookups_file).write_text("")
     return shared
-
-
-def addresses(answer: dns.message.Message) -> list[str]:
-    return [item.to_text() for rrset in answer.answer for item in rrset]
-
-
-def info(answer: dns.message.Message) -> list[tuple[int, str | None]]:
-    return [(option.code, option.text) for option in answer.options if isinstance(option, dns.edns.EDEOption)]
 
 
 @pytest.mark.parametrize(("rdtype", "expected"), [("A", ["127.0.0.5", "127.0.0.6"]), ("AAAA", ["::1"])])
@@ -201,14 +145,6 @@ def test_a_name_with_a_forbidden_address_is_refused_whole(server: Server, name: 
     assert "addresses" in details
 
 
-def flags_of(data: bytes, flags: int, *counts: int) -> bytes:
-    return data[:2] + struct.pack(">5H", flags, *counts) + data[12:]
-
-
-PLAIN = dns.message.make_query(GOOD, "A").to_wire()
-SECOND = dns.message.make_query("secret-bytes.evil.test", "A").to_wire()[12:]
-
-
 @pytest.mark.parametrize(
     ("data", "rcode"),
     [
@@ -269,19 +205,6 @@ def test_an_answer_that_a_datagram_cannot_hold_is_cut_and_comes_over_tcp(server:
     assert server.ask("many.good.test", use_edns=0, payload=1232).flags & dns.flags.TC
 
 
-def framed(data: bytes) -> bytes:
-    return struct.pack(">H", len(data)) + data
-
-
-def read_framed(sock: socket.socket) -> bytes:
-    data = b""
-    while len(data) < 2 or len(data) < 2 + int.from_bytes(data[:2]):
-        piece = sock.recv(2 - len(data) if len(data) < 2 else 2 + int.from_bytes(data[:2]) - len(data))
-        assert piece, "the connection ended"
-        data += piece
-    return data[2:]
-
-
 def test_questions_in_one_stream_are_answered_in_turn_however_they_are_cut(server: Server) -> None:
     queries = [dns.message.make_query(name, "A", id=number) for number, name in enumerate([GOOD, "evil.test", GOOD])]
     stream = b"".join(framed(query.to_wire()) for query in queries)
@@ -329,110 +252,3 @@ def test_every_refused_question_of_a_flood_is_counted_and_others_are_answered(se
     server.proxy.wait(lambda p: sum(m["event"]["details"].get("count", 1) for m in p.events) == 2000)
     assert server.ask(GOOD).rcode() == 0
     assert server.proxy.lookups() in ([], [GOOD])
-
-
-def test_a_dial_uses_what_was_answered_and_nothing_is_looked_up_twice(tmp_path: Path) -> None:
-    names = {GOOD: [["127.0.0.5"], ["10.0.0.1"]]}
-    with serving(policy(rule(GOOD, 9)), names, tmp_path) as server:
-        assert addresses(server.ask(GOOD)) == ["127.0.0.5"]
-        answer = server.proxy.ask(f"CONNECT {GOOD}:9 HTTP/1.1\r\n\r\n".encode())
-        assert answer.startswith(b"HTTP/1.1 502 "), "the answered address is dialled; nobody listens there"
-        assert server.proxy.lookups() == [GOOD]
-
-
-def test_names_made_up_below_a_wildcard_are_bounded_and_the_rest_is_refused_and_recorded(tmp_path: Path) -> None:
-    made_up = [f"n{number}.wide.test" for number in range(NAMES_BELOW + 5)]
-    with serving(ALLOWED, NAMES, tmp_path) as server:
-        codes = [server.ask(name).rcode() for name in made_up]
-        assert codes == [dns.rcode.NXDOMAIN] * NAMES_BELOW + [dns.rcode.REFUSED] * 5
-        assert server.proxy.lookups() == made_up[:NAMES_BELOW]
-        assert server.proxy.ask(b"CONNECT one-more.wide.test:443 HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 403 ")
-        server.proxy.wait(lambda p: p.recorded("dns-bound") == 6)
-        assert server.ask(GOOD).rcode() == dns.rcode.NOERROR, "a name that the policy gives in full is not made up"
-
-
-def test_in_observe_mode_names_are_answered_and_what_would_be_refused_is_recorded(tmp_path: Path) -> None:
-    observing = policy(mode=Mode.OBSERVE)
-    with serving(observing, {"evil.test": [["127.0.0.5"]]}, tmp_path) as server:
-        assert addresses(server.ask("evil.test")) == ["127.0.0.5"]
-        event = server.proxy.event(resource="evil.test:53")
-        assert (event["result"], event["details"]["enforced"]) == ("success", False)
-        assert len(server.proxy.events) == 1
-
-
-def test_a_host_that_is_denied_on_every_port_is_not_looked_up(tmp_path: Path) -> None:
-    def deny(host: str, ports: tuple[int, ...] | None) -> HostRule:
-        where = Where("test.yaml", 2, 1)
-        return HostRule(id="no-relay", pattern=host, where=where, ports=ports, protocol=None, reason="a relay")
-
-    closed = [deny("relay.wide.test", None), deny("below.wide.test", (22,))]
-    with serving(policy(rule("*.wide.test"), deny=closed), NAMES, tmp_path) as server:
-        assert server.ask("relay.wide.test").rcode() == dns.rcode.REFUSED
-        assert server.proxy.event(resource="relay.wide.test:53")["details"]["rule"] == "no-relay"
-        assert addresses(server.ask("below.wide.test")) == ["127.0.0.7"]
-        assert server.proxy.lookups() == ["below.wide.test"]
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "the-placeholder.wide.test",
-        "x.the-place.holder.wide.test",
-        "Th3-Val.ue.wide.test",
-        "api.the-placeholder.evil.test",
-    ],
-)
-def test_a_secret_in_a_name_is_never_looked_up(tmp_path: Path, name: str) -> None:
-    held = [HeldSecret("key", "the-placeholder", "Th3-Value")]
-    with serving(ALLOWED, NAMES, tmp_path, secrets=held) as server:
-        answer = server.ask(name, use_edns=0)
-        assert answer.rcode() == dns.rcode.REFUSED
-        assert "the secret key" in str(info(answer))
-        server.proxy.event(rule="secret-leak", mechanism="dns")
-        assert server.proxy.lookups() == []
-
-
-def test_a_fault_is_a_refusal_on_record_and_the_next_question_is_answered(tmp_path: Path) -> None:
-    with serving(ALLOWED, {**NAMES, "missing.good.test": "fault"}, tmp_path) as server:
-        for _ in range(2):
-            assert server.raw(dns.message.make_query("missing.good.test", "A").to_wire())[3] & 0x0F == dns.rcode.REFUSED
-        server.proxy.wait(lambda p: p.recorded("agent-fault") == 2)
-        assert server.ask(GOOD).rcode() == dns.rcode.NOERROR
-
-
-def test_without_its_guard_nothing_is_answered(tmp_path: Path) -> None:
-    with serving(ALLOWED, NAMES, tmp_path) as server, server.connect() as stream:
-        stream.sendall(framed(PLAIN))
-        assert read_framed(stream)[3] & 0x0F == dns.rcode.NOERROR
-        server.proxy.channel.sock.shutdown(socket.SHUT_RDWR)
-        assert read_all(stream) == b""
-        assert server.proxy.process.wait(SECONDS) == 1
-
-
-def test_it_answers_after_the_rights_are_gone(tmp_path: Path) -> None:
-    user = (65534, 65534)
-    with serving(ALLOWED, NAMES, tmp_path, user=user) as server:
-        assert addresses(server.ask(GOOD, "A", use_edns=0)) == ["127.0.0.5", "127.0.0.6"]
-        assert addresses(server.ask(GOOD, "AAAA")) == ["::1"]
-        assert server.ask("evil.test", "HTTPS", use_edns=0).rcode() == dns.rcode.REFUSED
-
-
-def test_slow_names_hold_up_no_others_and_what_waits_is_bounded(tmp_path: Path) -> None:
-    slow = {f"s{number}.wide.test": "never" for number in range(40)}
-    with serving(ALLOWED, {**NAMES, **slow, "missing.good.test": "never"}, tmp_path) as server:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, server.connect() as silent:
-            sock.connect(("127.0.0.1", server.port))
-            silent.sendall(b"\0")  # half a length, and nothing more
-            for name in slow:
-                sock.send(dns.message.make_query(name, "A").to_wire())
-            server.proxy.wait(lambda p: p.recorded("dns-bound") == len(slow) - UNDERWAY_BELOW)
-            for _ in range(QUESTIONS):
-                sock.send(dns.message.make_query("missing.good.test", "A").to_wire())
-            server.proxy.wait(lambda p: p.recorded("dns-bound") == len(slow))
-            assert server.ask("evil.test").rcode() == dns.rcode.REFUSED
-            query = dns.message.make_query("v4.good.test", "A")
-            answer = dns.query.tcp(query, "127.0.0.1", timeout=SECONDS, port=server.port)
-            assert addresses(answer) == ["127.0.0.5"]
-            assert server.ask("v4.good.test").rcode() == dns.rcode.NOERROR, "what is known waits for nothing"
-        assert len(server.proxy.lookups()) == UNDERWAY_BELOW + 2
-        server.proxy.process.kill()
