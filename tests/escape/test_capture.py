@@ -147,6 +147,7 @@ RAW = {
     "DNS over TLS": ("AF_INET", "SOCK_STREAM", OTHER, 853),
     "a metadata service": ("AF_INET", "SOCK_STREAM", "169.254.169.254", 9000),
     "a private address": ("AF_INET", "SOCK_STREAM", "10.0.0.1", 9000),
+    "where the capture listens": ("AF_INET", "SOCK_STREAM", "127.0.0.1", 3129),
     "IPv6": ("AF_INET6", "SOCK_STREAM", "2001:db8::1", 9000),
     "mapped IPv4": ("AF_INET6", "SOCK_STREAM", f"::ffff:{OTHER}", 9000),
 }
