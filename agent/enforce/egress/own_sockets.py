@@ -3,7 +3,7 @@
 Rules kept here: a socket is known by its inode, whatever number it has in the session; a copy is dropped as soon as
 nothing of ours remains to be done with it, so that the end of the session's own is the end of the socket; copies are
 bounded in number, and the oldest goes first (a later connect on it is refused); what the session listens on counts as
-its own only while the kernel still shows that very socket listening (proc_pid_net(5)).
+its own only while the kernel still shows that very socket listening.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from agent.enforce.egress.sockaddr import Inet
+from agent.linux import sock_diag
 
 MAX_KEPT = 1024
 _LISTEN = b"0A"  # TCP_LISTEN, net/tcp_states.h
@@ -128,6 +129,14 @@ class OwnSockets:
 
 def listeners(port: int) -> list[tuple[int, IPv4Address | IPv6Address]]:
     """Inode and address of every socket that listens on TCP `port` in this network namespace."""
+    try:
+        return sock_diag.listeners(port)
+    except OSError:  # a kernel without it: the same from /proc, more slowly
+        return listeners_in_proc(port)
+
+
+def listeners_in_proc(port: int) -> list[tuple[int, IPv4Address | IPv6Address]]:
+    """`listeners` by proc_pid_net(5)."""
     found: list[tuple[int, IPv4Address | IPv6Address]] = []
     wanted = b"%04X" % port
     for path in ("/proc/net/tcp", "/proc/net/tcp6"):
