@@ -3,7 +3,9 @@
 Rules: the first few of a burst are written in full, at once. What follows within the window is held and becomes one
 line with `details.count`, `first_seen` and `last_seen` (and the rest of the last one's details) when the window ends.
 Nothing is dropped: `offer` either says "write it" or has counted it. Only events that are alike in everything an alert
-or a reader groups by are ever summed. Pure: the caller brings the time.
+or a reader groups by are ever summed; but past `keys` bursts at once, what is alike in all but resource and source is
+summed under the resource ``(many)``, so that a flood of different names does not fill the log. Pure: the caller brings
+the time.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from agent.record.event import DENIALS, Event, Result
 
+MANY = "(many)"
 _SECOND = 1_000_000_000
 
 
@@ -27,7 +30,7 @@ class _Burst:
 
 
 class Coalescer:
-    """`first` events of a burst pass per `window_ns`; at most `keys` bursts are followed at once (others all pass)."""
+    """`first` events of a burst pass per `window_ns`; at most `keys` bursts are followed one by one."""
 
     def __init__(self, *, first: int = 5, window_ns: int = _SECOND, keys: int = 1024) -> None:
         self._first = first
@@ -39,18 +42,20 @@ class Coalescer:
         """True where the event is held (and will come out of `due` or `drain`), False where it is to be written now."""
         if event.type not in DENIALS or event.result is not Result.DENIED:
             return False
-        key = (event.type, event.actor, event.action, event.resource, event.source_ip, event.details.get("rule"))
+        rule = event.details.get("rule")
+        key = (event.type, event.actor, event.action, event.resource, event.source_ip, rule)
         burst = self._bursts.get(key)
+        if burst is None and len(self._bursts) >= self._keys:
+            key = (event.type, event.actor, event.action, MANY, None, rule)
+            burst = self._bursts.get(key)
         if burst is None:
-            if len(self._bursts) >= self._keys:
-                return False
             burst = self._bursts[key] = _Burst(ends=now_ns + self._window)
         burst.seen += 1
         if burst.seen <= self._first:
             return False
         burst.first = burst.first or timestamp
         burst.held += event.count
-        burst.last, burst.event = timestamp, event
+        burst.last, burst.event = timestamp, event if key[3] == event.resource else replace(event, resource=MANY)
         return True
 
     @property

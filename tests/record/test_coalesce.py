@@ -60,11 +60,6 @@ def test_only_enforced_denials_are_held(event: Event):
     assert not coalescer.offer(event, 0, "")
 
 
-def test_beyond_the_bound_on_distinct_bursts_everything_passes():
-    coalescer = Coalescer(first=0, keys=2)
-    assert [coalescer.offer(denial(f"h{n}"), 0, "") for n in range(4)] == [True, True, False, False]
-
-
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, SECOND), st.integers(1, 9), st.booleans()), max_size=60)
 )
@@ -80,3 +75,12 @@ def test_what_passes_plus_what_comes_out_is_what_went_in(steps):
             out += sum(line.count for line in coalescer.due(now))
     assert out + sum(line.count for line in coalescer.drain()) == given_in
     assert coalescer.drain() == []
+
+
+def test_past_the_most_bursts_different_names_are_summed_by_rule():
+    coalescer = Coalescer(first=2, keys=3)
+    held = [coalescer.offer(denial(f"n{n}.test:443"), 0, "") for n in range(10)]
+    assert held == [False] * 5 + [True] * 5  # three bursts of their own, and the first two of the many
+    (line,) = coalescer.due(SECOND)
+    assert (line.resource, line.details["count"]) == ("(many)", 5)
+    assert not coalescer.offer(replace(denial("x.test:1"), details={"rule": "another-rule"}), SECOND, "")

@@ -130,7 +130,7 @@ def test_what_was_lost_is_told_by_a_gap_event_with_its_types(tmp_path):
 
 def test_a_full_queue_refuses_and_the_losses_are_exact(tmp_path, monkeypatch):
     metrics = Metrics(version="1")
-    ledger = open_ledger(tmp_path, metrics=metrics, queue_events=10, coalescer=Coalescer(keys=0))
+    ledger = open_ledger(tmp_path, metrics=metrics, queue_events=10, coalescer=Coalescer(first=1000))
     gate = threading.Event()
     real = os.fdatasync
 
