@@ -53,6 +53,7 @@ from agent.linux import process
 from agent.policy.addresses import canonical_address
 from agent.policy.egress_match import intercepted
 from agent.policy.model import Policy
+from agent.record.timings import Timings
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,8 @@ class Worker:
         self._options = options
         self._loop = asyncio.get_running_loop()
         self._recorder = ChannelRecorder(channel, self._end)
-        self._gate = Gate(lambda: self._policy, self._recorder, actor)
+        self._timings = Timings()
+        self._gate = Gate(lambda: self._policy, self._recorder, actor, self._timings.observe)
         self._accounts = Accounts()
         self._serving: set[asyncio.Task[None]] = set()
         self._connections: dict[str, EngineConnection] = {}
@@ -236,8 +238,11 @@ class Worker:
         self._loop.call_later(STATS_SECONDS, self._tick)
 
     def _send_stats(self) -> None:
-        if self._up or self._down:
-            self._recorder.send({"type": "stats", "up": self._up, "down": self._down, "hosts": self._accounts.report()})
+        counts, seconds = self._timings.take()
+        if self._up or self._down or any(counts):
+            decisions = {"decisions": counts, "seconds": seconds}
+            numbers = {"up": self._up, "down": self._down, "hosts": self._accounts.report()}
+            self._recorder.send({"type": "stats", **numbers, **decisions})
             self._up = self._down = 0
 
     async def _stop(self) -> None:

@@ -29,6 +29,7 @@ from agent.enforce.egress.secrets import Secrets
 from agent.gate import Recorder
 from agent.policy.model import Policy
 from agent.record.event import Event, EventType
+from agent.record.timings import Timings
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class Engine:
     `uid`/`gid`: whom the worker becomes (None: stays). `ca_file`: the PEM bundle that upstreams are verified against
     (None: the system's). `python`: the interpreter (default: this one). `on_death(reason)` is called once when the
     worker is gone unasked, `on_stats(up, down)` with byte counts since the last call. Both run on the loop. `secrets`
-    go to the worker in the start message and nowhere else.
+    go to the worker in the start message and nowhere else. What it decides is added to `timings`.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Engine:
         on_death: Callable[[str], None] | None = None,
         on_stats: Callable[[int, int], None] | None = None,
         secrets: Secrets | None = None,
+        timings: Timings | None = None,
     ) -> None:
         self._policy = policy
         self._actor = actor
@@ -73,6 +75,7 @@ class Engine:
         self._on_death = on_death
         self._on_stats = on_stats
         self._secrets = secrets or Secrets()
+        self._timings = timings or Timings()
         self._process: subprocess.Popen[bytes] | None = None
         self._sock: socket.socket | None = None
         self._link: Link | None = None
@@ -272,6 +275,7 @@ class Engine:
             case "stats":
                 up, down = int(message["up"]), int(message["down"])
                 self._take_spent(message["hosts"])
+                self._timings.add([int(number) for number in message["decisions"]], float(message["seconds"]))
                 if self._on_stats is not None:
                     self._on_stats(up, down)
             case "closed":

@@ -186,6 +186,7 @@ class Egress:
             on_death=self._fault,
             on_stats=self._engine_traffic,
             secrets=secrets,
+            timings=self._timings,
         )
         engine.spawn()
         return engine

@@ -23,6 +23,7 @@ from agent.enforce.egress.secrets import Secrets
 from agent.policy.model import EgressSection, HostRule, Layer, Mode, Pattern, Policy, Secret, Where
 from agent.policy.request import Protocol
 from agent.record.event import Event, RecordError
+from agent.record.timings import Timings
 from tests.conftest import require
 
 ACTOR = "session:test"
@@ -114,6 +115,7 @@ class Front:
         self.target = Target("api.good.test", 443)
         self.deaths: list[str] = []
         self.up = self.down = 0
+        self.timings = Timings()
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
@@ -128,6 +130,7 @@ class Front:
             on_death=self.deaths.append,
             on_stats=self._count,
             secrets=secrets,
+            timings=self.timings,
         )
         self.failure: HandOverError | None = None
         try:

@@ -8,7 +8,7 @@ import pytest
 
 from agent.policy.model import EgressSection, Layer, Mode, Policy
 from agent.record.event import EventType, Result
-from tests.enforce.egress.engine_front import HOST, Front, Target, exchange, tls_rule
+from tests.enforce.egress.engine_front import HOST, Front, Target, exchange, tls_rule, until
 from tests.enforce.egress.engine_upstream import Authority, Http1Upstream
 
 
@@ -207,3 +207,10 @@ def test_observe_mode_lets_through_what_it_records_and_only_what_it_could_record
         assert len(upstream.requests) == 1
     finally:
         front.close()
+
+
+def test_the_engines_decisions_are_timed_as_the_fronts_are(front: Front) -> None:
+    before = sum(front.timings.counts)
+    for _ in range(3):
+        assert front.get("GET", "/simple/x")[0].status == 200
+    until(lambda: sum(front.timings.counts) >= before + 3, "three timed decisions")

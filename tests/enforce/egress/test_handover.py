@@ -155,7 +155,8 @@ def test_a_worker_that_ends_is_reported_once(tmp_path: Path) -> None:
 ASK = f'channel.send({{"type": "event", "n": 7, "accept": True, "event": {EVENT!r}}})\n'
 TELL = (
     "answer = channel.receive()[0]\n"
-    'channel.send({"type": "stats", "up": len(answer["type"]), "down": answer["n"], "hosts": {}})\n'
+    'numbers = {"hosts": {}, "decisions": [0] * 14, "seconds": 0.0}\n'
+    'channel.send({"type": "stats", "up": len(answer["type"]), "down": answer["n"], **numbers})\n'
 )
 
 
