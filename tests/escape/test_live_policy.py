@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import http.server
 import json
+import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -126,6 +128,30 @@ def check(outcome: Outcome, port: int) -> None:
     seqs = [event["details"]["seq"] for event in (rejected, reloaded, cut, refused)]
     assert seqs == sorted(seqs)
     assert outcome.verified == 0
+
+
+@pytest.mark.root
+def test_sighup_asks_for_the_policy_and_leaves_the_session_alone(host: Host) -> None:
+    case = Case(("/bin/sh", "-c", "echo begun; read _; exit 7"), policy())
+    process = subprocess.Popen(
+        host.command(case),
+        env=host.environment(case),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+        process.send_signal(signal.SIGHUP)  # the command has become the keeper (execve)
+        until(lambda: events(host.audit, "policy.reload"), "the reload")
+        (event,) = events(host.audit, "policy.reload")
+        assert (event["details"]["reason"], event["details"]["changed"]) == ("SIGHUP", [])
+        process.communicate(b"\n", timeout=60)
+        assert process.returncode == 7
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_an_open_tunnel_is_cut_when_its_rule_is_taken_away(runtime: Runtime) -> None:

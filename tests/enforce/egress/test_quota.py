@@ -351,3 +351,38 @@ def test_a_download_that_is_cut_does_not_look_complete(tmp_path: Path) -> None:
                     got += piece
             assert len(got) <= 501_000
             proxy.event(rule="limit-download", result="denied")
+
+
+def test_a_thousand_idle_tunnels_cost_little_and_the_next_one_works(tmp_path: Path) -> None:
+    with upstream() as server, running(policy(rule(HOST, server.port)), NAMES, tmp_path) as proxy:
+        tunnel_to(proxy, server.port).close()
+        before = resident(proxy)
+        idle = [tunnel_to(proxy, server.port) for _ in range(1000)]
+        try:
+            with tunnel_to(proxy, server.port) as sock:
+                sock.sendall(b"still served")
+                assert read_exactly(sock, 12) == b"still served"
+            assert resident(proxy) - before < 20 * 1024 * 1024
+        finally:
+            for sock in idle:
+                sock.close()
+
+
+def resident(proxy: Proxy) -> int:
+    status = Path(f"/proc/{proxy.process.pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) * 1024
+
+
+def test_slow_heads_take_the_room_of_their_limit_and_give_it_back(tmp_path: Path) -> None:
+    with upstream() as server:
+        limits = EgressLimits(connections=20, head=2)
+        with running(bounded(limits, rule(HOST, server.port)), NAMES, tmp_path) as proxy:
+            slow = [proxy.connect() for _ in range(20)]
+            for sock in slow:
+                sock.sendall(b"CONNECT api.good.test")
+            eventually(lambda: b"limit-connections" in proxy.ask(b""))
+            for sock in slow:
+                assert read_all(sock).startswith(b"HTTP/1.1 408 ")
+                sock.close()
+            tunnel_to(proxy, server.port).close()
+            proxy.event(rule="limit-connections", result="denied")
