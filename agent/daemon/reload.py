@@ -5,6 +5,7 @@ leaves the last good one in force and is `policy.rejected` with every reason; wh
 egress process in the order of its channel, so that nothing is ever more open than the old or the new policy. What a
 running session cannot follow: what the kernel was given at its start (paths), what it was given (environment, secrets),
 and interception that was not prepared. Narrowing is refused there as well: it would be believed and not enforced.
+A file that the session's account could have written is not read.
 
 The files are looked at once a second (names, inodes, sizes, times), and not watched by inotify(7): that says nothing of
 changes on the far side of a bind mount in gVisor or of a network file system. A change is read when it has rested for a
@@ -18,6 +19,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from agent.daemon import places as layout
@@ -25,6 +27,7 @@ from agent.daemon.demands import run_levels
 from agent.daemon.journal import Journal
 from agent.daemon.policy_store import PolicyStore, Reloaded
 from agent.daemon.spec import RunSpec
+from agent.daemon.trust import writable
 from agent.enforce.egress.identity import needs_engine
 from agent.policy.canonical import changed
 from agent.policy.egress_match import intercepted
@@ -123,8 +126,11 @@ class Reloading:
         running, current = self._running, self._store.current
         try:
             layout.check_own_paths(running.spec)
+            mine = [text for directory in running.spec.policy_dirs for text in _sessions_own(directory, running.spec)]
         except (layout.Exposed, OSError) as error:
-            return Reloaded(current, changed=False, refused=(str(error),))
+            mine = [str(error)]
+        if mine:
+            return Reloaded(current, changed=False, refused=tuple(mine))
         return self._store.reload(lambda policy: cannot_follow(running, current, policy))
 
     def _announce(self, before: Policy, policy: Policy) -> None:
@@ -136,6 +142,16 @@ class Reloading:
                 running.metrics.set_level(str(point), str(found.level))
                 if found.level is not Level.ENFORCED:
                     running.journal.degraded(point, found.level, found.why)
+
+
+def _sessions_own(directory: str, spec: RunSpec) -> list[str]:
+    """What the session's account could have written itself, by ownership and mode, in one-uid mode too."""
+    files = sorted(Path(directory).glob("*.yaml"))
+    return [
+        f"{file} could have been written by the session ({found}): give it to another account"
+        for file in files
+        if (found := writable(str(file), spec.session_user)) is not None
+    ]
 
 
 def cannot_follow(running: Running, current: Policy, policy: Policy) -> list[str]:

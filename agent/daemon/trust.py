@@ -45,6 +45,19 @@ def movable(path: str, user: User) -> str | None:
     return next((step.path for step in _steps(path) if _may_move(step, user)), None)
 
 
+def writable(path: str, user: User) -> str | None:
+    """Why `user` could have written what `path` holds: a name on the way, or the file itself; None where it could not.
+
+    By ownership and mode alone. Raises OSError.
+    """
+    way = movable(path, user)
+    if way is not None:
+        return way
+    found = Path(path).stat()
+    allowed = stat.S_IWGRP if found.st_gid == user.gid else stat.S_IWOTH
+    return path if found.st_uid == user.uid or found.st_mode & allowed else None
+
+
 def make_directory(path: str, user: User | None) -> None:
     """Make `path` (its parents too, mode 0755) and give it to `user`. Raises OSError, FileExistsError included."""
     missing: list[str] = []

@@ -18,6 +18,7 @@ from agent.policy.model import Policy
 from agent.record.ledger import Ledger
 from agent.record.metrics import Metrics
 from agent.session.levels import Offer
+from tests.conftest import require
 from tests.daemon.test_spec import SPEC
 from tests.escape.runtime import read_log
 
@@ -226,5 +227,27 @@ def test_a_reload_that_breaks_leaves_the_policy_and_the_watch(tmp_path: Path, mo
             assert session.store.current == before
         session.reloading.ask()
         await session.until(lambda: session.followed)
+
+    follow(tmp_path, test)
+
+
+@pytest.mark.parametrize("how", ["owned", "written by others", "in a directory of its own"])
+@pytest.mark.root
+def test_a_policy_that_the_session_could_have_written_is_not_read(tmp_path: Path, how: str) -> None:
+    require(os.geteuid() == 0, "files of another account need root")
+
+    async def test(session: Session) -> None:
+        before = session.store.current
+        file = session.directory / "a.yaml"
+        file.write_text(BASE.replace("two.test", "evil.test"))
+        if how == "owned":
+            os.chown(file, SPEC.session_user.uid, 0)
+        elif how == "written by others":
+            file.chmod(0o666)
+        else:
+            os.chown(session.directory, SPEC.session_user.uid, 0)
+        await session.until(lambda: session.events("policy.rejected"))
+        assert "could have been written by the session" in session.events("policy.rejected")[0]["details"]["reason"]
+        assert (session.store.current, session.followed) == (before, [])
 
     follow(tmp_path, test)
