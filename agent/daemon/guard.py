@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -54,6 +55,7 @@ class Guard:
             self._tell({"type": "failed", "exit": int(refused.exit), "text": refused.reason})
             await session.finish(None, refused.reason)
             return int(refused.exit)
+        _take_all_descriptors()
         for fd in set(stdio):
             os.close(fd)
         for warning in session.warnings:
@@ -137,6 +139,13 @@ async def _main() -> int:
         level=logging.INFO if spec.verbose else logging.WARNING, format="parhelia: %(levelname)s %(name)s: %(message)s"
     )
     return await Guard(keeper, egress).run(spec, (fds[0], fds[1], fds[2]))
+
+
+def _take_all_descriptors() -> None:
+    """Room for the sockets that are made in the session's stead. After the launch: the session keeps its own limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _argument(name: str) -> int:
