@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import encodings.idna  # noqa: F401  (children use it, and another thread may be importing it at the fork)
 import os
+import signal
 import socket
+import time
 from collections.abc import Callable
 
 from agent.linux import landlock, namespaces, seccomp
@@ -18,6 +20,7 @@ from agent.session.jail import best_capture
 from agent.session.levels import Offer
 
 PROBE_SECONDS = 1.0
+TRIAL_SECONDS = 10.0
 
 
 def probe() -> Offer:
@@ -84,7 +87,8 @@ def _succeeds(trial: Callable[[], int]) -> bool:
 
 
 def _child(trial: Callable[[], int]) -> int:
-    """Run `trial` in a forked child; its result, REFUSED where it raised."""
+    """Run `trial` in a forked child; its result, REFUSED where it raised or has not ended after `TRIAL_SECONDS`:
+    another thread may have held a lock at the fork, and the child waits for it without end."""
     pid = os.fork()
     if pid == 0:
         status = REFUSED
@@ -92,5 +96,11 @@ def _child(trial: Callable[[], int]) -> int:
             status = trial()
         finally:
             os._exit(status)
-    _, status = os.waitpid(pid, 0)
-    return os.waitstatus_to_exitcode(status)
+    deadline = time.monotonic() + TRIAL_SECONDS
+    while (found := os.waitpid(pid, os.WNOHANG)) == (0, 0):
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            return REFUSED
+        time.sleep(0.001)
+    return os.waitstatus_to_exitcode(found[1])

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import subprocess
 from pathlib import Path
 
+import pytest
+
+from agent.session import probe as trials
 from agent.session.doors import Capture
 from agent.session.probe import probe
 from tests.conftest import require
@@ -30,3 +34,14 @@ def _has_tproxy() -> bool:
     rules = "add table inet t; add chain inet t c {type filter hook prerouting priority -150;};"
     rules += "add rule inet t c meta l4proto tcp tproxy to :1"
     return subprocess.run(["unshare", "--net", "nft", rules], check=False, capture_output=True).returncode == 0
+
+
+def test_a_trial_that_hangs_is_ended_and_offers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials, "TRIAL_SECONDS", 0.2)
+
+    def hang() -> int:
+        while True:
+            signal.pause()
+
+    assert trials._child(hang) == trials.REFUSED
+    assert trials._child(lambda: 0) == 0

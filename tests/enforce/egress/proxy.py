@@ -153,6 +153,8 @@ class Proxy:
             self.followed = message
         if message["type"] == "stats":
             self.stats.append(message)
+        if message["type"] == "opened":
+            self.channel.send({"type": "seen", "through": message["n"]})
         if message["type"] == "event":
             self.events.append(message)
             if message["accept"]:
