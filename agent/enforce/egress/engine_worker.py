@@ -122,8 +122,11 @@ class Worker:
         except ChannelClosed as error:
             self._end(str(error))
             return
-        for message, fds in messages:
-            self._dispatch(message, fds)
+        try:
+            for message, fds in messages:
+                self._dispatch(message, fds)
+        except Exception as error:  # what was done by half, a change of policy say, holds for nobody
+            self._end(f"a message could not be followed: {blame(error)}")
 
     def _dispatch(self, message: Message, fds: list[int]) -> None:
         match message["type"]:

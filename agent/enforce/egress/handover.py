@@ -256,7 +256,7 @@ class Engine:
     def _on_message(self, message: Message, fds: list[int]) -> None:
         try:
             self._dispatch(message, fds)
-        except (HandOverError, KeyError, TypeError, ValueError) as error:
+        except Exception as error:  # the worker reads hostile bytes: whatever its words do here, it has said its last
             log.error("the engine worker sent what it may not: %s", error)
             for fd in fds:
                 os.close(fd)

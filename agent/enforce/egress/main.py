@@ -112,7 +112,8 @@ class Egress:
                 self._end(1)
             else:
                 self._fault(f"channel: {error}")
-        except (KeyError, TypeError, ValueError) as error:
+        except Exception as error:  # a change that was made by half holds for nobody: the end of every connection
+            log.exception("a message of the guard could not be followed")
             self._fault(f"channel: {type(error).__name__}: {error}")
 
     def _dispatch(self, message: Message, fds: list[int]) -> None:

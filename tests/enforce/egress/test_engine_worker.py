@@ -82,3 +82,23 @@ def test_a_worker_that_is_killed_takes_its_connections_with_it_and_is_reported(
         engine_upstream.RELEASE.set()
         front.close()
     assert len(front.deaths) == 1
+
+
+@pytest.mark.row(40)
+def test_a_worker_that_cannot_follow_a_new_policy_ends_with_its_connections(
+    authority: Authority, upstream: Http1Upstream
+) -> None:
+    front = Front(policy_of(tls_rule(HOST, upstream.port, paths=("/**",))), authority.file)
+    try:
+        front.target = Target(HOST, upstream.port)
+        client = front.client()
+        client.request("GET", "/simple/x")
+        assert client.getresponse().read()
+        assert front.engine._link is not None
+        front.loop.call_soon_threadsafe(front.engine._link.send, {"type": "policy", "policy": "AAAA"})
+        until(lambda: bool(front.deaths), "the report of the death")
+        with pytest.raises((OSError, HTTPException)):
+            client.request("GET", "/simple/x")
+            client.getresponse()
+    finally:
+        front.close()

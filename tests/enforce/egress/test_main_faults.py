@@ -3,7 +3,9 @@ nothing of it leaves, its client is refused, and the failure is on record."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import pickle
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from agent.policy.request import Protocol
 from agent.session.doors import Door
 from agent.session.preamble import Preamble, render
 from tests.enforce.egress.proxy import (
+    SECONDS,
     Proxy,
     Upstream,
     client_hello,
@@ -164,3 +167,31 @@ def test_without_a_fault_every_way_leads_there(servers: tuple[Upstream, Upstream
     doors = {Door.CAPTURE: (ELSEWHERE, tls.port), Door.FORWARDED: ("127.0.0.1", 0)}
     with running(given, NAMES, tmp_path, doors=doors, head=3, dial=3) as proxy:
         assert [way for way in EVERY if not got_through(ask(proxy, way, tls.port, http.port))] == []
+
+
+RELOAD_FAULTS = [
+    f"{HERE}.follow:Follower.redecide",
+    f"{HERE}.follow:Follower._follow",
+    f"{HERE}.main:session_limits",
+    f"{HERE}.limits:Limits.follow",
+    "pickle:loads",
+]
+
+
+@pytest.mark.row(40)
+@pytest.mark.parametrize("target", RELOAD_FAULTS)
+def test_a_reload_that_raises_ends_every_tunnel_and_the_process(
+    servers: tuple[Upstream, Upstream], tmp_path: Path, target: str
+) -> None:
+    tls, _ = servers
+    prelude = breaking(target, 1 if ".follow:" in target else 2)  # the first is the start's
+    with running(policy(rule("api.good.test", tls.port)), NAMES, tmp_path, prelude=prelude, head=3, dial=3) as proxy:
+        with proxy.tunnel("api.good.test", tls.port) as sock, contextlib.suppress(ConnectionError):
+            sock.sendall(HELLO)
+            assert read_exactly(sock, len(HELLO)) == HELLO
+            changed = base64.b64encode(pickle.dumps(policy(rule("other.good.test", tls.port)))).decode()
+            proxy.channel.send({"type": "policy", "policy": changed})
+            assert sock.recv(1) == b""
+        assert proxy.process.wait(SECONDS) == 1
+        with pytest.raises(ConnectionError):
+            proxy.connect()
