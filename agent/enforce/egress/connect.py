@@ -27,7 +27,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from agent.enforce.egress.dialling import Doors, bind_inet, forward, reach
 from agent.enforce.egress.on_behalf import OnBehalf, Outcome
-from agent.enforce.egress.own_sockets import Kept, OwnSockets
+from agent.enforce.egress.own_sockets import OWN_ADDRESSES, Kept, OwnSockets
 from agent.enforce.egress.sockaddr import MAX_LENGTH, AddressError, Inet, Netlink, Unix, parse_name, read_address
 from agent.enforce.memory import Identity, Task, Unreadable, readable
 from agent.enforce.notify_loop import DENIED, GIVEN, Answer
@@ -204,7 +204,7 @@ class Connector:
     def _connect_unix(self, kept: Kept, destination: Unix, task: Task) -> int | Refused:
         if destination.path:
             return _settled(self._behalf.connect(kept.sock, destination.path, task))
-        if destination.abstract and self._own.owns_abstract(destination.abstract):
+        if destination.abstract and self._own.owns_abstract(destination.abstract, kept):
             return self._behalf.connect_abstract(kept.sock, destination.raw, task).error
         return Refused(f"unix:@{readable(destination.abstract)}", 0, "unix-socket", _NOT_OWN, errno.ECONNREFUSED)
 
@@ -224,8 +224,8 @@ class Connector:
                 return 0
 
     def _bind_inet(self, kept: Kept, wanted: Inet) -> int | Refused:
-        if not (wanted.wildcard or wanted.loopback):
-            reason = "nobody outside may connect to the session: it listens on loopback only"
+        if not (wanted.wildcard or wanted.address in OWN_ADDRESSES):
+            reason = "nobody outside may connect to the session: it listens on 127.0.0.1 and ::1 only"
             return Refused(str(wanted.address), wanted.port, "listen-outside", reason, errno.EADDRNOTAVAIL)
         if wanted.loopback and wanted.port == self._doors.forwarded:
             return errno.EADDRINUSE

@@ -9,6 +9,7 @@ its own only while the kernel still shows that very socket listening.
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from collections import OrderedDict
 from contextlib import suppress
@@ -19,6 +20,7 @@ from agent.enforce.egress.sockaddr import Inet
 from agent.linux import sock_diag
 
 MAX_KEPT = 1024
+OWN_ADDRESSES = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 _LISTEN = b"0A"  # TCP_LISTEN, net/tcp_states.h
 _LOCAL, _STATE, _INODE = 1, 3, 9  # columns of /proc/net/tcp
 _CHUNK = 1 << 16
@@ -35,13 +37,15 @@ class Kept:
 
 
 class OwnSockets:
-    """The table. For one thread only. `most`: copies kept at a time."""
+    """The table. For one thread only. `most`: copies kept at a time; never more than half of this process's own
+    descriptors, so that a session with many sockets does not take the guard its last one."""
 
     def __init__(self, most: int = MAX_KEPT) -> None:
-        self._most = most
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most = most if soft == resource.RLIM_INFINITY else max(1, min(most, soft // 2))
         self._kept: OrderedDict[int, Kept] = OrderedDict()
         self._listening: OrderedDict[int, Inet] = OrderedDict()
-        self._abstract: OrderedDict[bytes, int] = OrderedDict()
+        self._abstract: OrderedDict[tuple[int, bytes], int] = OrderedDict()
         self._done: OrderedDict[int, None] = OrderedDict()
 
     def keep(self, sock: socket.socket) -> Kept:
@@ -80,9 +84,13 @@ class OwnSockets:
     def listener_for(self, destination: Inet) -> Inet | None:
         """Where a connection to the loopback address `destination` meets a listener of the session's own, and no other.
 
-        A server that wanted every address was given the IPv4 loopback; one that asks for it by ::1 is led there.
+        A server that wanted every address was given the IPv4 loopback; one that asks for it by ::1 is led there. No
+        other loopback address is the session's own, whatever listens there: the machine may translate it (Docker's
+        resolver is 127.0.0.11, port 53, by a rule that knows only the address).
         """
         address, port = destination.address, destination.port
+        if address not in OWN_ADDRESSES:
+            return None
         there = _meeting(address, port)
         if not there and isinstance(address, IPv6Address):
             address = IPv4Address("127.0.0.1")
@@ -96,11 +104,15 @@ class OwnSockets:
         return 0 if where is None else where.family
 
     def bound_abstract(self, name: bytes, kept: Kept) -> None:
-        _remember(self._abstract, name, kept.inode, self._most)
+        _remember(self._abstract, (kept.sock.type, name), kept.inode, self._most)
 
-    def owns_abstract(self, name: bytes) -> bool:
-        """True where the abstract UNIX socket of this name is one that the session bound, and still is."""
-        inode = self._abstract.get(name)
+    def owns_abstract(self, name: bytes, kept: Kept) -> bool:
+        """True where the abstract UNIX socket of this name is one that the session bound, and still is.
+
+        A name is one socket's for each type: a stream and a packet socket of the same name are two (the kernel's
+        unix_abstract_hash), so it must be of the type that `kept` connects to.
+        """
+        inode = self._abstract.get((kept.sock.type, name))
         if inode is None:
             return False
         with open("/proc/net/unix", "rb") as file:

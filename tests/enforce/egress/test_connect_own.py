@@ -1,0 +1,118 @@
+"""What a session may call its own without a network namespace: tried with names that lead to somebody else's."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from agent.enforce.egress.own_sockets import OwnSockets
+from agent.linux import namespaces, seccomp
+from tests.conftest import require
+from tests.enforce.egress.connected import World, accept, outcome, say
+
+REFUSED = os.strerror(errno.ECONNREFUSED)
+RESOLVER = "127.0.0.11"  # where Docker has its name server, behind a rule that translates the address
+
+
+@pytest.fixture(autouse=True)
+def _needs() -> None:
+    require(os.geteuid() == 0, "root, to give the session a uid of its own")
+    require(seccomp.socket_making_available(), "seccomp user notification with ADDFD_FLAG_SEND")
+
+
+@pytest.fixture
+def translated() -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Calls what it is given in a network namespace of its own (which belongs to a thread)."""
+    with ThreadPoolExecutor(1) as thread:
+
+        def enter() -> None:
+            namespaces.unshare(namespaces.NEWNET)
+            namespaces.bring_loopback_up()
+
+        thread.submit(enter).result()
+        yield lambda act: thread.submit(act).result()
+
+
+def translate(port: int, to: int) -> None:
+    rules = "add table ip t; add chain ip t out { type nat hook output priority -100; };"
+    rules += f" add rule ip t out ip daddr {RESOLVER} tcp dport {port} dnat to {RESOLVER}:{to}"
+    subprocess.run(["nft", rules], check=True)
+
+
+def test_a_server_at_an_address_that_the_machine_translates_opens_no_way_to_what_is_behind(
+    translated: Callable[[Callable[[], None]], None],
+) -> None:
+    def attack() -> None:
+        world = World()
+        with socket.create_server((RESOLVER, 0)) as resolver:
+            resolver.settimeout(0.2)
+            translate(5353, resolver.getsockname()[1])
+
+            def act() -> None:
+                with socket.socket() as server, socket.socket() as client:
+                    say(outcome(lambda: server.bind((RESOLVER, 5353))))
+                    say(outcome(server.listen))
+                    client.connect((RESOLVER, 5353))
+                    client.sendall(b"secret")
+                    client.recv(1)
+
+            session = world.start(act)
+            with pytest.raises(TimeoutError):
+                resolver.accept()
+            arrived = accept(world.forwarded)
+            assert arrived.destination == (RESOLVER, 5353)
+            arrived.sock.close()
+            assert session.finish().out.splitlines()[0] == os.strerror(errno.EADDRNOTAVAIL)
+            assert world.recorded.seen() == [(f"{RESOLVER}:5353", "listen-outside")]
+        world.close()
+
+    translated(attack)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "own"),
+    [(socket.SOCK_STREAM, socket.SOCK_SEQPACKET), (socket.SOCK_SEQPACKET, socket.SOCK_STREAM)],
+)
+def test_an_abstract_name_is_the_sessions_for_the_type_that_it_bound_only(theirs: int, own: int) -> None:
+    name = "\0parhelia-of-two-types"
+    world = World()
+    with socket.socket(socket.AF_UNIX, theirs) as machine:
+        machine.bind(name)
+        machine.listen()
+        machine.settimeout(0.2)
+
+        def act() -> None:
+            with socket.socket(socket.AF_UNIX, own) as mine, socket.socket(socket.AF_UNIX, theirs) as client:
+                mine.bind(name)
+                mine.listen()
+                say(outcome(lambda: client.connect(name)))
+                with socket.socket(socket.AF_UNIX, own) as other:
+                    say(outcome(lambda: other.connect(name)))
+
+        assert world.run(act).out.splitlines() == [REFUSED, "ok"]
+        with pytest.raises(TimeoutError):
+            machine.accept()
+    assert world.recorded.seen() == [(f"unix:{name}".replace("\0", "@"), "unix-socket")]
+    world.close()
+
+
+def test_copies_leave_the_guard_half_of_its_descriptors() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        own = OwnSockets()
+        made = [socket.socket(socket.AF_UNIX) for _ in range(150)]
+        inodes = [os.fstat(sock.fileno()).st_ino for sock in made]
+        for sock in made:
+            own.keep(sock)
+        assert [own.get(inode) is not None for inode in inodes] == [False] * 22 + [True] * 128
+        own.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
