@@ -79,6 +79,11 @@ def test_in_docker_an_empty_command_is_a_login_shell(docker_run: Run) -> None:
     assert (done.returncode, done.stdout) == (6, "login session\n")
 
 
+def test_in_docker_every_program_is_told_to_ask_for_names_by_tcp(docker_run: Run) -> None:
+    done = docker_run("sh", "-c", 'grep -c use-vc /etc/resolv.conf; echo "$RES_OPTIONS"')
+    assert (done.returncode, done.stdout) == (0, "1\nuse-vc\n")
+
+
 def test_in_docker_a_session_that_must_be_contained_starts(docker_run: Run) -> None:
     arguments = ("run", "--require", "contained", "--", "echo", "started")
     done = docker_run(*arguments, entrypoint="/usr/local/bin/parhelia-agent")
