@@ -43,6 +43,8 @@ _BASIC_USERS: Final = frozenset(
 )
 _AFTER_USER: Final = frozenset({b"", b"x-oauth-basic"})
 _DROPPED: Final = frozenset({"cookie"})
+_SUBPROTOCOLS: Final = "sec-websocket-protocol"
+_IN_SUBPROTOCOL: Final = re.compile(rb"key|token|bearer|auth|jwt|secret|passw|credential", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,8 @@ def _unambiguous(head: Head, injections: Sequence[Injection]) -> Refusal | None:
 def _is_credential(field: str, value: bytes) -> bool:
     if field in _NO_CREDENTIALS:
         return False
+    if field == _SUBPROTOCOLS:  # browsers can set no other field of a WebSocket, so services take credentials here
+        return _IN_SUBPROTOCOL.search(value) is not None
     words = field.replace("_", "-").split("-")
     return words[-1].endswith(_ENDINGS) or "auth" in words or _SCHEME.match(value.strip()) is not None
 

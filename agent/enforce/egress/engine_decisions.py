@@ -144,12 +144,15 @@ class Decisions:
         self._traffic.watch_request(flow, search)
 
     def complete(self, flow: http.HTTPFlow) -> None:
-        """The whole request is here; the end of it has not been sent. Raises Leak where part of it has."""
+        """The whole request is here; the end of it has not been sent. Raises Leak where part of it has.
+
+        Trailers end here, as RFC 9110 6.5.1 allows: no rule has judged them, and servers exist that take them for
+        header fields (another credential, a method's override).
+        """
         if flow.response is not None:
             return
         refusal = self._traffic.request_complete(flow)
-        if flow.server_conn.alpn != b"h2":
-            flow.request.trailers = None  # mitmproxy can't write them in HTTP/1; RFC 9110 6.5.1 lets them end here
+        flow.request.trailers = None
         if refusal is None:
             return
         if flow.request.stream is not False:
@@ -182,6 +185,8 @@ class Decisions:
         if response.status_code == SWITCHING_PROTOCOLS:
             if not flow.metadata.get(_WEBSOCKET) or response.headers.get("upgrade", "").lower() != "websocket":
                 flow.kill()  # type: ignore[no-untyped-call]
+                return
+            self._traffic.mask_head(flow, response)
             return
         try:
             response_head(flow, response)

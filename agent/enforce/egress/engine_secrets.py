@@ -125,12 +125,18 @@ class SecretTraffic:
         if response.headers.get("content-encoding", "").strip().lower() not in _PLAIN:
             flow.metadata[FAILED] = "the answer is compressed although plain bytes were asked for: it can't be searched"
             return
+        self.mask_head(flow, response)
+        masked = self._secrets.masked()
+        response.stream = lambda data: _pieces(masked.feed(data, last=not data))
+
+    def mask_head(self, flow: http.HTTPFlow, response: http.Response) -> None:
+        """Mask the head alone. Raises Leak where a value can't be masked."""
+        if not flow.metadata.get(INJECTED):
+            return
         response.headers.fields = tuple(
             (self._secrets.mask(name), self._secrets.mask(value)) for name, value in response.headers.fields
         )
         response.data.reason = self._secrets.mask(response.data.reason)
-        masked = self._secrets.masked()
-        response.stream = lambda data: _pieces(masked.feed(data, last=not data))
 
     def mask_trailers(self, flow: http.HTTPFlow) -> None:
         """The answer's trailers, which come last. Raises Leak."""

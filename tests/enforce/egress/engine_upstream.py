@@ -106,7 +106,8 @@ class Upstream:
 
 
 class Http1Upstream(Upstream):
-    """HTTP/1.1: echoes what it got; `/big/N` sends N blocks of 64 KiB; `/ws` echoes WebSocket messages."""
+    """HTTP/1.1: echoes what it got; `/big/N` sends N blocks of 64 KiB; `/ws` echoes WebSocket messages
+    (`/ws/told` the key in the head of its answer, too)."""
 
     def __init__(self, context: ssl.SSLContext | None) -> None:
         super().__init__(context)
@@ -230,7 +231,9 @@ def echo_websocket(handler: BaseHTTPRequestHandler) -> None:
     while True:
         for event in peer.events():
             if isinstance(event, Request):
-                sock.sendall(peer.send(AcceptConnection()))
+                said = handler.headers.get("X-Api-Key", "") if handler.path == "/ws/told" else ""
+                fields = [(b"X-Echo", said.encode())] if said else []
+                sock.sendall(peer.send(AcceptConnection(extra_headers=fields)))
             elif isinstance(event, Message):
                 sock.sendall(peer.send(type(event)(data=event.data)))
             elif isinstance(event, CloseConnection):
@@ -288,6 +291,8 @@ def serve_http2(sock: ssl.SSLSocket, answer_stream: Callable[[dict[str, str], by
             if isinstance(event, h2.events.RequestReceived):
                 heads[event.stream_id] = dict(event.headers)  # type: ignore[arg-type]
                 bodies[event.stream_id] = b""
+            elif isinstance(event, h2.events.TrailersReceived):  # as a server that takes them for header fields
+                heads[event.stream_id].update(dict(event.headers))  # type: ignore[arg-type]
             elif isinstance(event, h2.events.DataReceived):
                 bodies[event.stream_id] += event.data
                 peer.acknowledge_received_data(event.flow_controlled_length, event.stream_id)

@@ -195,6 +195,8 @@ PINS = [
     ("a cloud's field", ["X-Amz-Security-Token: mine"], "x-amz-security-token"),
     ("an underscore", ["x_api_key: mine"], "x_api_key"),
     ("a scheme in an odd field", ["X-Odd: Bearer mine"], "x-odd"),
+    ("a key among subprotocols", ["Sec-WebSocket-Protocol: realtime, openai-insecure-api-key.mine"], "websocket"),
+    ("a bearer among them", ["Sec-WebSocket-Protocol: base64url.bearer.authorization.k8s.io.mine, v4"], "websocket"),
 ]
 
 

@@ -98,6 +98,22 @@ def test_a_secret_in_a_trailer_is_a_leak_and_the_request_never_ends(
     assert h2_upstream.requests == []
 
 
+@pytest.mark.parametrize("name", ["authorization", "x-http-method-override", "x-last"])
+def test_trailers_never_reach_an_upstream_that_could_take_them_for_fields(
+    h2_front: Front, h2_upstream: Http2Upstream, name: str
+) -> None:
+    client = Http2Client(h2_front)
+    stream = client.peer.get_next_available_stream_id()
+    fields = [(":method", "POST"), (":scheme", "https"), (":path", "/x"), (":authority", client.authority)]
+    client.peer.send_headers(stream, [*fields, ("te", "trailers"), ("trailer", name)])
+    client.peer.send_data(stream, b"harmless")
+    client.peer.send_headers(stream, [(name, "Bearer mine")], end_stream=True)
+    client.flush()
+    status, body = client.answers([stream])[stream]
+    assert (status, body.split()[:3]) == (200, [b"POST", b"/x", b"8"])
+    assert name not in h2_upstream.headers[0]
+
+
 def test_http2_trailers_end_where_the_upstream_speaks_http1(secret_front: Front, upstream: Http1Upstream) -> None:
     client = Http2Client(secret_front)
     stream = client.peer.get_next_available_stream_id()
@@ -169,3 +185,15 @@ def test_a_websocket_with_an_injected_credential_passes_harmless_messages(
     assert [event.data for event in following(sock, peer)] == ["hello"]  # type: ignore[attr-defined]
     assert upstream.headers[0]["x-api-key"] == VALUE
     assert secret_front.journal.posted == []
+
+
+def test_a_value_in_the_answer_to_an_upgrade_is_masked(secret_front: Front, upstream: Http1Upstream) -> None:
+    sock, peer = secret_front.tls(), WSConnection(ConnectionType.CLIENT)
+    key = [(b"X-Api-Key", PLACEHOLDER.encode())]
+    asked = Request(host=f"{HOST}:{secret_front.target.port}", target="/ws/told", extra_headers=key)
+    sock.sendall(peer.send(asked))
+    (accepted,) = following(sock, peer)
+    assert isinstance(accepted, AcceptConnection)
+    assert upstream.headers[0]["x-api-key"] == VALUE
+    (echo,) = [value for name, value in accepted.extra_headers if name == b"x-echo"]
+    assert echo == b"[secret api]".ljust(len(VALUE), b"*")
