@@ -21,7 +21,7 @@ import h11
 from agent.enforce.egress.client import Place
 from agent.enforce.egress.head import CHUNKED, Chunks, HeadError, end_of_head, parse_request, parse_response
 from agent.enforce.egress.hello import ClientHello, HelloError, read_client_hello
-from agent.enforce.egress.http1 import parse_target
+from agent.enforce.egress.http_target import parse_target
 from agent.enforce.egress.identity import parse_authority
 from agent.enforce.egress.question import QuestionError, read_question
 from agent.enforce.egress.socks import SocksError, read_greeting, read_request

@@ -30,9 +30,16 @@ async def tell(client: Client, answer: Answer) -> None:
             client.wire.close(reset=True)
         return
     client.wire.limit(_LINGER_SECONDS)
-    request = client.request
     with contextlib.suppress(OSError):
         await client.wire.send(words)
+    await leave(client)
+
+
+async def leave(client: Client) -> None:
+    """Give the client time to read what it was sent last, where it still sends itself. The caller closes."""
+    client.wire.limit(_LINGER_SECONDS)
+    request = client.request
+    with contextlib.suppress(OSError):
         if client.buffered or (request is not None and request.body) or not client.wire.quiet():
             await _linger(client.wire)
 

@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from agent.enforce.egress.answer import Answer
+from agent.enforce.egress.answering import leave
 from agent.enforce.egress.bodies import chunk, pieces
-from agent.enforce.egress.client import Client, Place, read_head
+from agent.enforce.egress.client import Client, read_head
 from agent.enforce.egress.head import (
     CHUNKED,
     METHOD_OVERRIDES,
@@ -38,7 +38,8 @@ from agent.enforce.egress.head import (
     render,
     tokens,
 )
-from agent.enforce.egress.identity import Admission, Doorkeeper, Refusal, parse_authority
+from agent.enforce.egress.http_target import Target, parse_target
+from agent.enforce.egress.identity import Admission, Doorkeeper, Refusal
 from agent.enforce.egress.leaks import Outgoing, refuse_leaks, search_upload
 from agent.enforce.egress.limits import Limits
 from agent.enforce.egress.quota import LimitExceeded, Ticket
@@ -50,17 +51,8 @@ from agent.policy.terms import terms
 if TYPE_CHECKING:
     from agent.enforce.egress.scan import Upload
 
-_URL: Final = re.compile(r"[hH][tT][tT][pP]://([^/?]*)(/[^?]*)?(\?.*)?")
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _MOST_INTERIM: Final = 16
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    host: str
-    port: int
-    path: str
-    query: str
 
 
 @dataclass(slots=True)
@@ -79,28 +71,8 @@ class _Upstream:
         self.wire.close()
         self.ticket.close()
 
-    def serves(self, target: _Target) -> bool:
+    def serves(self, target: Target) -> bool:
         return (target.host, target.port) == (self.admission.request.host, self.admission.request.port)
-
-
-def parse_target(request: Request, place: Place | None) -> _Target:
-    """What a request asks for: by its absolute-form target, or at `place` by its Host. Raises HeadError, HostError."""
-    if "#" in request.target or "\\" in request.target:
-        raise HeadError("the URL holds a character that does not belong there")
-    match = _URL.fullmatch(request.target)
-    if match is not None:
-        authority, path, query = match.groups(default="")
-        return _Target(*parse_authority(authority, 80), path or "/", query)
-    if place is None:
-        hint = "CONNECT" if request.target.lower().startswith("https:") else "a full http:// URL"
-        raise HeadError(f"this is a proxy: ask with {hint}")
-    if not request.target.startswith("/"):
-        raise HeadError("the request target is not a path")
-    if request.host is None:
-        raise HeadError("the Host header is missing")
-    path, mark, query = request.target.partition("?")
-    host, _ = parse_authority(request.host, place.port)
-    return _Target(host, place.port, path, mark + query)
 
 
 class Forwarder:
@@ -128,6 +100,8 @@ class Forwarder:
                     exchange = self._exchange(client, request, upstream)
                     persistent = await exchange.run()
                 if not persistent:
+                    upstream.close()
+                    await leave(client)
                     return
                 client.started = False
                 client.wire.limit(self._limits.keep)
@@ -167,7 +141,7 @@ class Forwarder:
             raise
 
     async def _judge(
-        self, asked: EgressRequest, request: Request, target: _Target, admission: Admission
+        self, asked: EgressRequest, request: Request, target: Target, admission: Admission
     ) -> Upload | None:
         """This one request; the search of its body, where a rule wants one. Raises Refusal."""
         question = replace(
@@ -285,11 +259,14 @@ class _Exchange:
             if self._client.started:
                 raise
             raise Refusal(self._failed(error)) from error
-        sent = upload is None or upload.done()
-        return sent and self._request.persistent and response.persistent and self._framed(response)
-
-    def _framed(self, response: Response) -> bool:
-        return response.body(self._request.method) != UNTIL_CLOSE
+        framed = response.body(self._request.method) != UNTIL_CLOSE
+        persistent = framed and self._request.persistent and response.persistent
+        if upload is not None and persistent:  # an answer may come before the request's body has gone up
+            try:
+                await upload
+            except OSError:
+                return False
+        return persistent
 
     def _failed(self, error: OSError) -> Answer:
         request = self._up.admission.request
