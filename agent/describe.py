@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from agent.policy.decision import Decision, Verdict
+from agent.policy.hosts import host_and_port
 from agent.policy.request import Access, CommandRequest, EgressRequest, Origin, PathRequest, Request, Stage
 from agent.record.event import Action, Event, EventType, Json, ResourceType, Result
 from agent.shell.redact import redact, redact_argv
@@ -40,7 +41,8 @@ def describe(request: Request, decision: Decision, actor: str) -> Event | None:
                 addresses=list(request.addresses) or None,
             )
             event_type, action = EventType.NETWORK_EGRESS_BLOCKED, Action.CREATE
-            resource, kind = f"{request.host}:{request.port}" if request.port else request.host, ResourceType.NETWORK
+            resource = host_and_port(request.host, request.port) if request.port else request.host
+            kind = ResourceType.NETWORK
             if not denied:
                 event_type = EventType.NETWORK_EGRESS
         case CommandRequest():

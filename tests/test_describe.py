@@ -21,6 +21,7 @@ def egress(stage: Stage) -> EgressRequest:
     return EgressRequest("a.test", 443, TODAY, ORIGIN, stage=stage, path=f"/x?key={SECRET}", method="GET")
 
 
+IPV6 = EgressRequest("2001:db8::1", 9000, TODAY, ORIGIN)
 COMMAND = CommandRequest(f"curl -H 'Authorization: Bearer {SECRET}'", (), TODAY, ORIGIN, cwd="/w")
 
 
@@ -40,6 +41,7 @@ OBSERVED = answer(Verdict.DENY, enforced=False)
     ("request_", "decision", "expected"),
     [
         (egress(Stage.NAME), DENY, ("network.egress_blocked", "CREATE", "a.test:443", "network", "denied")),
+        (IPV6, DENY, ("network.egress_blocked", "CREATE", "[2001:db8::1]:9000", "network", "denied")),
         (egress(Stage.CONNECT), DENY, ("network.egress_blocked", "CREATE", "a.test:443", "network", "denied")),
         (egress(Stage.REQUEST), DENY, ("network.egress_blocked", "CREATE", "a.test:443", "network", "denied")),
         (egress(Stage.CONNECT), ALLOW, ("network.egress", "CREATE", "a.test:443", "network", "success")),

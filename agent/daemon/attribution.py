@@ -9,7 +9,8 @@ Rules kept here: everything is bounded (questions that wait, answers that are ke
 process that vanishes or can't be read leaves its connection without a name, and no error.
 
 Sources: proc_net_tcp (Documentation/networking/proc_net_tcp.rst: addresses are 32-bit words in host byte order, state
-0A is LISTEN), proc_pid_fd(5) (links of the form ``socket:[inode]``, readable for the same file-system uid).
+0A is LISTEN; the tables of UDP have the same columns), proc_pid_fd(5) (links of the form ``socket:[inode]``, readable
+for the same file-system uid).
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 
 type Endpoint = tuple[str, int]
 type Found = Mapping[str, Json]
+type Key = tuple[Endpoint, bool]
+"""The session's end, and whether it is a datagram socket's."""
 
 PATIENCE: Final = 0.1
 """Seconds that an event waits for an answer that is being looked for."""
@@ -46,16 +49,23 @@ MAX_WORD: Final = 200
 _CMDLINE_BYTES: Final = 4096
 _RECENT: Final = 8
 _LISTEN: Final = "0A"
+_WILDCARDS: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104  (as a socket that is bound to no address is listed)
 _NOBODY: Final[Found] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """The session's end and the other one, addresses as `plain_address` gives them; `number` is the accepter's."""
+    """The session's end and the other one, addresses as `plain_address` gives them; `number` is the accepter's.
+    `udp`: a datagram, whose socket need not be connected to the other end, nor bound to one address."""
 
     source: Endpoint
     destination: Endpoint
     number: int = 0
+    udp: bool = False
+
+    @property
+    def key(self) -> Key:
+        return self.source, self.udp
 
 
 class Attribution:
@@ -71,8 +81,8 @@ class Attribution:
         self._eyes = FilesystemIdentity(uid, gid)
         self._names = dict(names)
         self._loop = asyncio.get_running_loop()
-        self._kept: OrderedDict[Endpoint, Found] = OrderedDict()
-        self._waiting: dict[Endpoint, list[Callable[[Found], None]]] = {}
+        self._kept: OrderedDict[Key, Found] = OrderedDict()
+        self._waiting: dict[Key, list[Callable[[Found], None]]] = {}
         self._questions: deque[Connection] = deque()
         self._ask = threading.Semaphore(0)
         self._recent: deque[int] = deque(maxlen=_RECENT)
@@ -82,34 +92,35 @@ class Attribution:
 
     def opened(self, connection: Connection) -> None:
         """Look who that is, starting now."""
-        self._kept.pop(connection.source, None)  # the port's last user
-        if len(self._waiting) >= MAX_WAITING or connection.source in self._waiting:
+        self._kept.pop(connection.key, None)  # the port's last user
+        if max(len(self._waiting), len(self._questions)) >= MAX_WAITING:
             return
-        self._waiting[connection.source] = []
+        self._waiting.setdefault(connection.key, [])  # a resolver asks twice at once from one socket
         self._questions.append(connection)
         self._ask.release()
 
-    def tell(self, source: Endpoint, then: Callable[[Found], None]) -> None:
+    def tell(self, source: Endpoint, then: Callable[[Found], None], *, udp: bool = False) -> None:
         """Call `then` with what is known about the connection from `source`: now, or when it has been found."""
-        waiting = self._waiting.get(source)
+        key = source, udp
+        waiting = self._waiting.get(key)
         if waiting is None:
-            then(self._kept.get(source, _NOBODY))
+            then(self._kept.get(key, _NOBODY))
             return
         if not waiting:
-            self._loop.call_later(PATIENCE, self._answer, source, _NOBODY)
+            self._loop.call_later(PATIENCE, self._answer, key, _NOBODY)
         waiting.append(then)
 
     def stop(self) -> None:
         """End the thread; whoever waits is answered with nothing."""
         self._stopping = True
         self._ask.release()
-        for source in list(self._waiting):
-            self._answer(source, _NOBODY)
+        for key in list(self._waiting):
+            self._answer(key, _NOBODY)
 
-    def _answer(self, source: Endpoint, found: Found) -> None:
-        waiting = self._waiting.pop(source, None)
+    def _answer(self, key: Key, found: Found) -> None:
+        waiting = self._waiting.pop(key, None)
         if found:
-            self._kept[source] = found
+            self._kept[key] = found
             if len(self._kept) > MAX_KEPT:
                 self._kept.popitem(last=False)
         for then in waiting or ():
@@ -142,21 +153,21 @@ class Attribution:
             with suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(self._answer_all, asked, found)
 
-    def _answer_all(self, asked: list[Connection], found: dict[Endpoint, Found]) -> None:
+    def _answer_all(self, asked: list[Connection], found: dict[Key, Found]) -> None:
         for connection in asked:
-            self._answer(connection.source, found.get(connection.source, _NOBODY))
+            self._answer(connection.key, found.get(connection.key, _NOBODY))
         if self.on_look is not None:
             self.on_look(max(connection.number for connection in asked))
 
-    def _look(self, asked: list[Connection]) -> dict[Endpoint, Found]:
+    def _look(self, asked: list[Connection]) -> dict[Key, Found]:
         anchor = self._anchor()
         if not anchor:
             return {}
         inodes = inodes_of(asked, anchor)
         holders = self._holders(set(inodes.values()))
         return {
-            source: process
-            for source, inode in inodes.items()
+            key: process
+            for key, inode in inodes.items()
             if (pid := holders.get(inode)) is not None and (process := self._process(pid))
         }
 
@@ -200,27 +211,55 @@ class Attribution:
         return found
 
 
-def inodes_of(asked: Iterable[Connection], anchor: int) -> dict[Endpoint, int]:
+def inodes_of(asked: Iterable[Connection], anchor: int) -> dict[Key, int]:
     """The socket inode of each connection's session end, as the network namespace of process `anchor` lists it."""
-    wanted = {connection.source: connection.destination for connection in asked}
+    asked = tuple(asked)
+    streams = {connection.source: connection.destination for connection in asked if not connection.udp}
+    datagrams = {connection.source for connection in asked if connection.udp}
+    found: dict[Key, int] = {(source, False): inode for source, inode in _streams(streams, anchor).items()}
+    return found | {(source, True): inode for source, inode in _datagrams(datagrams, anchor).items()}
+
+
+def _streams(wanted: Mapping[Endpoint, Endpoint], anchor: int) -> dict[Endpoint, int]:
     exact: dict[Endpoint, int] = {}
     near: dict[Endpoint, set[int]] = {}
-    for table in ("tcp", "tcp6"):
+    for fields in _rows(("tcp", "tcp6") if wanted else (), anchor):
+        source = _endpoint(fields[1])
+        if source in wanted and fields[3] != _LISTEN:
+            inode = int(fields[9])
+            near.setdefault(source, set()).add(inode)
+            if _endpoint(fields[2]) == wanted[source]:
+                exact[source] = inode
+    # where the other end was rewritten on the way, the session's own must be the only one
+    return _alone(near) | {source: inode for source, inode in exact.items() if inode}
+
+
+def _datagrams(wanted: set[Endpoint], anchor: int) -> dict[Endpoint, int]:
+    """A socket that is bound to the address, else the only one that is bound to its port on every address."""
+    exact: dict[Endpoint, set[int]] = {}
+    anywhere: dict[int, set[int]] = {}
+    for fields in _rows(("udp", "udp6") if wanted else (), anchor):
+        source, inode = _endpoint(fields[1]), int(fields[9])
+        if source in wanted:
+            exact.setdefault(source, set()).add(inode)
+        elif source[0] in _WILDCARDS:
+            anywhere.setdefault(source[1], set()).add(inode)
+    near = {source: anywhere[source[1]] for source in wanted if source not in exact and source[1] in anywhere}
+    return _alone(near) | _alone(exact)
+
+
+def _alone(near: Mapping[Endpoint, set[int]]) -> dict[Endpoint, int]:
+    """Where it is one inode and no other; 0 is a socket that nobody holds any more."""
+    return {source: next(iter(inodes)) for source, inodes in near.items() if len(inodes) == 1 and 0 not in inodes}
+
+
+def _rows(tables: Iterable[str], anchor: int) -> Iterable[list[str]]:
+    for table in tables:
         with suppress(OSError), open(f"/proc/{anchor}/net/{table}", encoding="ascii") as file:
             next(file, None)
             for line in file:
-                fields = line.split()
-                if len(fields) < 10 or fields[3] == _LISTEN:
-                    continue
-                source = _endpoint(fields[1])
-                if source in wanted:
-                    inode = int(fields[9])
-                    near.setdefault(source, set()).add(inode)
-                    if _endpoint(fields[2]) == wanted[source]:
-                        exact[source] = inode
-    # where the other end was rewritten on the way, the session's own must be the only one
-    alone = {source: next(iter(inodes)) for source, inodes in near.items() if len(inodes) == 1}
-    return {source: inode for source, inode in (alone | exact).items() if inode}
+                if len(fields := line.split()) >= 10:
+                    yield fields
 
 
 def _endpoint(text: str) -> Endpoint:

@@ -136,7 +136,7 @@ class EgressLink:
                 self._event(int(message["n"]), bool(message["accept"]), message["event"])
             case "opened":
                 ends = _endpoint(message["source"]), _endpoint(message["destination"])
-                self._attribution.opened(Connection(*ends, int(message["n"])))
+                self._attribution.opened(Connection(*ends, int(message["n"]), bool(message["udp"])))
             case "stats":
                 self._stats(message)
             case "policy":
@@ -169,7 +169,9 @@ class EgressLink:
         if not isinstance(source[0], str) or not isinstance(source[1], int):
             self._record(number, wanted, event, {})
             return
-        self._attribution.tell((source[0], source[1]), lambda found: self._record(number, wanted, event, found))
+        udp = event.details.get("transport") == "udp"
+        then = lambda found: self._record(number, wanted, event, found)  # noqa: E731
+        self._attribution.tell((source[0], source[1]), then, udp=udp)
 
     def _looked(self, through: int) -> None:
         if not self._gone.done() and not self._stopping:

@@ -26,7 +26,7 @@ from agent.policy.egress_match import (
     ungranted,
 )
 from agent.policy.git_http import read_git
-from agent.policy.hosts import match_host
+from agent.policy.hosts import host_and_port, match_host
 from agent.policy.model import Condition, EgressSection, HostRule, Layer, Mode, Policy
 from agent.policy.request import EgressRequest, Protocol, Stage
 from agent.policy.verdicts import Denial, allowed, by_rule, denied, enforces, exceptions_of, worst
@@ -168,7 +168,7 @@ def _refusal(near: list[HostRule], request: EgressRequest, fits: list[HostRule],
 def _asked(request: EgressRequest, *, git: bool = False) -> str:
     if request.stage is Stage.LOOKUP:
         return f"to look up {request.host}"
-    what = f"{request.host}:{request.port} ({request.protocol})"
+    what = f"{host_and_port(request.host, request.port)} ({request.protocol})"
     if request.method is None:
         return what
     if request.path is None:

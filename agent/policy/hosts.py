@@ -70,6 +70,11 @@ def normalise_host(text: str) -> str:
     return name
 
 
+def host_and_port(host: str, port: int) -> str:
+    """``host:port`` as it is written and read, an IPv6 address in brackets (RFC 3986 3.2.2)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def match_host(pattern: str, host: str) -> bool:
     """Does a parsed pattern match a normalised host? ``*.x`` is any depth below x and not x itself."""
     if pattern.startswith("*."):

@@ -8,6 +8,7 @@ import pwd
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -47,9 +48,9 @@ class Client:
         self.process.communicate()
 
 
-async def _told(attribution: Attribution, source: tuple[str, int]) -> Found:
+async def _told(attribution: Attribution, connection: Connection) -> Found:
     answer: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
-    attribution.tell(source, answer.set_result)
+    attribution.tell(connection.source, answer.set_result, udp=connection.udp)
     return await asyncio.wait_for(answer, 20)
 
 
@@ -72,7 +73,7 @@ def test_the_process_behind_a_connection(listener: socket.socket) -> None:
     async def ask(attribution: Attribution) -> Found:
         attribution.on_look = looked.append
         attribution.opened(client.connection)
-        while not (found := await _told(attribution, client.connection.source)):
+        while not (found := await _told(attribution, client.connection)):
             attribution.opened(client.connection)  # a busy machine may take longer than an event waits
         return found
 
@@ -96,7 +97,7 @@ def test_another_users_process_is_looked_at_with_its_own_eyes(listener: socket.s
 
     async def ask(attribution: Attribution) -> Found:
         attribution.opened(client.connection)
-        while not (found := await _told(attribution, client.connection.source)):
+        while not (found := await _told(attribution, client.connection)):
             attribution.opened(client.connection)
         return found
 
@@ -114,7 +115,7 @@ def test_two_connections_asked_at_once_are_not_mixed_up(listener: socket.socket)
         while not all(found):
             for client in clients:
                 attribution.opened(client.connection)
-            found = [await _told(attribution, client.connection.source) for client in clients]
+            found = [await _told(attribution, client.connection) for client in clients]
         return found
 
     found = _run(ask, clients[0].process.pid)
@@ -124,6 +125,75 @@ def test_two_connections_asked_at_once_are_not_mixed_up(listener: socket.socket)
     assert [each["pid"] for each in found] == [client.process.pid for client in clients]
 
 
+ASKER = """
+import socket, sys
+held = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+if "shared" in sys.argv:
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("", int(sys.argv[4])))
+if "connected" in sys.argv:
+    held.connect((sys.argv[1], int(sys.argv[2])))
+    held.send(b"x")
+else:
+    held.sendto(b"x", (sys.argv[1], int(sys.argv[2])))
+sys.stdin.read()
+"""
+
+
+def _datagram_from(target: str, how: str, *more: str) -> tuple[subprocess.Popen[bytes], Connection]:
+    """A process that has sent a datagram to `target`, and what the receiver knows of it."""
+    family = socket.AF_INET6 if target == "::1" else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1" if family == socket.AF_INET else "::1", 0))
+        port = receiver.getsockname()[1]
+        argv = ["/usr/bin/python3", "-c", ASKER, target, str(port), how, *more]
+        process = subprocess.Popen(argv, stdin=subprocess.PIPE, cwd="/")
+        receiver.settimeout(60)
+        _, source = receiver.recvfrom(1)
+    return process, Connection((plain_address(source[0]), source[1]), ("127.0.0.1", port), 1, udp=True)
+
+
+async def _look(attribution: Attribution, connection: Connection) -> Found:
+    """What one look has found."""
+    looked = asyncio.Event()
+    attribution.on_look = lambda _: looked.set()
+    attribution.opened(connection)
+    await asyncio.wait_for(looked.wait(), 60)
+    return await _told(attribution, connection)
+
+
+@pytest.mark.parametrize("how", ["connected", "bound to no address"])
+@pytest.mark.parametrize("target", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
+def test_the_process_behind_a_datagram(target: str, how: str) -> None:
+    process, connection = _datagram_from(target, how)
+    found = _run(lambda attribution: _look(attribution, connection), process.pid)
+    process.communicate()
+    assert isinstance(found, dict)
+    assert found["pid"] == process.pid
+
+
+def test_a_datagram_from_a_port_that_two_sockets_have_names_nobody() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("", 0))
+        process, connection = _datagram_from("127.0.0.1", "shared", str(other.getsockname()[1]))
+        assert connection.source[1] == other.getsockname()[1]
+        assert _run(lambda attribution: _look(attribution, connection), process.pid) == {}
+    assert isinstance(found := _run(lambda attribution: _look(attribution, connection), process.pid), dict)
+    process.communicate()
+    assert found["pid"] == process.pid
+
+
+def test_a_stream_and_a_datagram_from_one_port_are_not_mixed_up(listener: socket.socket) -> None:
+    client = Client(listener)
+
+    async def ask(attribution: Attribution) -> Found:
+        return await _look(attribution, replace(client.connection, udp=True))
+
+    assert _run(ask, client.process.pid) == {}
+    client.end()
+
+
 def test_a_client_that_is_gone_leaves_no_name_and_no_error(listener: socket.socket) -> None:
     client = Client(listener)
     anchor = os.getpid()
@@ -131,7 +201,7 @@ def test_a_client_that_is_gone_leaves_no_name_and_no_error(listener: socket.sock
 
     async def ask(attribution: Attribution) -> Found:
         attribution.opened(client.connection)
-        return await _told(attribution, client.connection.source)
+        return await _told(attribution, client.connection)
 
     assert _run(ask, anchor) == {}
 

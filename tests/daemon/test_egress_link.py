@@ -78,7 +78,7 @@ def test_an_event_to_be_accepted_is_answered_and_recorded_and_numbers_are_added(
         ({"type": "event", "n": 1, "accept": False, "event": {**EVENT, "result": "fine"}}, "fine"),
         ({"type": "event", "n": 1, "accept": False}, "event"),
         ({"type": "start"}, "not allowed"),
-        ({"type": "policy"}, "not allowed"),
+        ({"type": "policy"}, "digest"),
         ({**STATS, "up": -1}, "goes down"),
         ({**STATS, "decisions": [1]}, "shorter"),
         ({"no": "type"}, "type"),
@@ -101,7 +101,7 @@ def test_an_event_names_the_process_behind_its_connection(tmp_path: Path, monkey
         source, destination = list(client.getsockname()), list(client.getpeername())
         details = {**EVENT["details"], "source_port": source[1], "uid": 7}
         event = {**EVENT, "source_ip": source[0], "details": details}
-        opened = {"type": "opened", "n": 3, "source": source, "destination": destination}
+        opened = {"type": "opened", "n": 3, "source": source, "destination": destination, "udp": False}
         asked = [{"type": "event", "n": n, "accept": True, "event": event} for n in range(50)]
         faults, answers, _ = exchange(tmp_path / "log", opened, *asked)
         assert faults == []

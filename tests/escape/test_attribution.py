@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.escape.client import Ask, requests
-from tests.escape.runtime import Runtime
+from tests.escape.runtime import Case, Runtime, policy
 
 INTERCEPTED = "    - {host: forbidden.test, ports: [{tls}], methods: [GET], addresses: [127.0.0.0/8]}\n"
 
@@ -32,3 +32,25 @@ def test_allowed_denied_and_intercepted_connections_name_their_process(runtime: 
         assert details["user"] == "session"
         assert details["pid"] != details["ppid"]
     assert len(outcome.of("network.egress_blocked")) == 2
+
+LOOKUPS = r"""
+import socket, sys
+for name in ("first.evil.test", "second.evil.test"):
+    try: socket.getaddrinfo(name, 443)
+    except socket.gaierror as error: print(name, error.args[0])
+"""
+
+
+def test_a_refused_lookup_names_its_process_whichever_way_it_was_asked(runtime: Runtime) -> None:
+    """By datagrams in the jail, by TCP where the guard makes the session's sockets."""
+    outcome = runtime.run(Case(("/usr/bin/python3", "-c", LOOKUPS), policy()))
+    assert len(outcome.stdout.split()) == 4, outcome.stderr
+    refused = outcome.of("network.egress_blocked")
+    assert {event["resource"] for event in refused} >= {"first.evil.test:53", "second.evil.test:53"}
+    for event in refused:
+        details = event["details"]
+        assert (details["mechanism"], details.get("transport")) in (("dns", "udp"), ("dns", None))
+        assert details["exe"].rpartition("/")[2].startswith("python3"), details
+        assert details["user"] == "session"
+    if runtime.name != "docker":
+        assert {event["details"]["transport"] for event in refused} == {"udp"}

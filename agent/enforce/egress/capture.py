@@ -24,7 +24,7 @@ from agent.enforce.egress.limits import Limits
 from agent.enforce.egress.passage import Passage, read_hello
 from agent.enforce.egress.wire import Wire
 from agent.policy.addresses import canonical_address
-from agent.policy.hosts import HostError, normalise_host
+from agent.policy.hosts import HostError, host_and_port, normalise_host
 from agent.policy.request import Origin, Protocol
 from agent.session import preamble
 
@@ -39,7 +39,7 @@ type NamesOf = Callable[[str], tuple[str, ...]]
 class DnsStreams(Interface):
     """The name server's TCP side; `prefix` was read already. Closing stays with the caller."""
 
-    def serve_tcp_connection(self, wire: Wire, prefix: bytes, origin: Origin) -> Awaitable[None]: ...
+    def serve_tcp_connection(self, wire: Wire, prefix: bytes, origin: Origin, number: int = 0) -> Awaitable[None]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +102,15 @@ class Capture:
             client.origin, source_ip=canonical_address(source_ip), source_port=source_port, pid=head.pid
         )
         if head.destination[1] == _DNS and self._dns is not None:
-            await self._dns.serve_tcp_connection(client.wire, bytes(client.buffered), client.origin)
+            prefix = bytes(client.buffered)
+            await self._dns.serve_tcp_connection(client.wire, prefix, client.origin, client.number)
             return False
         return await self._take(client, *head.destination)
 
     async def _take(self, client: Client, address: str, port: int) -> bool:
         address = canonical_address(address.partition("%")[0]) or address
-        shown = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-        client.origin = replace(client.origin, extra=(*client.origin.extra, ("captured", shown)))
+        captured = ("captured", host_and_port(address, port))
+        client.origin = replace(client.origin, extra=(*client.origin.extra, captured))
         names = () if self._names_of is None else self._names_of(address)
         hosts = (address, *names)
         named = [host for host in hosts if any(self._door.speaks(host, port, how) for how in _NAMED)]

@@ -20,8 +20,8 @@ import contextlib
 import logging
 import socket
 import struct
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -44,6 +44,7 @@ from agent.enforce.egress.question import (
 )
 from agent.enforce.egress.resolve import Failure, Resolution, ResolveError, Resolver, wildcard_of
 from agent.enforce.egress.secrets import SECRET_LEAK, Secrets, leak_reason
+from agent.enforce.egress.sightings import Sightings
 from agent.enforce.egress.wire import Poller, Wire, prepare
 from agent.gate import Gate
 from agent.policy.decision import Decision, Severity, Verdict
@@ -68,12 +69,36 @@ _LOOPBACK: Final = {socket.AF_INET: ("127.0.0.1",), socket.AF_INET6: ("::1",)}
 type Ancillary = list[tuple[int, int, bytes]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Asker:
+    """Who sent a datagram, and from which address they expect an answer. `number`: as which the guard was told."""
+
+    sock: socket.socket
+    source: tuple[str, int]
+    back: Ancillary
+    number: int
+
+    def tell(self, answer: bytes) -> None:
+        """An answer that cannot be sent is lost, as datagrams are; its client asks again."""
+        with contextlib.suppress(OSError):
+            self.sock.sendmsg([answer], self.back, 0, self.source)
+
+
 class NameServer:
-    """Serves the session's questions. Must be made inside the running loop."""
+    """Serves the session's questions. Must be made inside the running loop. `sightings` None: nobody looks whose
+    questions they are."""
 
     def __init__(
-        self, poller: Poller, policy: Callable[[], Policy], gate: Gate, resolver: Resolver, secrets: Secrets
+        self,
+        poller: Poller,
+        policy: Callable[[], Policy],
+        gate: Gate,
+        resolver: Resolver,
+        secrets: Secrets,
+        *,
+        sightings: Sightings | None = None,
     ) -> None:
+        self._sightings = sightings
         self._poller = poller
         self._policy = policy
         self._gate = gate
@@ -82,6 +107,7 @@ class NameServer:
         self._here = frozenset({"localhost", socket.gethostname().lower()})
         self._listeners: list[socket.socket] = []
         self._underway: set[asyncio.Task[None]] = set()
+        self._late: set[asyncio.Task[None]] = set()
         self._connections: set[asyncio.Task[None]] = set()
 
     def listen_udp(self, sock: socket.socket) -> None:
@@ -104,7 +130,7 @@ class NameServer:
             self._poller.loop.remove_reader(sock.fileno())
             sock.close()
         self._listeners.clear()
-        for task in [*self._underway, *self._connections]:
+        for task in [*self._underway, *self._late, *self._connections]:
             task.cancel()
 
     async def answer(self, data: bytes, origin: Origin, *, tcp: bool = False) -> bytes | None:
@@ -112,7 +138,8 @@ class NameServer:
         try:
             question = read_question(data)
             asked = parse(data)
-            reply = await self._judge(question, replace(origin, extra=(("qtype", type_name(question.rdtype)),)))
+            qtype = ("qtype", type_name(question.rdtype))
+            reply = await self._judge(question, replace(origin, extra=(*origin.extra, qtype)))
             return render(asked, question, reply, tcp=tcp)
         except QuestionError as error:
             self._record(_unknown(origin), "malformed-request", shown(str(error)))
@@ -122,8 +149,9 @@ class NameServer:
             self._record(_unknown(origin), "agent-fault", "the agent could not decide; see its log")
             return bare_answer(data, REFUSED)  # read_question lets nothing shorter than a header get this far
 
-    async def serve_tcp_connection(self, wire: Wire, prefix: bytes, origin: Origin) -> None:
-        """Answer the questions of a connection, one after the other, until it ends; `prefix`: what was read already.
+    async def serve_tcp_connection(self, wire: Wire, prefix: bytes, origin: Origin, number: int = 0) -> None:
+        """Answer the questions of a connection, one after the other, until it ends; `prefix`: what was read already,
+        `number`: as which the guard was told of it.
 
         The caller closes the wire. Raises OSError where the client goes away or is silent for too long.
         """
@@ -138,6 +166,8 @@ class NameServer:
             answer = await self.answer(data, origin, tcp=True)
             if answer is None:
                 return
+            if self._sightings is not None and _refuses(answer):
+                await self._sightings.wait(number)
             wire.limit(IDLE_SECONDS)
             await wire.send(struct.pack(">H", len(answer)) + answer)
 
@@ -189,23 +219,32 @@ class NameServer:
                 data, ancillary, _, source = sock.recvmsg(MAX_QUERY + 1, _ANCILLARY)
             except OSError:  # nothing more waits, or the kernel's word about an earlier answer (ip(7))
                 return
-            origin = Origin("dns", source_ip=str(source[0]), source_port=int(source[1]))
-            back = to_sender(ancillary)
-            work = self._answer_datagram(sock, data, back, source, origin)
-            task = asyncio.Task(work, loop=self._poller.loop, eager_start=True)
+            origin = Origin("dns", source_ip=str(source[0]), source_port=int(source[1]), extra=(("transport", "udp"),))
+            asker = _Asker(sock, source, to_sender(ancillary), self._opened(sock, source, udp=True))
+            task = asyncio.Task(self._answer_datagram(data, asker, origin), loop=self._poller.loop, eager_start=True)
             if not task.done() and len(self._underway) >= QUESTIONS:  # what need not wait is answered all the same
                 task.cancel()
                 self._record(_unknown(origin), "dns-bound", f"more than {QUESTIONS} DNS questions are under way")
-                send_datagram(sock, bare_answer(data, REFUSED), back, source)
+                asker.tell(bare_answer(data, REFUSED))
             else:
                 _keep(task, self._underway)
 
-    async def _answer_datagram(
-        self, sock: socket.socket, data: bytes, ancillary: Ancillary, source: tuple[str, int], origin: Origin
-    ) -> None:
+    async def _answer_datagram(self, data: bytes, asker: _Asker, origin: Origin) -> None:
         answer = await self.answer(data, origin)
-        if answer is not None:
-            send_datagram(sock, answer, ancillary, source)
+        if answer is None:
+            return
+        if self._sightings is not None and _refuses(answer) and len(self._late) < QUESTIONS:
+            work = self._answer_late(self._sightings.wait(asker.number), asker, answer)
+            _keep(asyncio.Task(work, loop=self._poller.loop, eager_start=True), self._late)
+        else:
+            asker.tell(answer)
+
+    async def _answer_late(self, seen: Awaitable[None], asker: _Asker, answer: bytes) -> None:
+        await seen
+        asker.tell(answer)
+
+    def _opened(self, sock: socket.socket, source: tuple[str, int], *, udp: bool = False) -> int:
+        return 0 if self._sightings is None else self._sightings.opened(source[:2], sock.getsockname()[:2], udp=udp)
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(_BATCH):
@@ -220,13 +259,14 @@ class NameServer:
                 continue
             sock.setblocking(False)
             prepare(sock)
-            work = self._serve(Wire(self._poller, sock), origin)
+            number = self._opened(sock, source)
+            work = self._serve(Wire(self._poller, sock), origin, number)
             _keep(asyncio.Task(work, loop=self._poller.loop, eager_start=True), self._connections)
 
-    async def _serve(self, wire: Wire, origin: Origin) -> None:
+    async def _serve(self, wire: Wire, origin: Origin, number: int) -> None:
         try:
             with contextlib.suppress(OSError):
-                await self.serve_tcp_connection(wire, b"", origin)
+                await self.serve_tcp_connection(wire, b"", origin, number)
         finally:
             wire.close()
 
@@ -270,10 +310,9 @@ def to_sender(ancillary: Ancillary) -> Ancillary:
     return []
 
 
-def send_datagram(sock: socket.socket, answer: bytes, ancillary: Ancillary, source: tuple[str, int]) -> None:
-    """An answer that cannot be sent is lost, as datagrams are; its client asks again."""
-    with contextlib.suppress(OSError):
-        sock.sendmsg([answer], ancillary, 0, source)
+def _refuses(answer: bytes) -> bool:
+    """Whether it is on record as a refusal, by its RCODE (RFC 1035 4.1.1)."""
+    return answer[3] & 15 not in (NOERROR, NXDOMAIN, SERVFAIL)
 
 
 def _keep(task: asyncio.Task[None], among: set[asyncio.Task[None]]) -> None:

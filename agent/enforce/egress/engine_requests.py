@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from agent.enforce.egress.head import METHOD_OVERRIDES
-from agent.policy.hosts import HostError, normalise_host
+from agent.policy.hosts import HostError, host_and_port, normalise_host
 from agent.policy.request import Protocol
 
 MAX_SHOWN = 512
@@ -45,8 +45,7 @@ class Identity:
     @property
     def authority(self) -> str:
         """The one spelling that is sent upstream."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == self.default_port else f"{host}:{self.port}"
+        return host_and_port(self.host, self.port).removesuffix(f":{self.default_port}")
 
 
 @dataclass(frozen=True, slots=True)

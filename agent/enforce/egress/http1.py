@@ -45,6 +45,7 @@ from agent.enforce.egress.limits import Limits
 from agent.enforce.egress.quota import LimitExceeded, Ticket
 from agent.enforce.egress.tunnel import Traffic
 from agent.enforce.egress.wire import DialError, Poller, Wire, dial
+from agent.policy.hosts import host_and_port
 from agent.policy.request import EgressRequest, Protocol, Stage
 from agent.policy.terms import terms
 
@@ -175,7 +176,7 @@ class Forwarder:
             wire = await dial(self._poller, request.addresses, request.port, self._limits.dial)
         except DialError as error:
             status = 504 if error.timed_out else 502
-            reason = f"{request.host}:{request.port} cannot be reached: {error}"
+            reason = f"{host_and_port(request.host, request.port)} cannot be reached: {error}"
             raise Refusal(Answer(status, reason, request_id=request.origin.request_id or "")) from error
         try:
             admission.ticket.on_cut(partial(_cut, client.wire, wire))
@@ -271,13 +272,12 @@ class _Exchange:
     def _failed(self, error: OSError) -> Answer:
         request = self._up.admission.request
         timed_out = isinstance(error, TimeoutError)
-        reason = f"{request.host}:{request.port} did not answer: {error.strerror or error}"
+        reason = f"{host_and_port(request.host, request.port)} did not answer: {error.strerror or error}"
         return Answer(504 if timed_out else 502, reason, request_id=request.origin.request_id or "")
 
     def _request_head(self) -> bytes:
         target, request = parse_target(self._request, self._client.place), self._request
-        host = f"[{target.host}]" if ":" in target.host else target.host
-        fields = [("host", host if target.port == 80 else f"{host}:{target.port}")]
+        fields = [("host", host_and_port(target.host, target.port).removesuffix(":80"))]
         fields += [(name, value) for name, value in end_to_end(request.fields) if name != "host"]
         if request.body == CHUNKED:
             fields.append(("transfer-encoding", "chunked"))

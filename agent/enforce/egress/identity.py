@@ -27,7 +27,7 @@ from agent.gate import Gate, Recorder
 from agent.policy.addresses import address_class, canonical_address
 from agent.policy.decision import Decision, Severity, Verdict
 from agent.policy.egress_match import intercepted
-from agent.policy.hosts import HostError, normalise_host
+from agent.policy.hosts import HostError, host_and_port, normalise_host
 from agent.policy.model import EgressSection, Mode, Pattern, Policy
 from agent.policy.request import EgressRequest, Origin, Protocol, Stage
 from agent.policy.terms import session_limits
@@ -190,7 +190,8 @@ class Doorkeeper:
         if found.own:
             self.refuse(request, "own-address", f"{request.host} is this machine ({found.own[0]})")
         if any(self._is_own(address, request.port) for address in found.addresses):
-            raise self.refusal(request, "own-address", f"{request.host}:{request.port} is the agent's own listener")
+            here = host_and_port(request.host, request.port)
+            raise self.refusal(request, "own-address", f"{here} is the agent's own listener")
         return self._open(request, await self.check(request))
 
     def _open(self, request: EgressRequest, decision: Decision) -> Admission:
@@ -289,15 +290,16 @@ class Doorkeeper:
             return
         host, port = parse_authority(header, default_port)
         if (host, port) != (request.host, request.port):
-            reason = f"the request is for {request.host}:{request.port}, its Host header says {host}:{port}"
+            asked, named = host_and_port(request.host, request.port), host_and_port(host, port)
+            reason = f"the request is for {asked}, its Host header says {named}"
             self.refuse(request, "host-mismatch", reason, status=421)
 
     def check_place(self, request: EgressRequest, place: Place | None) -> None:
         """A request inside a connection that was opened to `place` must be for it. Raises Refusal (421)."""
         if place is None or (request.port == place.port and place.host in (None, request.host)):
             return
-        where = f"{place.host}:{place.port}" if place.host else f"port {place.port}"
-        reason = f"the request is for {request.host}:{request.port}, the connection was opened to {where}"
+        where = host_and_port(place.host, place.port) if place.host else f"port {place.port}"
+        reason = f"the request is for {host_and_port(request.host, request.port)}, the connection was opened to {where}"
         self.refuse(request, "host-mismatch", reason, "open a connection of its own for each host", status=421)
 
     def check_hello(self, request: EgressRequest, hello: ClientHello) -> None:

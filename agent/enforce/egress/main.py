@@ -68,7 +68,7 @@ class Egress:
         self._lookup = lookup
         self._done: asyncio.Future[int] = self._loop.create_future()
         self._recorder = ChannelRecorder(channel, self._fault)
-        self._sightings = Sightings(self._recorder.send)
+        self._sightings = Sightings(self._recorder.mention)
         self._traffic = Traffic()
         self._timings = Timings()
         self._poller = Poller()
@@ -197,7 +197,7 @@ class Egress:
         gate = Gate(self._in_force, self._recorder, actor, self._timings.observe)
         resolver = Resolver(self._lookup)
         door = Doorkeeper(self._in_force, gate, self._recorder, resolver, actor, secrets=secrets)
-        self._names = NameServer(self._poller, self._in_force, gate, resolver, secrets)
+        self._names = NameServer(self._poller, self._in_force, gate, resolver, secrets, sightings=self._sightings)
         carrier = self._carrier = Carrier(self._poller, self._traffic, idle=self._limits.idle)
         self._follower = Follower(self._in_force, door.quota, self._recorder, actor)
         forwarder = Forwarder(self._poller, door, self._traffic, self._limits)

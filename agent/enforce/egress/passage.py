@@ -21,6 +21,7 @@ from agent.enforce.egress.quota import Ticket
 from agent.enforce.egress.tunnel import Carrier
 from agent.enforce.egress.wire import DialError, Poller, Wire, dial
 from agent.policy.decision import Verdict
+from agent.policy.hosts import host_and_port
 from agent.policy.request import EgressRequest, Protocol
 from agent.policy.terms import terms
 
@@ -161,7 +162,7 @@ def unreachable(request: EgressRequest, error: DialError) -> Answer:
     """What a client is told whose destination does not answer."""
     answer = Answer(
         504 if error.timed_out else 502,
-        f"{request.host}:{request.port} cannot be reached: {error}",
+        f"{host_and_port(request.host, request.port)} cannot be reached: {error}",
         request_id=request.origin.request_id or "",
     )
     return answer if error.timed_out else replace(answer, refused=True)

@@ -19,18 +19,26 @@ PATIENCE: Final = 0.1
 
 
 class Sightings:
-    """Tells the guard about accepted connections, by number, and knows up to which number it has looked."""
+    """Tells the guard about accepted connections, by number, and knows up to which number it has looked.
 
-    def __init__(self, send: Callable[[Message], None]) -> None:
-        self._send = send
+    `mention` sends it a message, and returns False where it did not.
+    """
+
+    def __init__(self, mention: Callable[[Message], bool]) -> None:
+        self._mention = mention
         self._last = 0
         self._seen = 0
         self._waiting: dict[int, asyncio.Future[None]] = {}
 
-    def opened(self, source: tuple[str, int], destination: tuple[str, int]) -> int:
-        """A connection with these two ends was accepted; its number."""
+    def opened(self, source: tuple[str, int], destination: tuple[str, int], *, udp: bool = False) -> int:
+        """A connection with these two ends was accepted, or (`udp`) a datagram came; its number.
+
+        0 where the guard is too far behind to be told.
+        """
+        ends = {"source": source, "destination": destination}
+        if not self._mention({"type": "opened", "n": self._last + 1, **ends, "udp": udp}):
+            return 0
         self._last += 1
-        self._send({"type": "opened", "n": self._last, "source": source, "destination": destination})
         return self._last
 
     def seen(self, through: int) -> None:

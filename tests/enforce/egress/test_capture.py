@@ -390,7 +390,7 @@ def test_a_rule_for_raw_tcp_opens_no_way_round_a_rule_that_wants_tls_or_requests
 
 def test_a_forwarded_lookup_goes_to_the_name_server() -> None:
     class Dns:
-        async def serve_tcp_connection(self, wire: Wire, prefix: bytes, origin: Origin) -> None:
+        async def serve_tcp_connection(self, wire: Wire, prefix: bytes, origin: Origin, number: int = 0) -> None:
             assert origin.mechanism == "connect"
             await wire.send(b"answer to " + prefix)
 

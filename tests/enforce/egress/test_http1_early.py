@@ -1,4 +1,4 @@
-"""Plain HTTP where the answer comes before its request's body has gone up, and how such a connection goes on or ends."""
+"""Plain HTTP where the answer comes before its request's body has gone up: how the connection goes on, or ends."""
 
 from __future__ import annotations
 
