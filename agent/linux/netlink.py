@@ -30,7 +30,8 @@ _NEWADDR = 20
 _IFADDRMSG = struct.Struct("=4BI")  # struct ifaddrmsg, linux/if_addr.h
 _ATTRIBUTE_ADDRESS, _ATTRIBUTE_LOCAL = 1, 2
 _TABLE_LOCAL, _PROTOCOL_BOOT, _SCOPE_HOST, _TYPE_LOCAL = 255, 3, 254, 2
-_ATTRIBUTE_OIF = 4
+_ATTRIBUTE_OIF, _ATTRIBUTE_PREFSRC = 4, 7
+_LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +66,12 @@ def ask(protocol: int, *messages: Message) -> None:
 
 def make_every_address_local(family: int) -> None:
     """Route all of `family` (AF_INET, AF_INET6) to this network namespace itself, as the command
-    ``ip route add local default dev lo`` does: whatever is dialled is answered here, and nowhere else."""
+    ``ip route add local default dev lo src 127.0.0.1`` (``::1``) does: whatever is dialled is answered here, and
+    nowhere else. Without the source, a client's own address would be the one that it dials."""
     route = _RTMSG.pack(family, 0, 0, 0, _TABLE_LOCAL, _PROTOCOL_BOOT, _SCOPE_HOST, _TYPE_LOCAL, 0)
     oif = attribute(_ATTRIBUTE_OIF, struct.pack("=I", socket.if_nametoindex("lo")))
-    ask(NETLINK_ROUTE, Message(_NEWROUTE, REQUEST | ACK | CREATE, route + oif))
+    source = attribute(_ATTRIBUTE_PREFSRC, socket.inet_pton(family, _LOOPBACK[family]))
+    ask(NETLINK_ROUTE, Message(_NEWROUTE, REQUEST | ACK | CREATE, route + oif + source))
 
 
 def claim_every_address(address: str) -> None:

@@ -33,6 +33,7 @@ def test_allowed_denied_and_intercepted_connections_name_their_process(runtime: 
         assert details["pid"] != details["ppid"]
     assert len(outcome.of("network.egress_blocked")) == 2
 
+
 LOOKUPS = r"""
 import socket, sys
 for name in ("first.evil.test", "second.evil.test"):

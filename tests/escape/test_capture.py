@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from agent.policy.hosts import host_and_port
 from tests.conftest import require
 from tests.escape.arena import ContainerArena
 from tests.escape.outside import OTHER, SERVER, Outside
@@ -171,7 +172,8 @@ def test_raw_connections_to_any_port_are_refused_and_each_is_on_record(outside_h
     blocked = outcome.of("network.egress_blocked")
     assert counted(outcome, "network.egress_blocked") == len(RAW)
     assert {event["details"]["mechanism"] for event in blocked} == {"capture"}
-    expected = {f"{address.removeprefix('::ffff:')}:{port}" for _, _, address, port in RAW.values()}
+    assert {event["source_ip"] for event in blocked} <= {"127.0.0.1", "::1"}, "the session's own end"
+    expected = {host_and_port(address.removeprefix("::ffff:"), port) for _, _, address, port in RAW.values()}
     assert {event["resource"] for event in blocked} == expected
 
 

@@ -35,8 +35,9 @@ def test_every_address_is_local_once_it_is_routed_so(family: socket.AddressFamil
             server.listen()
             client.settimeout(10)
             client.connect(ELSEWHERE[family])
-            accepted, _ = server.accept()
+            accepted, client_place = server.accept()
             assert accepted.getsockname()[:2] == ELSEWHERE[family]
+            assert client_place[0] == {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}[family]
 
     assert outcome(lambda: dial(routed=False)) == errno.ENETUNREACH
     assert outcome(lambda: dial(routed=True)) == 0
