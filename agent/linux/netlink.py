@@ -31,7 +31,7 @@ _IFADDRMSG = struct.Struct("=4BI")  # struct ifaddrmsg, linux/if_addr.h
 _ATTRIBUTE_ADDRESS, _ATTRIBUTE_LOCAL = 1, 2
 _TABLE_LOCAL, _PROTOCOL_BOOT, _SCOPE_HOST, _TYPE_LOCAL = 255, 3, 254, 2
 _ATTRIBUTE_OIF, _ATTRIBUTE_PREFSRC = 4, 7
-_LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
+_LOOPBACK: dict[int, str] = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ def findings(layers: Sequence[Layer]) -> tuple[str, ...]:
             found += _shared_hosting(layer.egress)
             found += _drops(layer.egress)
             found += _made_pointless(layer.egress)
+            found += _only_watched(layer.egress)
         found += _secret_files(layer)
     return tuple(found)
 
@@ -79,6 +80,21 @@ def _made_pointless(section: EgressSection) -> Iterator[str]:
                 f"{rule.where}: the conditions of this rule restrict nothing: {wider.id} {how} all of "
                 f"'{rule.pattern}'; change that one, or restrict the host under egress.deny or in a further layer"
             )
+
+
+def _only_watched(section: EgressSection) -> Iterator[str]:
+    """Allows whose conditions hold nobody up. Quiet where the section only observes, where another rule allows as much,
+    and where `_made_pointless` speaks of the rule already."""
+    for rule in section.allow if section.mode is Mode.ENFORCE else ():
+        if rule.mode is not Mode.OBSERVE:
+            continue
+        beside = [other for other in section.allow if other.mode is Mode.ENFORCE]
+        if any(_opens(other, rule) if not conditional(other) else _opens(rule, other) for other in beside):
+            continue
+        yield (
+            f"{rule.where}: this rule only observes: it opens all of '{rule.pattern}', and what its conditions rule "
+            "out is recorded and let pass; take 'mode: observe' away when you have seen enough"
+        )
 
 
 def _opens(other: HostRule, rule: HostRule) -> bool:

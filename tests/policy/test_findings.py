@@ -98,3 +98,20 @@ def test_limits_beside_a_bundles_plain_allow_hold() -> None:
         {"good": "version: 1\nallow: [x.test]"},
     )
     assert given.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("rules", "mode", "warned"),
+    [
+        ("{host: x.test, methods: [GET], mode: observe}", "enforce", True),
+        ("{host: '*.test', paths: [/a], mode: observe}, {host: x.test, ports: [8443]}", "enforce", True),
+        ("{host: x.test, methods: [GET], limits: {idle: 1m}, mode: observe}, {host: x.test}", "enforce", False),
+        ("{host: x.test, methods: [GET], mode: observe}", "observe", False),
+        ("{host: x.test, methods: [GET]}", "enforce", False),
+    ],
+)
+def test_an_allow_that_only_observes_opens_its_whole_host_and_lint_says_so(rules: str, mode: str, warned: bool) -> None:
+    found = policy(f"egress: {{mode: {mode}, allow: [{rules}]}}").warnings
+    assert len(found) == warned
+    for text in found:
+        assert text.startswith("l0/a.yaml:1: this rule only observes: it opens all of '")
