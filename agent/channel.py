@@ -21,6 +21,8 @@ from typing import Any
 MAX_FRAME = 16 * 1024 * 1024
 MAX_FDS = 16
 _HEADER = struct.Struct("!I")
+_READ = 1 << 16  # bytes at once: above the C library's mmap threshold every read would map and unmap its buffer
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
 class ChannelClosed(Exception):
@@ -37,7 +39,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 def frame(message: Message, fds: int = 0) -> bytes:
     """One message as it travels, for an end that must not block and keeps a buffer. `fds`: how many go with it."""
-    body = json.dumps({**message, "fds": fds}, separators=(",", ":")).encode()
+    body = _encode({**message, "fds": fds}).encode()
     return _HEADER.pack(len(body)) + body
 
 
@@ -88,7 +90,7 @@ class Channel:
     def _read(self) -> None:
         try:
             data, ancillary, flags, _ = self.sock.recvmsg(
-                1 << 18, socket.CMSG_SPACE(MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC
+                _READ, socket.CMSG_SPACE(MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC
             )
         except BlockingIOError:
             raise

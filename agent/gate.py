@@ -20,6 +20,7 @@ from typing import Protocol
 from agent.describe import describe
 from agent.policy.decide import decide
 from agent.policy.decision import Decision, Severity, Verdict
+from agent.policy.memory import Memory
 from agent.policy.model import OnFailure, Policy
 from agent.policy.request import Request
 from agent.record.event import Event
@@ -52,6 +53,7 @@ class Gate:
         observe: Callable[[float], None] | None = None,
     ) -> None:
         self._observe = observe
+        self._memory = Memory()
         self._policy = policy
         self._recorder = recorder
         self._actor = actor
@@ -87,7 +89,7 @@ class Gate:
         started = time.perf_counter()
         try:
             policy = self._policy()
-            decision = decide(policy, request)
+            decision = self._memory.ask(policy, request, decide)
             event = describe(request, decision, self._actor)
             if self._observe is not None:
                 self._observe(time.perf_counter() - started)

@@ -20,9 +20,9 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from benchmarks.egress_candidates import Candidate, mitmdump, parhelia, squid
-from benchmarks.egress_load import HOST, KEEP_ALIVE, CLoad, PythonLoad, Work, load
 from agent.policy.request import Protocol
+from benchmarks._egress_candidates import Candidate, mitmdump, parhelia, squid
+from benchmarks._egress_load import HOST, KEEP_ALIVE, CLoad, PythonLoad, Work, load
 from tests.enforce.egress.proxy import policy, rule
 
 PASSING = (
@@ -62,7 +62,9 @@ def compare(candidates: list[Candidate], source: PythonLoad | CLoad, work: Work,
     if len(candidates) == 2:
         ours, other = (candidate.name for candidate in candidates)
         cost = median(costs[ours]) / max(median(costs[other]), 1e-9)
-        print(f"{work.name:22} {'ratio':9} {cost:9.2f}x CPU    {median(rates[ours]) / median(rates[other]):10.2f}x rate")
+        print(
+            f"{work.name:22} {'ratio':9} {cost:9.2f}x CPU    {median(rates[ours]) / median(rates[other]):10.2f}x rate"
+        )
 
 
 def latency(candidates: list[Candidate], source: CLoad, rounds: int) -> None:

@@ -11,6 +11,7 @@ from agent.policy.decision import Decision
 from agent.policy.model import Credential, EgressLimits, HostLimits, HostRule, Mode, Policy, Tls
 
 NO_LIMITS = HostLimits()
+NO_SESSION_LIMITS = EgressLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +27,15 @@ class Terms:
     observed: bool = False
 
 
+NO_TERMS = Terms()
+
+
 def terms(decision: Decision) -> Terms:
     """The terms of a permitted request: what any rule that allows it asks for. None where only a section in observe
     mode lets it pass."""
     rules = decision.grants
+    if all(map(_asks_nothing, rules)):
+        return NO_TERMS
     asking = [rule.mode for rule in rules if rule.credential is not None or rule.scan]
     return Terms(
         limits=HostLimits(**{field.name: _smallest(rules, field.name) for field in fields(HostLimits)}),
@@ -42,9 +48,13 @@ def terms(decision: Decision) -> Terms:
 
 def session_limits(policy: Policy) -> EgressLimits:
     """The bounds of the whole session: of all layers the strictest."""
-    given = [layer.egress.limits for layer in policy.layers if layer.egress is not None]
+    given = [
+        layer.egress.limits
+        for layer in policy.layers
+        if layer.egress is not None and layer.egress.limits != NO_SESSION_LIMITS
+    ]
     if not given:
-        return EgressLimits()
+        return NO_SESSION_LIMITS
     names = [field.name for field in fields(EgressLimits)]
     found = {name: [value for limits in given if (value := getattr(limits, name)) is not None] for name in names}
     return EgressLimits(**{name: min(values, default=None) for name, values in found.items()})
@@ -53,3 +63,7 @@ def session_limits(policy: Policy) -> EgressLimits:
 def _smallest(rules: tuple[HostRule, ...], name: str) -> int | None:
     given = [value for rule in rules if (value := getattr(rule.limits, name)) is not None]
     return min(given, default=None)
+
+
+def _asks_nothing(rule: HostRule) -> bool:
+    return rule.credential is None and not rule.scan and rule.tls is not Tls.PASSTHROUGH and rule.limits == NO_LIMITS

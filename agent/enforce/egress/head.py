@@ -40,6 +40,7 @@ _HOP_BY_HOP: Final = frozenset(
         "http2-settings",
     }
 )
+_NO_TOKENS: Final[frozenset[str]] = frozenset()
 _NEVER_NOMINATED: Final = frozenset({"host", "content-length", "cache-control", "authorization", "expect"})
 
 
@@ -52,22 +53,18 @@ type Fields = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request head. Field names are lower-case; values are latin-1 text. `minor` is the x of HTTP/1.x."""
+    """A request head. Field names are lower-case; values are latin-1 text. `minor` is the x of HTTP/1.x; `body` the
+    bytes of body, or CHUNKED."""
 
     method: str
     target: str
     minor: int
     fields: Fields
+    body: int
 
     @property
     def host(self) -> str | None:
         return first(self.fields, "host")
-
-    @property
-    def body(self) -> int:
-        """Bytes of body, or CHUNKED."""
-        length = _framing(self.fields, minor=self.minor)
-        return 0 if length is None else length
 
     @property
     def persistent(self) -> bool:
@@ -83,19 +80,19 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A response head."""
+    """A response head. `length`: of its body as announced, CHUNKED, or None where nothing is said."""
 
     status: int
     reason: str
     minor: int
     fields: Fields
+    length: int | None
 
     def body(self, method: str) -> int:
         """Bytes of body in an answer to `method`, CHUNKED or UNTIL_CLOSE."""
         if method == "HEAD" or self.status in (204, 304) or self.status < 200:
             return 0
-        length = _framing(self.fields, minor=self.minor)
-        return UNTIL_CLOSE if length is None else length
+        return UNTIL_CLOSE if self.length is None else self.length
 
     @property
     def persistent(self) -> bool:
@@ -104,12 +101,18 @@ class Response:
 
 
 def first(fields: Fields, name: str) -> str | None:
-    return next((value for key, value in fields if key == name), None)
+    for key, value in fields:
+        if key == name:
+            return value
+    return None
 
 
 def tokens(fields: Fields, name: str) -> frozenset[str]:
     """The comma-separated words of a field, lower-case."""
-    words = (word.strip().lower() for key, value in fields if key == name for word in value.split(","))
+    values = [value for key, value in fields if key == name]
+    if not values:
+        return _NO_TOKENS
+    words = (word.strip().lower() for value in values for word in value.split(","))
     return frozenset(word for word in words if word)
 
 
@@ -142,11 +145,10 @@ def parse_request(head: bytes) -> Request:
     if match is None:
         raise HeadError("the request line is malformed")
     method, target, minor = match.groups()
-    request = Request(method.decode(), target.decode(), int(minor), fields)
-    if sum(name == "host" for name, _ in fields) > 1:
+    if [name for name, _ in fields].count("host") > 1:
         raise HeadError("more than one Host header")
-    _framing(fields, minor=request.minor)
-    return request
+    length = _framing(fields, minor=int(minor))
+    return Request(method.decode(), target.decode(), int(minor), fields, 0 if length is None else length)
 
 
 def parse_response(head: bytes) -> Response:
@@ -156,15 +158,15 @@ def parse_response(head: bytes) -> Response:
     if match is None:
         raise HeadError("the status line is malformed")
     minor, status, reason = match.groups()
-    response = Response(int(status), (reason or b"").decode("latin-1"), int(minor), fields)
-    _framing(fields, minor=response.minor)
-    return response
+    length = _framing(fields, minor=int(minor))
+    return Response(int(status), (reason or b"").decode("latin-1"), int(minor), fields, length)
 
 
 def end_to_end(fields: Fields) -> list[tuple[str, str]]:
     """The fields that travel on: without hop-by-hop ones and those that Connection names (RFC 9110 7.6.1)."""
     named = (tokens(fields, "connection") | tokens(fields, "proxy-connection")) - _NEVER_NOMINATED
-    return [(name, value) for name, value in fields if name not in _HOP_BY_HOP and name not in named]
+    gone = _HOP_BY_HOP | named if named else _HOP_BY_HOP
+    return [field for field in fields if field[0] not in gone]
 
 
 def render(start: str, fields: list[tuple[str, str]]) -> bytes:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -38,7 +38,7 @@ from agent.enforce.egress.head import (
     render,
     tokens,
 )
-from agent.enforce.egress.http_target import Target, parse_target
+from agent.enforce.egress.http_target import Asked, Target
 from agent.enforce.egress.identity import Admission, Doorkeeper, Refusal
 from agent.enforce.egress.leaks import Outgoing, refuse_leaks, search_upload
 from agent.enforce.egress.limits import Limits
@@ -91,14 +91,15 @@ class Forwarder:
         try:
             while True:
                 client.request, client.started = request, False
-                upstream = await self._upstream_for(client, request, upstream)
-                exchange = self._exchange(client, request, upstream)
+                asked = Asked.of(request, client.place)
+                upstream = await self._upstream_for(client, asked, upstream)
+                exchange = self._exchange(client, asked, upstream)
                 try:
                     persistent = await exchange.run()
                 except _Stale:
                     upstream.wire.close()
                     upstream = await self._connect(client, upstream.admission)
-                    exchange = self._exchange(client, request, upstream)
+                    exchange = self._exchange(client, asked, upstream)
                     persistent = await exchange.run()
                 if not persistent:
                     upstream.close()
@@ -114,13 +115,13 @@ class Forwarder:
             if upstream is not None:
                 upstream.close()
 
-    def _exchange(self, client: Client, request: Request, upstream: _Upstream) -> _Exchange:
-        outgoing = Outgoing(self._door, upstream.admission.request, request, upstream.upload)
-        return _Exchange(client, request, upstream, outgoing, traffic=self._traffic, limits=self._limits)
+    def _exchange(self, client: Client, asked: Asked, upstream: _Upstream) -> _Exchange:
+        outgoing = Outgoing(self._door, upstream.admission.request, asked.request, upstream.upload)
+        return _Exchange(client, asked, upstream, outgoing, traffic=self._traffic, limits=self._limits)
 
-    async def _upstream_for(self, client: Client, request: Request, last: _Upstream | None) -> _Upstream:
+    async def _upstream_for(self, client: Client, what: Asked, last: _Upstream | None) -> _Upstream:
         """The connection for this request, decided for it: the last one where it goes to the same place."""
-        target = parse_target(request, client.place)
+        request, target = what.request, what.target
         if request.host is None and request.minor == 1:
             raise HeadError("the Host header is missing")
         asked = self._door.request(target.host, target.port, client.origin, Protocol.HTTP)
@@ -133,7 +134,7 @@ class Forwarder:
                 last.close()
             last, admission = None, await self._door.admit(asked)
         try:
-            upload = await self._judge(asked, request, target, admission)
+            upload = await self._judge(asked, what, admission)
             upstream = last if last is not None else await self._connect(client, admission)
             upstream.upload = upload
             return upstream
@@ -141,18 +142,21 @@ class Forwarder:
             admission.ticket.close()
             raise
 
-    async def _judge(
-        self, asked: EgressRequest, request: Request, target: Target, admission: Admission
-    ) -> Upload | None:
+    async def _judge(self, asked: EgressRequest, what: Asked, admission: Admission) -> Upload | None:
         """This one request; the search of its body, where a rule wants one. Raises Refusal."""
-        question = replace(
-            asked,
+        request = what.request
+        question = EgressRequest(
+            host=asked.host,
+            port=asked.port,
+            today=asked.today,
+            origin=asked.origin,
+            protocol=asked.protocol,
             addresses=admission.request.addresses,
             stage=Stage.REQUEST,
             method=request.method,
-            path=target.path,
-            query=target.query[1:],
-            headers=tuple(end_to_end(request.fields)),
+            path=what.target.path,
+            query=what.target.query[1:],
+            headers=tuple(what.fields),
         )
         refuse_leaks(self._door, question, request)
         self._refuse_tricks(question, request, inspected=admission.decision.inspect)
@@ -202,7 +206,7 @@ class _Exchange:
     def __init__(
         self,
         client: Client,
-        request: Request,
+        asked: Asked,
         upstream: _Upstream,
         outgoing: Outgoing,
         *,
@@ -210,7 +214,8 @@ class _Exchange:
         limits: Limits,
     ) -> None:
         self._client = client
-        self._request = request
+        self._asked = asked
+        self._request = asked.request
         self._outgoing = outgoing
         self._up = upstream
         self._traffic = traffic
@@ -276,9 +281,9 @@ class _Exchange:
         return Answer(504 if timed_out else 502, reason, request_id=request.origin.request_id or "")
 
     def _request_head(self) -> bytes:
-        target, request = parse_target(self._request, self._client.place), self._request
+        target, request = self._asked.target, self._request
         fields = [("host", host_and_port(target.host, target.port).removesuffix(":80"))]
-        fields += [(name, value) for name, value in end_to_end(request.fields) if name != "host"]
+        fields += [field for field in self._asked.fields if field[0] != "host"]
         if request.body == CHUNKED:
             fields.append(("transfer-encoding", "chunked"))
         return render(f"{request.method} {target.path}{target.query} HTTP/1.1", fields)
@@ -362,8 +367,14 @@ class _Exchange:
         fields.append(("connection", "keep-alive" if goes_on else "close"))
         wire = self._client.wire
         self._client.started = True
-        await wire.send(render(f"HTTP/1.1 {response.status} {response.reason}", fields))
-        async for piece in pieces(self._up.wire, self._up.buffered, length, self._received):
+        head, buffered = render(f"HTTP/1.1 {response.status} {response.reason}", fields), self._up.buffered
+        if 0 < length <= len(buffered):  # all of it is here: one write, one packet
+            body = bytes(buffered[:length])
+            del buffered[:length]
+            await wire.send(head + body)
+            return
+        await wire.send(head)
+        async for piece in pieces(self._up.wire, buffered, length, self._received):
             await wire.send(chunk(piece) if chunked else piece)
             self._touch()
         if chunked:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from agent.enforce.egress.client import Place
-from agent.enforce.egress.head import HeadError, Request
+from agent.enforce.egress.head import HeadError, Request, end_to_end
 from agent.enforce.egress.identity import parse_authority
 
 _URL: Final = re.compile(r"[hH][tT][tT][pP]://([^/?]*)(/[^?]*)?(\?.*)?")
@@ -26,6 +26,20 @@ class Target:
     port: int
     path: str
     query: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request, where it is for, and the fields of it that travel on."""
+
+    request: Request
+    target: Target
+    fields: list[tuple[str, str]]
+
+    @staticmethod
+    def of(request: Request, place: Place | None) -> Asked:
+        """Raises HeadError, HostError."""
+        return Asked(request, parse_target(request, place), end_to_end(request.fields))
 
 
 def parse_target(request: Request, place: Place | None) -> Target:

@@ -55,7 +55,8 @@ class Outgoing:
     def __init__(self, door: Doorkeeper, asked: EgressRequest, request: Request, upload: Upload | None = None) -> None:
         self._upload = upload
         self._door = door
-        self._question = replace(asked, stage=Stage.REQUEST, method=request.method)
+        self._asked = asked
+        self._method = request.method
         self._watch = door.secrets.watch() if door.secrets else None
 
     def feed(self, data: bytes, *, last: bool = False) -> bytes:
@@ -67,6 +68,10 @@ class Outgoing:
             return self._watch.feed(data, last=last)
         except Leak as found:
             self._door.leak(self._question, found.name, "the body")
+
+    @property
+    def _question(self) -> EgressRequest:
+        return replace(self._asked, stage=Stage.REQUEST, method=self._method)
 
     def _search(self, data: bytes) -> None:
         if self._upload is None:

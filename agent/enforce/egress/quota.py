@@ -121,6 +121,9 @@ class Bounds(NamedTuple):
     soft: HostLimits
 
 
+_UNBOUND: Final = Bounds(NO_LIMITS, NO_LIMITS)
+
+
 class Allowance:
     """One direction of one connection. `most`: the host's total at which something must be done about it."""
 
@@ -186,7 +189,7 @@ class Ticket:
         self._revoked: Excess | None = None
         self._closed = False
         self._body = 0
-        self._limits = Bounds(NO_LIMITS, NO_LIMITS)
+        self._limits = _UNBOUND
         self.account = account
         self.request = request
         self.decision: Decision | None = None
@@ -202,6 +205,8 @@ class Ticket:
 
     def rebind(self, decision: Decision, *, observing: bool) -> None:
         """The same request, decided by another policy."""
+        if decision is self.decision and self._limits is _UNBOUND:
+            return  # as it was, nearly always
         self.decision = decision
         firm, soft = self._limits = _bounds(decision, observing)
         self.idle = firm.idle
@@ -327,7 +332,7 @@ def _check(ticket: Ticket, account: Account, limits: HostLimits, now: int, *, en
 def _bounds(decision: Decision, observing: bool) -> Bounds:
     grants = decision.grants
     if all(rule.limits == NO_LIMITS for rule in grants):
-        return Bounds(NO_LIMITS, NO_LIMITS)
+        return _UNBOUND
     firm = () if observing else tuple(rule for rule in grants if rule.mode is Mode.ENFORCE)
     soft = tuple(rule for rule in grants if observing or rule.mode is not Mode.ENFORCE)
     return Bounds(terms(replace(decision, grants=firm)).limits, terms(replace(decision, grants=soft)).limits)

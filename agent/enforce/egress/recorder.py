@@ -41,6 +41,7 @@ class ChannelRecorder:
         self._folded: dict[_Key, Event] = {}
         self._numbers = count(1)
         self._scheduled = False
+        self._stuck = False  # the channel takes no more for now
         self._empty = asyncio.Event()
         self._empty.set()
         self._closed = False
@@ -135,12 +136,15 @@ class ChannelRecorder:
                     self._unfold()
         except BlockingIOError:
             self._loop.add_writer(self._sock.fileno(), self._flush)
+            self._stuck = True
             return
         except OSError as error:
             self.close()
             self._on_end(f"channel: {error}")
             return
-        self._loop.remove_writer(self._sock.fileno())
+        if self._stuck:
+            self._loop.remove_writer(self._sock.fileno())
+            self._stuck = False
         self._scheduled = False
         self._empty.set()
 

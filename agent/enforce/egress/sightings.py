@@ -8,7 +8,6 @@ record) waits until the guard has looked, at most `PATIENCE`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import Final
 
@@ -28,7 +27,7 @@ class Sightings:
         self._mention = mention
         self._last = 0
         self._seen = 0
-        self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._waiting: dict[asyncio.Future[None], int] = {}
 
     def opened(self, source: tuple[str, int], destination: tuple[str, int], *, udp: bool = False) -> int:
         """A connection with these two ends was accepted, or (`udp`) a datagram came; its number.
@@ -44,17 +43,25 @@ class Sightings:
     def seen(self, through: int) -> None:
         """The guard has looked at every connection up to this number."""
         self._seen = max(self._seen, through)
-        for number in [number for number in self._waiting if number <= self._seen]:
-            waiting = self._waiting.pop(number)
-            if not waiting.done():
-                waiting.set_result(None)
+        for waiting, number in self._waiting.items():
+            if number <= through:
+                _release(waiting)
 
     async def wait(self, number: int) -> None:
         """Until the guard has looked at this connection, or `PATIENCE` is over."""
         if number <= self._seen:
             return
-        waiting = self._waiting.setdefault(number, asyncio.get_running_loop().create_future())
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE):
-                await asyncio.shield(waiting)
-        self._waiting.pop(number, None)
+        loop = asyncio.get_running_loop()
+        waiting: asyncio.Future[None] = loop.create_future()
+        self._waiting[waiting] = number
+        patience = loop.call_later(PATIENCE, _release, waiting)
+        try:
+            await waiting
+        finally:
+            patience.cancel()
+            del self._waiting[waiting]
+
+
+def _release(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)

@@ -74,7 +74,7 @@ class Poller:
         fd = sock.fileno()
         if fd < 0:
             return
-        self.forget(fd)
+        self._table.pop(fd, None)  # the epoll forgets it by itself once it is closed (epoll(7), question 6)
         if reset:
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
@@ -150,12 +150,16 @@ class Wire:
 
     async def send(self, data: bytes) -> None:
         """All of `data`. Raises OSError."""
-        view = memoryview(data)
+        view: bytes | memoryview = data
         while view:
             try:
-                view = view[self.sock.send(view) :]
+                sent = self.sock.send(view)
             except BlockingIOError:
                 await self._writable()
+            else:
+                if sent == len(view):
+                    return
+                view = memoryview(view)[sent:]
 
     async def connect(self, address: tuple[str, int]) -> None:
         """connect(2) to a literal address. Raises OSError."""

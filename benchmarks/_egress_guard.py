@@ -1,5 +1,5 @@
 """The real guard's side of the egress channel for the benchmark: audit log, metrics, attribution, in a process of its
-own: ``python -m benchmarks.egress_guard CHANNEL LISTENER POLICY LOG [CA]``.
+own: ``python -m benchmarks._egress_guard CHANNEL LISTENER POLICY LOG [CA]``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def guarded(allowed: Policy, where: Path, ca: Path | None) -> Iterator[tuple[int
     )
     arguments = [str(ours.fileno()), str(listener.fileno()), str(blob), str(where / "log"), str(ca or "")]
     guard = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.egress_guard", *arguments],
+        [sys.executable, "-m", "benchmarks._egress_guard", *arguments],
         pass_fds=(ours.fileno(), listener.fileno()),
         stdout=subprocess.PIPE,
     )
@@ -73,7 +73,7 @@ async def serve(channel: int, listener: int, policy: Policy, log: Path, ca: str 
 
 def main() -> None:
     channel, listener, policy, log, ca = sys.argv[1:]
-    given = pickle.loads(Path(policy).read_bytes())  # noqa: S301  (our own)
+    given = pickle.loads(Path(policy).read_bytes())
     asyncio.run(serve(int(channel), int(listener), given, Path(log), ca or None))
 
 

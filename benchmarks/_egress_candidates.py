@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.policy.model import Policy
-from benchmarks.egress_guard import guarded
-from benchmarks.egress_load import HOST, free_port, pin, wait_for
+from benchmarks._egress_guard import guarded
+from benchmarks._egress_load import HOST, free_port, pin, wait_for
 from tests.enforce.egress.proxy import running
 
 SQUID = "/usr/sbin/squid"
