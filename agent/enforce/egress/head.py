@@ -15,6 +15,8 @@ from typing import Final
 
 MAX_HEAD: Final = 64 * 1024
 MAX_FIELDS: Final = 128
+_JUDGED_EARLY: Final = 2048
+"""How much of a head that is not whole is looked at, with every piece that comes: many small ones must stay cheap."""
 CHUNKED: Final = -1
 UNTIL_CLOSE: Final = -2
 METHOD_OVERRIDES: Final = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
@@ -120,8 +122,8 @@ def end_of_head(data: bytes | bytearray) -> int | None:
     """Where the head ends (after its empty line), None where more is needed. Raises HeadError if none can come."""
     end = data.find(b"\r\n\r\n")
     if end < 0 and len(data) < MAX_HEAD:
-        line, newline, _ = bytes(data).partition(b"\n")
-        whole = _REQUEST.fullmatch(line.removesuffix(b"\r")) and line.endswith(b"\r")
+        line, newline, _ = bytes(data[:_JUDGED_EARLY]).partition(b"\n")
+        whole = newline and line.endswith(b"\r") and _REQUEST.fullmatch(line[:-1])
         if b"\n\n" in data or not (whole if newline else not line or _START.fullmatch(line)):
             raise HeadError("this is no HTTP/1 request")
         return None
@@ -132,10 +134,11 @@ def end_of_head(data: bytes | bytearray) -> int | None:
 
 def starts_request(data: bytes | bytearray) -> bool | None:
     """Is this the start of an HTTP/1 request? None: too little to tell."""
-    line, newline, _ = bytes(data).partition(b"\n")
-    if newline:
+    end = data.find(b"\n")
+    if end >= 0:
+        line = bytes(data[:end])
         return line.endswith(b"\r") and _REQUEST.fullmatch(line[:-1]) is not None
-    return None if len(line) < MAX_HEAD and (not line or _START.fullmatch(line)) else False
+    return None if len(data) < MAX_HEAD and (not data or _START.fullmatch(data[:_JUDGED_EARLY])) else False
 
 
 def parse_request(head: bytes) -> Request:

@@ -18,6 +18,7 @@ from agent.enforce.egress.head import (
     parse_request,
     parse_response,
     render,
+    starts_request,
 )
 
 LINE = b"GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n"
@@ -143,6 +144,19 @@ def test_what_cannot_become_a_request_is_refused_before_it_is_whole(data: bytes)
 def test_a_head_may_come_in_any_pieces() -> None:
     whole = LINE + b"A: b\r\n\r\n"
     assert [at for at in range(len(whole) + 1) if end_of_head(whole[:at]) is not None] == [len(whole)]
+
+
+def test_a_long_request_line_may_come_in_any_pieces_and_is_judged_whole() -> None:
+    line = b"GET /" + b"a" * 5000
+    for end in (b" HTTP/1.1\r\n", b"\x7f HTTP/1.1\r\n"):
+        whole = line + end + b"\r\n"
+        assert {starts_request(whole[:at]) for at in range(len(line) + 10)} == {None}
+        assert starts_request(whole) is (end[0] == 0x20)
+        assert [at for at in range(len(whole) + 1) if end_of_head(whole[:at]) is not None] == [len(whole)]
+    with pytest.raises(HeadError, match="request line"):
+        parse_request(whole)
+    with pytest.raises(HeadError, match="no HTTP/1"):
+        end_of_head(b"\x7f" + line)
 
 
 def test_a_head_past_the_limit_is_refused_whole_or_not() -> None:
