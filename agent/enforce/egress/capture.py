@@ -68,9 +68,9 @@ class Capture:
         forwarder: Forwarder,
         limits: Limits,
         *,
+        token: bytes,
         names_of: NamesOf | None = None,
         dns: DnsStreams | None = None,
-        token: bytes = b"",
     ) -> None:
         self._token = token
         self._door = door
@@ -156,8 +156,8 @@ class Capture:
             )
             return await self._unknown(client, there)
         asked = replace(self._door.request(host, there.port, client.origin, None), sni=hello.sni)
-        admission = await self._door.admit(asked)
-        return await self._passage.go(client, admission, b"", agreed_first=True)
+        admission = await self._door.admit(asked, hello)
+        return await self._passage.go(client, admission, b"", agreed=True)
 
     async def _http(self, client: Client, port: int) -> bool:
         client.speech, client.place = Speech.HTTP, Place(port)

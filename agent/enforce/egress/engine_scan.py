@@ -18,7 +18,9 @@ class Search:
 
     def __init__(self, patterns: tuple[Pattern, ...], head: Head) -> None:
         encodings = b",".join(head.values(b"content-encoding")).decode("latin-1")
-        self._upload: Upload | None = Upload(shapes(patterns), encodings)
+        length = b",".join(head.values(b"content-length")).decode("latin-1")
+        announced = int(length) if length.isdecimal() else None
+        self._upload: Upload | None = Upload(shapes(patterns), encodings, announced)
 
     def stop(self) -> None:
         """Search no more."""
@@ -47,6 +49,15 @@ class Search:
         try:
             if self._upload is not None:
                 self._upload.body(data)
+        except Spill as found:
+            return _refusal(found)
+        return None
+
+    def end(self) -> Refusal | None:
+        """The body is whole."""
+        try:
+            if self._upload is not None:
+                self._upload.end()
         except Spill as found:
             return _refusal(found)
         return None

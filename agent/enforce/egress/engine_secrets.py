@@ -106,7 +106,7 @@ class SecretTraffic:
         found = self._secrets.find(held)
         if found is not None:
             return leak(found, "the body")
-        refusal = search.body(held) if search is not None and held else None
+        refusal = (search.body(held) or search.end()) if search is not None and held else None
         if refusal is not None:
             return refusal
         for name, value in flow.request.trailers.fields if flow.request.trailers else ():
@@ -158,7 +158,8 @@ class SecretTraffic:
         watch = self._secrets.watch()
 
         def stream(data: bytes) -> Iterable[bytes]:
-            self._search(flow, None if search is None else search.body(data), search)
+            if search is not None:
+                self._search(flow, search.body(data) if data else search.end(), search)
             try:
                 return _pieces(watch.feed(data, last=not data))
             except Leak as found:

@@ -55,9 +55,9 @@ class Front:
         ways: Ways,
         limits: Limits,
         *,
+        token: bytes,
         names_of: NamesOf | None = None,
         dns: DnsStreams | None = None,
-        token: bytes = b"",
         sightings: Sightings | None = None,
     ) -> None:
         self._sightings = sightings

@@ -77,13 +77,14 @@ def parse_authority(text: str, default_port: int | None = None) -> tuple[str, in
 
 def speaks(policy: Policy, host: str, port: int, protocol: Protocol) -> bool:
     """True where every layer's allow list has a rule for this protocol at this place (it may still be denied)."""
-    for section in _listing(policy):
+    sections = _listing(policy)
+    for section in sections:
         for rule in section.allows.about(host):
             if rule.protocol is protocol and (rule.ports is None or port in rule.ports):
                 break
         else:
             return False
-    return True
+    return bool(sections)
 
 
 def spoken(policy: Policy, host: str, port: int, among: tuple[Protocol, ...] = TUNNELS) -> Protocol:
@@ -96,7 +97,16 @@ def spoken(policy: Policy, host: str, port: int, among: tuple[Protocol, ...] = T
 
 def serves(policy: Policy, port: int) -> bool:
     """True where every layer's allow list has a rule for something on this port."""
-    return all(any(rule.ports is None or port in rule.ports for rule in section.allow) for section in _listing(policy))
+    sections = _listing(policy)
+    return bool(sections) and all(
+        any(rule.ports is None or port in rule.ports for rule in section.allow) for section in sections
+    )
+
+
+def speaks_tls(request: EgressRequest, decision: Decision) -> bool:
+    """False where bytes are raw by rule, or are let through only because the section observes."""
+    allowed = decision.verdict is Verdict.ALLOW or bool(decision.grants)
+    return request.protocol is Protocol.TLS and allowed
 
 
 def _listing(policy: Policy) -> list[EgressSection]:
@@ -178,12 +188,15 @@ class Doorkeeper:
         self._record(_unknown(origin), Decision(Verdict.DENY, "malformed-request", reason, self._policy().digest))
         return Answer(400, reason, "malformed-request")
 
-    async def admit(self, request: EgressRequest) -> Admission:
-        """Decide the name, look it up, decide its addresses. Raises Refusal."""
+    async def admit(self, request: EgressRequest, hello: ClientHello | None = None) -> Admission:
+        """Decide the name, look it up, decide its addresses. `hello`: what the client has said already; it is compared
+        before anything is looked up or recorded as allowed. Raises Refusal."""
         leaked = self.secrets.find_in_host(request.host)
         if leaked is not None:
             self.leak(request, leaked, "the name of the host")
         named = await self.check(request)
+        if hello is not None and speaks_tls(request, named):
+            self.check_hello(request, hello)
         try:
             found = await self._resolver.resolve(request.host, wildcard_of(named))
         except ResolveError as error:

@@ -38,7 +38,7 @@ def search_upload(door: Doorkeeper, question: EgressRequest, request: Request) -
     from agent.enforce.egress.scan import INSTEAD, Spill, Upload, shapes
 
     encoding = ",".join(value for name, value in request.fields if name == "content-encoding")
-    upload = Upload(shapes(door.patterns), encoding)
+    upload = Upload(shapes(door.patterns), encoding, request.body if request.body > 0 else None)
     try:
         upload.text(request.target.encode("latin-1"), "the URL")
         for name, value in request.fields:
@@ -61,7 +61,7 @@ class Outgoing:
 
     def feed(self, data: bytes, *, last: bool = False) -> bytes:
         """What may be sent now. Raises identity.Refusal."""
-        self._search(data)
+        self._search(data, last=last)
         if self._watch is None:
             return data
         try:
@@ -73,13 +73,15 @@ class Outgoing:
     def _question(self) -> EgressRequest:
         return replace(self._asked, stage=Stage.REQUEST, method=self._method)
 
-    def _search(self, data: bytes) -> None:
+    def _search(self, data: bytes, *, last: bool) -> None:
         if self._upload is None:
             return
         from agent.enforce.egress.scan import INSTEAD, Spill
 
         try:
             self._upload.body(data)
+            if last:
+                self._upload.end()
         except Spill as found:
             self._upload = None
             self._door.refuse(self._question, found.rule, found.reason, INSTEAD)

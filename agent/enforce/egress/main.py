@@ -146,12 +146,13 @@ class Egress:
         policy = _policy_in(message)
         actor, uid, gid = str(message["actor"]), message["uid"], message["gid"]
         secrets = Secrets.parse(message["secrets"])
+        token = _token_in(message)
         if needs_engine(policy):
             self._engine = self._make_engine(policy, actor, message, secrets)
         drop_rights(uid, gid)
         pem = None if self._engine is None else await self._engine.start()
         self._policy = policy
-        self._front = self._make_front(policy, actor, secrets, bytes.fromhex(message.get("token", "")))
+        self._front = self._make_front(policy, actor, secrets, token)
         self._recorder.send({"type": "ca", "pem": pem})
         self._listen()
 
@@ -266,6 +267,14 @@ def _policy_in(message: Message) -> Policy:
     if not isinstance(policy, Policy):
         raise TypeError("the guard sent no policy")
     return policy
+
+
+def _token_in(message: Message) -> bytes:
+    """What shows that a forwarded connection is the guard's own. Raises KeyError, TypeError, ValueError."""
+    token = bytes.fromhex(message["token"])
+    if not token:
+        raise ValueError("the guard sent no token")
+    return token
 
 
 def drop_rights(uid: int | None, gid: int | None) -> None:

@@ -15,14 +15,13 @@ from agent.enforce.egress.answer import Answer
 from agent.enforce.egress.client import Client, Speech
 from agent.enforce.egress.hello import MAX_HELLO, ClientHello, HelloError, read_client_hello
 from agent.enforce.egress.http1 import Forwarder
-from agent.enforce.egress.identity import Admission, Doorkeeper, Refusal
+from agent.enforce.egress.identity import Admission, Doorkeeper, Refusal, speaks_tls
 from agent.enforce.egress.limits import Limits
 from agent.enforce.egress.quota import Ticket
 from agent.enforce.egress.tunnel import Carrier
 from agent.enforce.egress.wire import DialError, Poller, Wire, dial
-from agent.policy.decision import Verdict
 from agent.policy.hosts import host_and_port
-from agent.policy.request import EgressRequest, Protocol
+from agent.policy.request import EgressRequest
 from agent.policy.terms import terms
 
 if TYPE_CHECKING:  # mitmproxy's side is imported only where the policy needs it
@@ -51,26 +50,25 @@ class Passage:
         """Admit and go on. `established` is what the client hears then. Raises Refusal, OSError."""
         return await self.go(client, await self._door.admit(asked), established)
 
-    async def go(self, client: Client, admission: Admission, established: bytes, *, agreed_first: bool = False) -> bool:
-        """Go on with what was admitted. `agreed_first`: the ClientHello is there already, and is compared before
-        anything is dialled. Raises Refusal, OSError (LimitExceeded)."""
+    async def go(self, client: Client, admission: Admission, established: bytes, *, agreed: bool = False) -> bool:
+        """Go on with what was admitted. `agreed`: its ClientHello was there already, and was compared as it was
+        admitted. Raises Refusal, OSError (LimitExceeded)."""
         going = False
         try:
-            if not agreed_first or await self._agrees(client, admission):
-                going = await self._go(client, admission, established)
+            going = await self._go(client, admission, established, agreed=agreed)
         finally:
             if not going:
                 admission.ticket.close()
         return going
 
-    async def _go(self, client: Client, admission: Admission, established: bytes) -> bool:
+    async def _go(self, client: Client, admission: Admission, established: bytes, *, agreed: bool) -> bool:
         if self._looks_inside(admission):
             await self._establish(client, established)
-            return await self._agrees(client, admission) and self._hand_over(client, admission)
+            return (agreed or await self._agrees(client, admission)) and self._hand_over(client, admission)
         upstream = await self._dial(admission.request)
         try:
             await self._establish(client, established)
-            if await self._agrees(client, admission):
+            if agreed or await self._agrees(client, admission):
                 self._carry(client, upstream, admission.ticket)
                 return True
         except BaseException:
@@ -81,10 +79,8 @@ class Passage:
 
     async def _agrees(self, client: Client, admission: Admission) -> bool:
         """Read the ClientHello and compare. False where the client ended first. Raises Refusal, OSError."""
-        decision = admission.decision
-        nothing_allows = decision.verdict is not Verdict.ALLOW and not decision.grants
-        if admission.request.protocol is not Protocol.TLS or nothing_allows:
-            return True  # raw by rule, or let through only because the section observes
+        if not speaks_tls(admission.request, admission.decision):
+            return True
         try:
             hello = await read_hello(client)
         except HelloError as error:

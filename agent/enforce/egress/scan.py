@@ -2,8 +2,9 @@
 
 Rules kept here: what completes a match is never sent, in one piece or in many; a piece is searched together with the
 `OVERLAP` bytes before it, as it is and with its encodings taken off (`agent.enforce.egress.unfold`); a compressed body
-is decompressed as it flows, and one whose encoding is not known can't be searched and is refused; what matched is named
-by its shape, never quoted.
+is searched as it is sent and decompressed, as it flows, and one whose encoding is not known, or has no end, can't be
+searched and is refused, its last piece unsent where its length was announced; what matched is named by its shape, never
+quoted.
 
 What this does not see: a credential longer than `OVERLAP`, one that is encrypted, in an encoding that is not listed, or
 cut in parts that travel apart.
@@ -28,6 +29,8 @@ WINDOW: Final = 256 * 1024
 """Bytes that are searched at once: more come in several windows."""
 MAX_EXPANSION: Final = 64 * 1024 * 1024
 """Bytes that one compressed body may become; more can't be searched and is refused."""
+_ZSTD_WINDOW: Final = 8 * 1024 * 1024  # RFC 9659: what a content coding may ask for
+_ZSTD_PIECE: Final = 1024  # a block of four bytes can become 128 KiB (RFC 8878 3.1.1.2)
 
 
 CREDENTIAL_IN_UPLOAD: Final = "credential-in-upload"
@@ -49,6 +52,11 @@ class _Unsearchable(Exception):
 
 
 class _Decompressor(Protocol):
+    @property
+    def ended(self) -> bool:
+        """Nothing more is to come of what began."""
+        ...
+
     def decompress(self, data: bytes, /) -> bytes: ...
 
 
@@ -78,14 +86,16 @@ def shapes(patterns: tuple[Pattern, ...]) -> Shapes:
 
 
 class Upload:
-    """One request on its way out. `encoding`: its Content-Encoding field, None where there is none."""
+    """One request on its way out. `encoding`: its Content-Encoding field, None where there is none. `length`: the bytes
+    of its body, None where that is not announced."""
 
-    def __init__(self, searched: Shapes, encoding: str | None = None) -> None:
+    def __init__(self, searched: Shapes, encoding: str | None = None, length: int | None = None) -> None:
         self._shapes = searched
+        self._left = length
         self._chain: list[_Decompressor] | None = None
         self._encodings = [word.strip().lower() for word in (encoding or "").split(",")]
         self._expanded = 0
-        self._tail = b""
+        self._tail = self._sent_tail = b""
 
     def text(self, data: bytes, where: str) -> None:
         """Search a piece that is whole: a URL, a header field, a message. Raises Spill."""
@@ -98,11 +108,26 @@ class Upload:
         try:
             plain = self._decompressed(data)
         except _Unsearchable as error:
-            raise Spill(UPLOAD_UNREADABLE, f"the body can't be searched for credentials: {error}") from error
-        for at in range(0, len(plain), WINDOW):
-            text = self._tail + plain[at : at + WINDOW]
+            raise _unreadable(error) from error
+        self._tail = self._search(self._tail, plain)
+        if self._chain:  # a name in gzip's head or a frame that is skipped is not in what it becomes
+            self._sent_tail = self._search(self._sent_tail, data)
+        if self._left is not None:
+            self._left -= len(data)
+            if self._left <= 0:
+                self.end()
+
+    def end(self) -> None:
+        """The body is whole; its end may not go on before. Raises Spill where what it is compressed with has no end."""
+        if self._chain is not None and not all(step.ended for step in self._chain):
+            raise _unreadable(_Unsearchable("it ends before its Content-Encoding does"))
+
+    def _search(self, tail: bytes, data: bytes) -> bytes:
+        for at in range(0, len(data), WINDOW):
+            text = tail + data[at : at + WINDOW]
             self.text(text, "the body")
-            self._tail = text[-OVERLAP:]
+            tail = text[-OVERLAP:]
+        return tail
 
     def _decompressed(self, data: bytes) -> bytes:
         if self._chain is None:
@@ -119,6 +144,10 @@ class Upload:
         return data
 
 
+def _unreadable(error: _Unsearchable) -> Spill:
+    return Spill(UPLOAD_UNREADABLE, f"the body can't be searched for credentials: {error}")
+
+
 def _decompressor(name: str) -> _Decompressor:
     match name:
         case "gzip" | "x-gzip" | "deflate":
@@ -126,7 +155,7 @@ def _decompressor(name: str) -> _Decompressor:
         case "br":
             return _Brotli()
         case "zstd":
-            return zstandard.ZstdDecompressor().decompressobj()
+            return _Zstd()
     raise _Unsearchable(f"the content encoding '{name[:32]}' is not known")
 
 
@@ -136,6 +165,10 @@ class _Inflate:
     def __init__(self) -> None:
         self._stream: zlib._Decompress | None = None
         self._start = b""
+
+    @property
+    def ended(self) -> bool:
+        return self._stream is not None and self._stream.eof
 
     def decompress(self, data: bytes) -> bytes:
         if self._stream is None:
@@ -160,6 +193,10 @@ class _Brotli:
     def __init__(self) -> None:
         self._stream = brotli.Decompressor()
 
+    @property
+    def ended(self) -> bool:
+        return bool(self._stream.is_finished())
+
     def decompress(self, data: bytes) -> bytes:
         if self._stream.is_finished():
             if data:
@@ -169,6 +206,33 @@ class _Brotli:
         if len(out) <= MAX_EXPANSION and not self._stream.can_accept_more_data() and not self._stream.is_finished():
             out += bytes(self._stream.process(b"", output_buffer_limit=MAX_EXPANSION + 1))
         return out
+
+
+class _Zstd:
+    """Frames one after the other (RFC 8878 3.1), those that are to be skipped as well."""
+
+    def __init__(self) -> None:
+        self._stream = self._next()
+
+    @staticmethod
+    def _next() -> zstandard.ZstdDecompressionObj:
+        return zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()
+
+    @property
+    def ended(self) -> bool:
+        return self._stream.eof
+
+    def decompress(self, data: bytes) -> bytes:
+        out, size = [], 0
+        for at in range(0, len(data), _ZSTD_PIECE):
+            piece = data[at : at + _ZSTD_PIECE]
+            while piece and size <= MAX_EXPANSION:
+                if self._stream.eof:
+                    self._stream = self._next()
+                out.append(self._stream.decompress(piece))
+                size += len(out[-1])
+                piece = self._stream.unused_data
+        return b"".join(out)
 
 
 def _headed(data: bytes) -> bool:

@@ -29,6 +29,7 @@ from agent.session.doors import Door
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 SECONDS = 20.0
+TOKEN = bytes(range(16))
 
 _PROGRAM = """
 import json, os, sys, time
@@ -200,7 +201,8 @@ def running(
         uid, gid = user or (None, None)
         blob = base64.b64encode(pickle.dumps(given)).decode()
         start_message = {"type": "start", "policy": blob, "actor": "session:t", "uid": uid, "gid": gid}
-        proxy.channel.send({**start_message, "ca_file": ca_file, "secrets": Secrets(secrets).dump()})
+        start_message |= {"ca_file": ca_file, "secrets": Secrets(secrets).dump(), "token": TOKEN.hex()}
+        proxy.channel.send(start_message)
         served = [*listeners.items(), *sockets]
         proxy.channel.send({"type": "listen", "doors": [d for d, _ in served]}, [s.fileno() for _, s in served])
         for listener in listeners.values():

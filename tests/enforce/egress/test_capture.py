@@ -29,6 +29,7 @@ from agent.session.doors import Door
 from agent.session.preamble import Preamble, render
 from tests.enforce.egress.proxy import (
     SECONDS,
+    TOKEN,
     Proxy,
     Upstream,
     client_hello,
@@ -94,7 +95,7 @@ def meant_for(proxy: Proxy, door: Door, port: int, address: str = ELSEWHERE) -> 
     """A connection of the session to `address`:`port`."""
     sock = proxy.connect(door)
     if door is Door.FORWARDED:
-        sock.sendall(render(Preamble(("127.0.0.1", 40000), (address, port), 77)))
+        sock.sendall(render(Preamble(("127.0.0.1", 40000), (address, port), 77, TOKEN)))
     return sock
 
 
@@ -158,11 +159,12 @@ TLS_DENIED = [
 def test_tls_for_nobody_or_somebody_else_hears_an_alert_and_nothing_is_dialled(
     proxy: Proxy, server: Upstream, door: Door, data: bytes, rule_id: str
 ) -> None:
-    reached, recorded = len(server.conversations), proxy.recorded(rule_id)
+    reached, recorded, before = len(server.conversations), proxy.recorded(rule_id), len(proxy.events)
     with meant_for(proxy, door, server.port) as sock:
         sock.sendall(data)
         assert read_all(sock) == ALERT
     proxy.wait(lambda p: p.recorded(rule_id) == recorded + 1)
+    assert len(proxy.events) == before + 1, "a refusal leaves no line that says it was allowed"
     details = proxy.events[-1]["event"]["details"]
     assert details["captured"] == f"{ELSEWHERE}:{server.port}"
     assert len(server.conversations) == reached
@@ -274,7 +276,7 @@ def test_plain_http_that_is_not_allowed_is_answered_and_nothing_is_dialled(
         b"GET / HTTP/1.1\r\nHost: api.good.test\r\n\r\n",
         b"\x05\x01\x00",
         b"PROXY TCP4 127.0.0.1 127.0.0.1 1 2\r\n",
-        render(Preamble(("127.0.0.1", 1), ("127.0.0.1", 2)))[:13] + b"\x12\0\0",
+        render(Preamble(("127.0.0.1", 1), ("127.0.0.1", 2), None, TOKEN))[:13] + b"\x12\0\0",
     ],
 )
 def test_a_forwarded_connection_without_its_preamble_is_reset_and_recorded(proxy: Proxy, data: bytes) -> None:
@@ -307,6 +309,22 @@ def test_observe_mode_lets_captured_bytes_through_and_records_them(server: Upstr
         assert (event["result"], event["details"]["enforced"]) == ("success", False)
 
 
+@pytest.mark.parametrize(
+    ("data", "rule_id"), [case for case in TLS_DENIED if case[1] in ("ech-refused", "tls-too-old")]
+)
+def test_observe_mode_records_a_captured_hello_once(
+    server: Upstream, tmp_path: Path, data: bytes, rule_id: str
+) -> None:
+    given = policy(rule("api.good.test", server.port), mode=Mode.OBSERVE)
+    with running(given, NAMES, tmp_path, doors={Door.FORWARDED: ("127.0.0.1", 0)}) as proxy:
+        with meant_for(proxy, Door.FORWARDED, server.port, "127.0.0.1") as sock:
+            sock.sendall(data)
+            assert read_exactly(sock, len(data)) == data
+        observed, allowed = proxy.event(rule=rule_id), proxy.event(type="network.egress")
+        assert (observed["details"]["enforced"], allowed["resource"]) == (False, f"api.good.test:{server.port}")
+        assert len(proxy.events) == 2
+
+
 def in_process(given: Policy, names_of: dict[str, tuple[str, ...]], talk: object, dns: object = None) -> Kept:
     """A front of its own inside this process, for what the egress process wires to its name server."""
     kept = Kept()
@@ -316,7 +334,7 @@ def in_process(given: Policy, names_of: dict[str, tuple[str, ...]], talk: object
         door = Doorkeeper(lambda: given, Gate(lambda: given, kept, "session:t"), kept, resolver, "session:t")
         limits, traffic = Limits(head=3, dial=3), Traffic()
         ways = Ways(Carrier(poller, traffic), Forwarder(poller, door, traffic, limits), None)
-        front = Front(poller, door, ways, limits, names_of=lambda a: names_of.get(a, ()), dns=dns)  # type: ignore[arg-type]
+        front = Front(poller, door, ways, limits, token=TOKEN, names_of=lambda a: names_of.get(a, ()), dns=dns)  # type: ignore[arg-type]
         listener = socket.create_server(("127.0.0.1", 0))
         place = listener.getsockname()
         front.listen(listener, Door.FORWARDED)
@@ -340,7 +358,7 @@ def test_raw_bytes_go_to_an_address_that_the_session_was_given_for_an_allowed_na
         def talk(place: tuple[str, int]) -> None:
             for address, wanted in (("127.0.0.1", b"SSH-2.0-server\r\n"), ("127.0.0.2", b"")):
                 with socket.create_connection(place, SECONDS) as sock, contextlib.suppress(ConnectionResetError):
-                    sock.sendall(render(Preamble(("127.0.0.1", 1), (address, ssh.port))) + b"\0")
+                    sock.sendall(render(Preamble(("127.0.0.1", 1), (address, ssh.port), None, TOKEN)) + b"\0")
                     assert read_exactly(sock, 16) == wanted
 
         given = policy(rule("raw.good.test", ssh.port, protocol=Protocol.TCP))
@@ -364,10 +382,10 @@ def test_a_rule_for_raw_tcp_opens_no_way_round_a_rule_that_wants_tls_or_requests
         def talk(place: tuple[str, int]) -> None:
             for data in (b"\0raw", client_hello("evil.test"), http(f"web.good.test:{server.port}", "/admin")):
                 with socket.create_connection(place, SECONDS) as sock:
-                    sock.sendall(render(Preamble(("127.0.0.1", 1), ("127.0.0.1", server.port))) + data)
+                    sock.sendall(render(Preamble(("127.0.0.1", 1), ("127.0.0.1", server.port), None, TOKEN)) + data)
                     answers.append(read_all(sock))
             with socket.create_connection(place, SECONDS) as sock:  # the one that may speak raw, once it has
-                sock.sendall(render(Preamble(("127.0.0.1", 1), ("127.0.0.3", server.port))) + b"\0raw")
+                sock.sendall(render(Preamble(("127.0.0.1", 1), ("127.0.0.3", server.port), None, TOKEN)) + b"\0raw")
                 answers.append(read_exactly(sock, 4))
 
         answers: list[bytes] = []
@@ -396,7 +414,7 @@ def test_a_forwarded_lookup_goes_to_the_name_server() -> None:
 
     def talk(place: tuple[str, int]) -> None:
         with socket.create_connection(place, SECONDS) as sock:
-            sock.sendall(render(Preamble(("127.0.0.1", 1), ("127.0.0.11", 53))) + b"question")
+            sock.sendall(render(Preamble(("127.0.0.1", 1), ("127.0.0.11", 53), None, TOKEN)) + b"question")
             assert read_all(sock) == b"answer to question"
 
     assert in_process(policy(), {}, talk, Dns()).events == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import random
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -96,6 +97,27 @@ def test_a_body_whose_encoding_is_unknown_is_refused(front: Front, server: Keepi
     response, _ = front.get("POST", "/", b"\x1f\x9d compressed", Content_Encoding="compress")
     assert front.journal.wait()[0].details["rule"] == "upload-unreadable"
     assert response.status == (403 if enforced else 200)
+
+
+@pytest.mark.parametrize("size", [100, 100_000])
+@pytest.mark.parametrize("framing", ["chunked", "length"])
+def test_a_compressed_body_without_its_end_does_not_arrive_whole(
+    front: Front, server: KeepingUpstream, enforced: bool, framing: str, size: int
+) -> None:
+    """Short, it is refused before any of it is sent; long, its end is not."""
+    body = gzip.compress(random.Random(7).randbytes(size))[:-1]
+    if framing == "chunked":
+        field, sent = "Transfer-Encoding: chunked", b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    else:
+        field, sent = f"Content-Length: {len(body)}", body
+    head = front.head("POST / HTTP/1.1", "Content-Encoding: gzip", field, "Connection: close")
+    with front.tls() as sock, suppress(OSError):
+        exchange(sock, head + sent)
+    event = front.journal.wait()[0]
+    assert event.details["rule"] == "upload-unreadable"
+    assert "ends before" in str(event.details["reason"])
+    whole = server.all().endswith(b"0\r\n\r\n" if framing == "chunked" else body)
+    assert whole is not enforced
 
 
 @pytest.mark.parametrize("framing", ["chunked", "length"])

@@ -18,6 +18,8 @@ from agent.enforce.egress.identity import (
     needs_engine,
     observing,
     parse_authority,
+    serves,
+    speaks,
     spoken,
 )
 from agent.enforce.egress.resolve import Resolver
@@ -30,6 +32,13 @@ from tests.enforce.egress.proxy import policy, rule
 
 ORIGIN = Origin("proxy", source_ip="127.0.0.1")
 ALLOWED = policy(rule("api.good.test"), rule("*.good.test", addresses=()))
+
+
+def test_a_policy_without_an_egress_section_serves_nothing() -> None:
+    nothing = Policy((Layer("test", egress=None),), "0" * 64)
+    assert not serves(nothing, 443)
+    assert not speaks(nothing, "api.good.test", 443, Protocol.TLS)
+    assert spoken(nothing, "api.good.test", 443) is Protocol.TLS
 
 
 class Kept:

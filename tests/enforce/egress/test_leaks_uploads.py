@@ -74,6 +74,26 @@ def test_a_credential_in_a_plain_upload_is_refused_and_recorded_or_only_recorded
         assert said.startswith(b"HTTP/1.1 200 ")
 
 
+CUT = gzip.compress(b"words " * 9000)[:-1]
+
+
+@pytest.mark.parametrize("framing", ["chunked", "length"])
+def test_a_compressed_upload_without_its_end_does_not_arrive_whole(
+    clean: Proxy, origin: Upstream, enforced: bool, framing: str
+) -> None:
+    if framing == "chunked":
+        field, body = "Transfer-Encoding: chunked", b"%x\r\n%b\r\n0\r\n\r\n" % (len(CUT), CUT)
+    else:
+        field, body = f"Content-Length: {len(CUT)}", CUT
+    clean.ask(request(origin, "/", "Content-Encoding: gzip", field, body=body, method="POST"))
+    event = clean.event(rule="upload-unreadable")
+    assert "ends before" in event["details"]["reason"]
+    assert event["details"].get("enforced") is (None if enforced else False)
+    arrived = b"".join(map(bytes, origin.conversations))
+    assert (CUT in arrived) is (not enforced or framing == "chunked")
+    assert (b"\r\n0\r\n\r\n" in arrived) is (not enforced and framing == "chunked")
+
+
 def test_a_harmless_plain_upload_arrives_as_it_was(clean: Proxy, origin: Upstream) -> None:
     body = b"tstkey_ is how they begin " * 9000
     said = clean.ask(request(origin, "/", f"Content-Length: {len(body)}", body=body, method="POST"))

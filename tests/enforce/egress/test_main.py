@@ -16,6 +16,7 @@ from agent.channel import Channel, ChannelClosed, pair
 from tests.conftest import require
 from tests.enforce.egress.proxy import (
     SECONDS,
+    TOKEN,
     client_hello,
     eventually,
     policy,
@@ -139,18 +140,18 @@ class Bare:
         theirs.close()
         self.channel = Channel(ours)
 
-    def start(self, blob: bytes) -> None:
-        self.channel.send(
-            {
-                "type": "start",
-                "policy": base64.b64encode(blob).decode(),
-                "actor": "session:t",
-                "uid": None,
-                "gid": None,
-                "ca_file": None,
-                "secrets": [],
-            }
-        )
+    def start(self, blob: bytes, **other: object) -> None:
+        message: dict[str, object] = {
+            "type": "start",
+            "policy": base64.b64encode(blob).decode(),
+            "actor": "session:t",
+            "uid": None,
+            "gid": None,
+            "ca_file": None,
+            "secrets": [],
+            "token": TOKEN.hex(),
+        }
+        self.channel.send({name: value for name, value in (message | other).items() if value != "left out"})
 
     def end(self) -> int:
         """The exit status, after the channel's end is read."""
@@ -185,6 +186,14 @@ def test_a_message_it_does_not_know_is_the_end(message: dict[str, object]) -> No
 def test_without_a_policy_it_never_serves(blob: bytes) -> None:
     bare = Bare()
     bare.start(blob)
+    assert bare.end() == 1
+
+
+@pytest.mark.parametrize("token", ["left out", "", "no hexadecimal", None])
+def test_without_the_run_s_token_it_never_serves(token: object) -> None:
+    """A forwarded connection that shows no token would be the guard's own."""
+    bare = Bare()
+    bare.start(pickle.dumps(policy()), token=token)
     assert bare.end() == 1
 
 

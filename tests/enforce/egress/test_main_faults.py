@@ -15,6 +15,7 @@ from agent.session.doors import Door
 from agent.session.preamble import Preamble, render
 from tests.enforce.egress.proxy import (
     SECONDS,
+    TOKEN,
     Proxy,
     Upstream,
     client_hello,
@@ -41,7 +42,7 @@ def ask(proxy: Proxy, way: str, tls: int, http: int) -> bytes:
     with proxy.connect(door) as sock, contextlib.suppress(ConnectionError):
         if door is Door.FORWARDED:
             port = http if way == "captured http" else tls
-            sock.sendall(render(Preamble(("127.0.0.1", 40000), (ELSEWHERE, port), 77)))
+            sock.sendall(render(Preamble(("127.0.0.1", 40000), (ELSEWHERE, port), 77, TOKEN)))
         match way:
             case "http":
                 sock.sendall(b"GET http://web.good.test:%d/x HTTP/1.1\r\n" % http + head)
@@ -125,7 +126,7 @@ FAULTS = [
     (f"{HERE}.capture:starts_request", 1, ("captured", "forwarded", "captured http")),
     (f"{HERE}.capture:normalise_host", 1, ("captured", "forwarded")),
     (f"{HERE}.passage:read_client_hello", 1, TLS_WAYS),
-    (f"{HERE}.passage:Passage._agrees", 1, TLS_WAYS),
+    (f"{HERE}.passage:Passage._agrees", 1, ("connect", "socks")),
     (f"{HERE}.passage:Passage.go", 1, TLS_WAYS),
     (f"{HERE}.passage:dial", 1, TLS_WAYS),
     (f"{HERE}.http_target:parse_target", 1, HTTP_WAYS),

@@ -60,6 +60,7 @@ def refused(upload: Upload, *pieces: bytes) -> str | None:
     try:
         for piece in pieces:
             upload.body(piece)
+        upload.end()
     except Spill as spill:
         assert KEY.decode() not in str(spill)
         return spill.rule
@@ -119,6 +120,53 @@ def test_gzip_members_one_after_the_other_are_all_searched() -> None:
 )
 def test_a_body_that_cannot_be_searched_is_refused(encoding: str, body: bytes) -> None:
     assert refused(Upload(shapes(PATTERNS), encoding), body) == UPLOAD_UNREADABLE
+
+
+PADDING = b"padding " * 1000
+COMPRESSED = {
+    "gzip": gzip.compress(PADDING),
+    "deflate": zlib.compress(PADDING),
+    "Deflate": _raw_deflate(PADDING),
+    "br": brotli.compress(PADDING),
+    "zstd": zstandard.compress(PADDING),
+    "gzip, br": brotli.compress(gzip.compress(PADDING)[:-1]),
+}
+
+
+@pytest.mark.parametrize(("encoding", "body"), COMPRESSED.items(), ids=COMPRESSED)
+def test_a_compressed_body_without_its_end_is_refused(encoding: str, body: bytes) -> None:
+    cut = body if "," in encoding else body[:-1]
+    assert refused(Upload(shapes(PATTERNS), encoding), cut) == UPLOAD_UNREADABLE
+    assert refused(Upload(shapes(PATTERNS), encoding), cut[:1]) == UPLOAD_UNREADABLE
+    assert refused(Upload(shapes(PATTERNS), encoding)) is None, "no body at all is no body that ends early"
+
+
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+def test_the_last_piece_of_an_announced_length_is_refused_with_the_missing_end(size: int) -> None:
+    body = COMPRESSED["gzip"][:-4]
+    upload, sent = Upload(shapes(PATTERNS), "gzip", len(body)), 0
+    with pytest.raises(Spill, match="ends before"):
+        for at in range(0, len(body), size):
+            upload.body(body[at : at + size])
+            sent += len(body[at : at + size])
+    assert sent < len(body)
+
+
+_NAMED = b"\x1f\x8b\x08\x08" + bytes(6) + AROUND + b"\0" + gzip.compress(PADDING)[10:]
+_SKIPPED = b"\x50\x2a\x4d\x18" + len(AROUND).to_bytes(4, "little") + AROUND + zstandard.compress(PADDING)
+BESIDE = {
+    "the name in gzip's head": ("gzip", _NAMED),
+    "a zstd frame that is skipped": ("zstd", _SKIPPED),
+    "a second zstd frame": ("zstd", zstandard.compress(PADDING) + zstandard.compress(AROUND)),
+    "a frame behind two that are skipped": ("zstd", _SKIPPED[:8] + b"x" * len(AROUND) + zstandard.compress(AROUND)),
+}
+
+
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+@pytest.mark.parametrize(("encoding", "body"), BESIDE.values(), ids=BESIDE)
+def test_what_a_compressed_body_holds_beside_its_content_is_searched(encoding: str, body: bytes, size: int) -> None:
+    pieces = [body[at : at + size] for at in range(0, len(body), size)]
+    assert refused(Upload(shapes(PATTERNS), encoding), *pieces) == CREDENTIAL_IN_UPLOAD
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
