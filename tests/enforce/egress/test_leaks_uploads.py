@@ -90,8 +90,8 @@ def test_a_compressed_upload_without_its_end_does_not_arrive_whole(
     assert "ends before" in event["details"]["reason"]
     assert event["details"].get("enforced") is (None if enforced else False)
     arrived = b"".join(map(bytes, origin.conversations))
-    assert (CUT in arrived) is (not enforced or framing == "chunked")
-    assert (b"\r\n0\r\n\r\n" in arrived) is (not enforced and framing == "chunked")
+    whole = CUT if framing == "length" else CUT + b"\r\n0\r\n\r\n"
+    assert (whole in arrived) is not enforced
 
 
 def test_a_harmless_plain_upload_arrives_as_it_was(clean: Proxy, origin: Upstream) -> None:
