@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import AcceptConnection, Request, TextMessage
 
 from agent.enforce.egress.follow import Follower
 from agent.policy.model import EgressLimits, HostLimits, HostRule, Policy, Tls
@@ -29,6 +31,7 @@ from tests.enforce.egress.proxy import (
     running,
     upstream,
 )
+from tests.enforce.egress.test_engine_layers import websocket_events
 from tests.enforce.egress.test_http1 import answers
 from tests.enforce.egress.tickets import Desk
 
@@ -313,3 +316,16 @@ def ended(sock: socket.socket) -> bool:
     except (ConnectionResetError, ssl.SSLError):
         return True
     return isinstance(sock, ssl.SSLSocket)
+
+
+def test_a_websocket_is_cut_where_its_request_no_longer_holds(engine_proxy: Proxy, upstream: Http1Upstream) -> None:
+    engine_proxy.follow(next_policy(looked_into(upstream, "/ws/**", "/simple/**")))
+    with tls(engine_proxy, upstream.port) as sock:
+        peer = WSConnection(ConnectionType.CLIENT)
+        sock.sendall(peer.send(Request(host=f"{INSPECTED}:{upstream.port}", target="/ws/x")))
+        assert isinstance(websocket_events(sock, peer, AcceptConnection)[-1], AcceptConnection)
+        sock.sendall(peer.send(TextMessage(data="one")))
+        assert isinstance(websocket_events(sock, peer, TextMessage)[-1], TextMessage)
+        assert engine_proxy.follow(next_policy(looked_into(upstream, "/simple/**"))) == 0
+        assert ended(sock)
+        engine_proxy.event(rule="egress-default", result="denied", stage="request", path="/ws/x")
