@@ -3,7 +3,8 @@
 Each step is done by a forked child of a millisecond's life, because everything about it must be the session's (the
 effective user and group, which SO_PEERCRED shows the other side; the working directory, the root, the umask) and
 nothing of it may touch the guard's own threads. Rules kept here: the child's real user stays the agent's, so the
-session can neither signal nor trace it; a path is opened once, judged as what was opened, and *that* is connected to;
+session can neither signal nor trace it; a path is opened once, judged as what was opened, and *that* is connected to
+(what lies in another mount namespace is nobody's to judge, and refused);
 a socket is bound under a Landlock ruleset that lets it appear only where the session may write (as far as the kernel
 has Landlock); a child that does not answer in time is killed and the call fails.
 """
@@ -73,7 +74,7 @@ class OnBehalf:
             if not stat.S_ISSOCK(os.fstat(found).st_mode):
                 return Outcome(errno.ECONNREFUSED)
             real = _path_of(found)
-            if real not in self._reachable and not self._may_write(real):
+            if not _is_here(found) or (real not in self._reachable and not self._may_write(real)):
                 return Outcome(errno.EACCES, real)
             sock.connect(f"/proc/self/fd/{found}")
             return Outcome(0)
@@ -93,7 +94,7 @@ class OnBehalf:
                 parent, _, name = path.rpartition(b"/")
                 directory = os.open(parent or (b"/" if path.startswith(b"/") else b"."), _O_PATH | os.O_DIRECTORY)
                 real = f"{_path_of(directory).rstrip('/')}/{readable(name)}"
-                if not self._may_write(real):
+                if not _is_here(directory) or not self._may_write(real):
                     return Outcome(errno.EACCES, real)
                 if self._rules is not None:
                     process.set_no_new_privs()
@@ -173,6 +174,17 @@ def _call(name: str, sock: socket.socket, raw: bytes) -> Outcome:
 
 def _path_of(descriptor: int) -> str:
     return readable(os.readlink(f"/proc/self/fd/{descriptor}".encode()))  # noqa: PTH115 - bytes, of a descriptor
+
+
+def _is_here(descriptor: int) -> bool:
+    """True where the path of what is open leads to it: the kernel shows what lies in another mount namespace (to which
+    /proc/PID/root leads) by the path that it has there."""
+    opened = os.fstat(descriptor)
+    try:
+        ours = os.lstat(os.readlink(f"/proc/self/fd/{descriptor}".encode()))  # noqa: PTH115 - in a child, lean
+    except OSError:
+        return False
+    return (ours.st_dev, ours.st_ino) == (opened.st_dev, opened.st_ino)
 
 
 def _result(answers: int, child: int) -> Outcome:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import select
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,8 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from agent.enforce.egress.own_sockets import OwnSockets
-from agent.linux import namespaces, seccomp
+from agent.linux import namespaces, process, seccomp
 from tests.conftest import require
+from tests.enforce.commands.filtered import GID, UID
 from tests.enforce.egress.connected import World, accept, outcome, say
 
 REFUSED = os.strerror(errno.ECONNREFUSED)
@@ -116,3 +119,55 @@ def test_copies_leave_the_guard_half_of_its_descriptors() -> None:
         own.close()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def elsewhere(tree: str) -> tuple[int, int]:
+    """A process of the session's user in a mount namespace of its own, where `tree` is another directory and a server
+    listens in it; its pid, and a descriptor that is readable when somebody has connected."""
+    told, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            namespaces.unshare(namespaces.NEWNS)
+            namespaces.make_mounts_private()
+            namespaces.tmpfs(tree, mode=0o777, size="64k")
+            os.setresgid(GID, GID, GID)
+            os.setresuid(UID, UID, UID)
+            process.set_dumpable(True)
+            with socket.socket(socket.AF_UNIX) as server:
+                server.bind(f"{tree}/private.sock")
+                server.listen()
+                os.write(tell, b"1")
+                server.accept()
+                os.write(tell, b"2")
+                signal.pause()
+        finally:
+            os._exit(1)
+    os.close(tell)
+    assert os.read(told, 1) == b"1"
+    return pid, told
+
+
+def test_a_socket_in_another_mount_namespace_is_not_one_of_the_sessions_trees() -> None:
+    """Containers of one pod may share their processes: /proc/PID/root leads to a path that looks like the session's."""
+    world = World()
+    tree = str(world.tree)
+    pid, told = elsewhere(tree)
+    try:
+
+        def act() -> None:
+            for path in (f"/proc/{pid}/root{tree}/private.sock", f"/proc/{pid}/cwd/../..{tree}/private.sock"):
+                with socket.socket(socket.AF_UNIX) as sock:
+                    say(outcome(lambda sock=sock, path=path: sock.connect(path)))
+            with socket.socket(socket.AF_UNIX) as sock:
+                say(outcome(lambda: sock.bind(f"/proc/{pid}/root{tree}/mine.sock")))
+
+        said = world.run(act).out.splitlines()
+        assert select.select([told], [], [], 0.2)[0] == [], "it was reached"
+        assert said[0] == said[2] == os.strerror(errno.EACCES)
+        assert (f"unix:{tree}/private.sock", "unix-socket") in world.recorded.seen()
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(told)
+        world.close()
