@@ -14,10 +14,11 @@ from tests.escape.attack_cases import NAMES, POLICY, Attack
 from tests.escape.attack_cases_dns import ANYBODY, lookups, lookups_elsewhere
 
 LOOKUPS = [*lookups(), *lookups_elsewhere()]
+JAILED = {("127.0.0.1", "datagram"), (ANYBODY, "datagram"), (ANYBODY, "itself")}
 SERVED = {
-    "host": {("127.0.0.1", "datagram"), (ANYBODY, "datagram"), (ANYBODY, "itself")},
+    "host": JAILED,
     "docker": {(ANYBODY, "itself")},  # without a jail there are no datagrams, and lookups go by TCP
-    "gvisor": {("127.0.0.1", "datagram")},
+    "gvisor": JAILED,
 }
 """Runtime -> the servers that a session can ask, and how."""
 
