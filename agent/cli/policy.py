@@ -16,6 +16,7 @@ from agent.cli import egress_words
 from agent.cli.policy_flags import add_policy_flag, load, show_problems
 from agent.cli.questions import surroundings
 from agent.exits import Exit
+from agent.policy.build_trust import subject
 from agent.policy.egress_match import intercepted
 from agent.policy.grants import DEVICES, Grants, path_grants
 from agent.policy.model import CommandRule, HostRule, Layer, PathRule, Policy
@@ -141,6 +142,8 @@ def _page(policy: Policy, grants: Grants) -> list[str]:
         lines += _table([(kind, what, rule.id, str(rule.where)) for kind, what, rule in _rules(layer)])
         lines += [f"  secret {egress_words.of_secret(secret)}" for secret in layer.secrets]
         lines += _session_limits(layer)
+        if layer.egress is not None:
+            lines += [f"  egress trusts {subject(pem)}, besides the system's authorities" for pem in layer.egress.trust]
         for entry in layer.exceptions:
             lines.append(f"  exception from {entry.rule} until {entry.expires} ({entry.owner}): {entry.reason}")
         for name, section in (("egress", layer.egress), ("paths", layer.paths)):

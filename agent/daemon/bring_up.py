@@ -121,7 +121,7 @@ class BringUp:
             self._announce(levels, journal)
             self._judge_command(gate, offer)
             ground = self._lay_out(policy, offer, secrets)
-            layout.write_ca_bundle(ground.places, self._spec.system_ca, await own_ca)
+            layout.write_ca_bundle(ground.places, self._spec.system_ca, policy.trust + (await own_ca or ""))
             await self._start_hooks(ground, ledger)
             plan, broken = await self._launch_session(ground, gate, stdio)
             self._judge_proofs(broken, levels, journal)

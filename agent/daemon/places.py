@@ -149,11 +149,12 @@ def make_roots(grants: Grants, spec: RunSpec) -> list[str]:
     return [root for root in grants.read if not Path(root).exists()]
 
 
-def write_ca_bundle(places: Places, system_ca: str | None, own: str | None) -> None:
-    """The session's trust: the system's certificates and, where interception is on, the agent's own."""
+def write_ca_bundle(places: Places, system_ca: str | None, more: str) -> None:
+    """The session's trust: the system's certificates, and `more` (PEM): the policy's, and where interception is on the
+    agent's own."""
     system = Path(system_ca).read_text(encoding="utf-8") if system_ca else ""
     bundle = Path(places.ca_bundle)
-    bundle.write_text(system.rstrip("\n") + "\n" + (own or ""), encoding="utf-8")
+    bundle.write_text(system.rstrip("\n") + "\n" + more, encoding="utf-8")
     bundle.chmod(0o644)
 
 

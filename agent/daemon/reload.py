@@ -157,6 +157,8 @@ def _sessions_own(directory: str, spec: RunSpec) -> list[str]:
 def cannot_follow(running: Running, current: Policy, policy: Policy) -> list[str]:
     """What this policy asks of the session that only a new one can have; empty where it can be followed."""
     reasons = [f"needs a new session: it changes {_FIXED[key]}" for key in changed(current, policy) if key in _FIXED]
+    if policy.trust != current.trust:
+        reasons.append("needs a new session: it changes the authorities that the session and its interception trust")
     reasons += _not_intercepted(running.first, policy)
     if running.spec.require_contained:
         levels = run_levels(policy, running.offer)

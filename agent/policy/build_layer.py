@@ -11,6 +11,7 @@ from agent.policy.build_commands import command_rule, rule_exception
 from agent.policy.build_egress import host_rule, tool_rule
 from agent.policy.build_paths import grant, protection
 from agent.policy.build_secrets import secrets, tie
+from agent.policy.build_trust import authorities
 from agent.policy.bundles import Bundle, BundleFault
 from agent.policy.model import (
     AuditSection,
@@ -88,6 +89,7 @@ class LayerBuilder:
             limits=self._limits(records),
             allow=(*own, *used),
             deny=(*closed, *corners),
+            trust=authorities(self._bench, self._joined(records, "trust"), first=self._first),
             allow_given=self._first or bool(used) or any(record.has("allow") for record in records),
         )
 

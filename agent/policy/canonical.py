@@ -78,6 +78,7 @@ def _egress(section: EgressSection) -> Json:
         "limits": _set(section.limits),
         "allow": _sorted(_host(rule) for rule in section.allow) if section.allow_given else None,
         "deny": _sorted(_host(rule) for rule in section.deny),
+        "trust": [*section.trust],
     }
 
 

@@ -221,13 +221,14 @@ class EgressLimits:
 @dataclass(frozen=True, slots=True)
 class EgressSection:
     """`allow_given` False: a further layer without the key `allow`, which narrows by its denies alone. `allows`,
-    `denies`: the same rules, found by host."""
+    `denies`: the same rules, found by host. `trust`: certificates of authorities (PEM) besides the system's."""
 
     mode: Mode = Mode.ENFORCE
     limits: EgressLimits = EgressLimits()
     allow: tuple[HostRule, ...] = ()
     deny: tuple[HostRule, ...] = ()
     allow_given: bool = True
+    trust: tuple[str, ...] = ()
     allows: HostIndex = field(init=False, repr=False, compare=False)
     denies: HostIndex = field(init=False, repr=False, compare=False)
 
@@ -347,6 +348,12 @@ class Policy:
     def secrets(self) -> tuple[Secret, ...]:
         """The secrets; only the first layer can have any."""
         return self.layers[0].secrets if self.layers else ()
+
+    @property
+    def trust(self) -> str:
+        """The certificates (PEM) of the authorities that the policy adds; only the first layer can."""
+        section = self.layers[0].egress if self.layers else None
+        return "" if section is None else "".join(section.trust)
 
     @property
     def audit(self) -> AuditSection:

@@ -241,7 +241,7 @@ def _text_fault(text: str, shape: TextShape) -> tuple[str, str] | None:
         close = get_close_matches(text, shape.choices, 1)
         fix = f"did you mean {close[0]}?" if close else _text_fix(shape)
         return f"{shown(text)!r} where {shape.meant} is meant", fix
-    hidden = hidden_character(text)
+    hidden = hidden_character(text.replace("\n", "") if shape.lines else text)
     if hidden is not None:
         where = "this is shown to people and models" if shape.prose else "nobody could see it"
         return f"the invisible character {shown(hidden)}", f"remove it: {where}"

@@ -203,6 +203,14 @@ EGRESS: Final = RecordShape(
                 name="the limits of egress",
             ),
         ),
+        Key(
+            "trust",
+            ListShape(
+                "Certificate authorities for upstreams, besides the system's. Only in the first layer.",
+                TextShape("Certificates in PEM.", meant="a certificate in PEM", longest=100_000, lines=True),
+                longest=100,
+            ),
+        ),
         Key("allow", ListShape("The hosts that may be reached.", ALLOWED_HOST)),
         Key("deny", ListShape("Taken out again, whatever allows it.", DENIED_HOST)),
     ),

@@ -15,7 +15,7 @@ from agent.policy.model import Where
 @dataclass(frozen=True, slots=True)
 class TextShape:
     """A string. `choices`: one of these. `pattern`: a regular expression for the whole of it; `meant` says it in words.
-    `prose`: shown to people and models, so nothing invisible in it."""
+    `prose`: shown to people and models, so nothing invisible in it. `lines`: it may have several."""
 
     doc: str
     choices: tuple[str, ...] = ()
@@ -23,6 +23,7 @@ class TextShape:
     meant: str = "a text"
     longest: int = 1000
     prose: bool = False
+    lines: bool = False
 
 
 @dataclass(frozen=True, slots=True)

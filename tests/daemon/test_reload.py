@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -21,10 +22,12 @@ from agent.session.levels import Offer
 from tests.conftest import require
 from tests.daemon.test_spec import SPEC
 from tests.escape.runtime import read_log
+from tests.policy.authority import make_certificate
 
 OFFER = Offer(root=True, jail="root", mounts=True, landlock=7, seccomp=True, notify=True)
 BASE = "version: 1\negress: {allow: [one.test, two.test]}\npaths: {write: [/tmp], read: [/usr]}\n"
 NARROW = BASE.replace("one.test, two.test", "one.test")
+_, AUTHORITY = make_certificate("authority.test", ca=True)
 LOOK = 0.02
 
 
@@ -131,6 +134,10 @@ def test_an_invalid_file_leaves_the_last_good_policy_and_says_why(tmp_path: Path
         (BASE.replace("/tmp", "/tmp, /srv"), "needs a new session: it changes the session's paths"),
         (BASE.replace("read: [/usr]", "read: [/usr/bin]"), "needs a new session: it changes the session's paths"),
         (BASE + "session: {env: [LOOK_HERE]}\n", "needs a new session: it changes the session's environment"),
+        (
+            BASE.replace("one.test, two.test]", f"one.test, two.test], trust: [{json.dumps(AUTHORITY)}]"),
+            "needs a new session: it changes the authorities",
+        ),
         (
             BASE.replace("one.test, two.test", "{host: one.test, methods: [GET]}"),
             "a rule looks into TLS, and the interception engine was not started",

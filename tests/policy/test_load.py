@@ -124,7 +124,7 @@ def test_every_setting_has_its_place() -> None:
         ("version: 1\nversion: 1", "p/a.yaml:2:1: the key 'version' is given twice (first in line 1); merge the two"),
         (
             "egress: {zzz: 1}",
-            "p/a.yaml:1:10: unknown key 'zzz' in the section egress; the keys here are mode, limits, allow",
+            "p/a.yaml:1:10: unknown key 'zzz' in the section egress; the keys here are mode, limits, trust, allow",
         ),
         ("1: 2", "p/a.yaml:1:1: unknown key '1' in a policy file"),
         ("{}: 2", "p/a.yaml:1:1: a mapping as a key; keys are texts"),

@@ -8,6 +8,7 @@ client speaks it (HTTP/1 to HTTP/2 would need its framing headers rewritten).
 
 from __future__ import annotations
 
+import os
 import ssl
 from pathlib import Path
 from types import SimpleNamespace
@@ -73,8 +74,12 @@ class EngineTls(TlsConfig):
         super().tls_start_server(tls_start)
 
 
-def engine_options(ca_file: str | None) -> Options:
-    """mitmproxy's options, set once and made the process's own (`mitmproxy.ctx.options`)."""
+def engine_options(ca_file: str | None, more: str = "") -> Options:
+    """mitmproxy's options, set once and made the process's own (`mitmproxy.ctx.options`).
+
+    `ca_file`: whom upstreams may be certified by, None for the system's; `more`: and by these (PEM). Raises OSError.
+    """
+    trusted = ca_file or system_bundle()
     options = Options()
     loader = Loader(SimpleNamespace(options=options))  # type: ignore[no-untyped-call]
     Proxyserver().load(loader)  # type: ignore[no-untyped-call]
@@ -85,7 +90,7 @@ def engine_options(ca_file: str | None) -> Options:
         http3=False,
         upstream_cert=False,
         ssl_insecure=False,
-        ssl_verify_upstream_trusted_ca=ca_file or system_bundle(),
+        ssl_verify_upstream_trusted_ca=_joined(trusted, more) if more else trusted,
         tls_version_client_min="TLS1_2",
         tls_version_server_min="TLS1_2",
         ciphers_server=UPSTREAM_CIPHERS,
@@ -95,6 +100,14 @@ def engine_options(ca_file: str | None) -> Options:
     )
     mitmproxy.ctx.options = options
     return options
+
+
+def _joined(bundle: str, more: str) -> str:
+    """The path of a file in memory that lasts as long as this process; `warm` reads it, while that is permitted."""
+    descriptor = os.memfd_create("trusted")
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(Path(bundle).read_bytes().rstrip(b"\n") + b"\n" + more.encode())
+    return f"/proc/self/fd/{descriptor}"
 
 
 def system_bundle() -> str:

@@ -296,7 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     policy: Policy = pickle.loads(base64.b64decode(message["policy"]))  # noqa: S301  # from the process that started us
     secrets = Secrets.parse(message["secrets"])
-    options = engine_options(message["ca_file"])
+    options = engine_options(message["ca_file"], policy.trust)
     ca = InterceptionCA(intercepted(policy))
     engine_tls = EngineTls(ca)
     warm(engine_tls, options)

@@ -7,10 +7,12 @@ import signal
 import socket
 import ssl
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from agent.policy.model import EgressSection
 from tests.enforce.egress.engine_front import HOST, NOBODY, exchange, until
 from tests.enforce.egress.engine_upstream import Authority, Http1Upstream
 from tests.enforce.egress.proxy import Proxy, policy, rule, running
@@ -59,6 +61,24 @@ def test_requests_in_a_tunnel_are_decided_one_by_one_and_recorded_by_the_guard(
     )
     assert upstream.requests == [("GET", "/simple/x", f"{HOST}:{upstream.port}")]
     proxy.wait(lambda p: sum(entry["down"] for entry in p.stats) > 100)
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_an_upstream_may_be_certified_by_an_authority_of_the_policys_own(
+    authority: Authority, upstream: Http1Upstream, tmp_path: Path, trusted: bool
+) -> None:
+    given = policy(rule(HOST, upstream.port, methods=("GET",)))
+    section = replace(given.layers[0].egress or EgressSection(), trust=(authority.file.read_text(),) * trusted)
+    given = replace(given, layers=(replace(given.layers[0], egress=section),))
+    user = (NOBODY, NOBODY) if os.geteuid() == 0 else None
+    tmp_path.chmod(0o755)
+    with (
+        running(given, {HOST: [["127.0.0.1"]]}, tmp_path, user=user) as served,
+        tls(served, upstream.port) as sock,
+    ):
+        said = ask(sock, upstream.port, "GET", "/simple/x")
+    assert said.startswith(b"HTTP/1.1 200 " if trusted else b"HTTP/1.1 502 ")
+    assert len(upstream.requests) == trusted
 
 
 def test_the_death_of_the_worker_is_the_end_of_the_egress_process(proxy: Proxy, upstream: Http1Upstream) -> None:
