@@ -12,10 +12,9 @@ from tests.escape.test_sockets import PRELUDE, denied
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 
-SECONDS = 1.5
 RACES = r"""
 import array, ctypes, errno, mmap, random, signal, time
-SECONDS = %s
+SECONDS = 1.5
 libc = ctypes.CDLL(None, use_errno=True)
 raw_there = struct.pack("=H", 2) + struct.pack("!H4s8x", raw, socket.inet_aton("127.0.0.1"))
 shared = mmap.mmap(-1, 4096)
@@ -127,7 +126,7 @@ for race in (address, descriptor, closed, cloned, passed, interrupted, killed):
     got = race()
     found[race.__name__] = {"tries": len(got), "reached": sum(b"reached" in each for each in got)}
 attempt("afterwards", lambda: talk(("127.0.0.1", http), get(f"allowed.test:{http}")))
-""" % SECONDS
+"""
 
 
 def test_nothing_that_changes_meanwhile_leads_a_connection_elsewhere(docker_sessions: Docker) -> None:
