@@ -82,6 +82,11 @@ def match_host(pattern: str, host: str) -> bool:
     return pattern == host
 
 
+def is_wildcard(pattern: str) -> bool:
+    """Does a normalised pattern stand for names below it, and not for one host?"""
+    return pattern.startswith("*.")
+
+
 def covers_pattern(wider: str, pattern: str) -> bool:
     """Does the parsed pattern `wider` match every host that `pattern` matches?"""
     if pattern.startswith("*."):

@@ -87,8 +87,9 @@ class Condition:
 class HostLimits:
     """Bounds of one allow rule, None for none.
 
-    `body`: bytes of one request's body. `upload`, `download`: bytes in all, per host and session.
-    `connections_per_minute`, `connections` (at once): per host. `idle`: seconds without a byte.
+    `body`: bytes of one request's body. `upload`, `download`: bytes in all of the session. `connections_per_minute`,
+    `connections` (at once). These four count per host, and for a wildcard over all hosts below it together. `idle`:
+    seconds without a byte.
     """
 
     body: int | None = None

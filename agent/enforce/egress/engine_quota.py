@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 from mitmproxy import http
 
-from agent.enforce.egress.quota import Account, Quota, Report, Ticket
+from agent.enforce.egress.accounts import Account
+from agent.enforce.egress.quota import Quota, Report, Ticket
 from agent.policy.decision import Decision
+from agent.policy.hosts import is_wildcard
 from agent.policy.request import EgressRequest
 
 _TICKET = "parhelia_ticket"
@@ -42,7 +44,8 @@ class Terms:
 
 
 class Accounts:
-    """The accounts of this worker, by the names that the egress process gives them."""
+    """The accounts of this worker, by the names that the egress process gives them; those of wildcards come with the
+    requests that their limits bind."""
 
     def __init__(self) -> None:
         self.quota = Quota()
@@ -54,6 +57,8 @@ class Accounts:
         """None: one that nobody else knows."""
         if name is None:
             return Account()
+        if is_wildcard(name):
+            return self.quota.wildcard(name)
         return self._accounts.setdefault(name, Account(name))
 
     def take(self, name: str, up: int, down: int) -> None:
@@ -66,7 +71,7 @@ class Accounts:
     def report(self) -> dict[str, list[int]]:
         """What this worker carried since the last report."""
         found = {}
-        for name, account in self._accounts.items():
+        for name, account in (*self._accounts.items(), *self.quota.wildcards.items()):
             told, before = self._told.get(name, (0, 0)), self._reported.get(name, (0, 0))
             own = (account.up.total - told[0], account.down.total - told[1])
             if own != before:

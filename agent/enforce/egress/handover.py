@@ -23,10 +23,12 @@ from functools import partial
 from typing import Literal
 
 from agent.channel import ChannelClosed, Message, pair
+from agent.enforce.egress.accounts import Account
 from agent.enforce.egress.engine_link import Link, LinkBusy, event_from_message
-from agent.enforce.egress.quota import Account, Ticket
+from agent.enforce.egress.quota import Quota, Ticket
 from agent.enforce.egress.secrets import Secrets
 from agent.gate import Recorder
+from agent.policy.hosts import is_wildcard
 from agent.policy.model import Policy
 from agent.record.event import Event, EventType
 from agent.record.timings import Timings
@@ -85,6 +87,8 @@ class Engine:
         self._accepting: set[asyncio.Task[None]] = set()
         self._tickets: dict[str, Ticket] = {}
         self._accounts: dict[str, Account] = {}  # by name: those of hosts that the worker was given
+        self._wildcards = wildcards(policy)
+        self._quota: Quota | None = None  # that of the tickets
         self._reported: dict[str, tuple[int, int]] = {}  # bytes that the worker carried
         self._spent: dict[str, tuple[int, int]] = {}  # bytes of other ways that it was told of
 
@@ -179,8 +183,10 @@ class Engine:
             raise HandOverError("the interception engine is not running")
         try:
             if ticket is not None:
+                self._quota = ticket.quota
                 self._accounts[ticket.account.name] = ticket.account
-                self._tell_spent(ticket.account)
+                for account in ticket.accounts:
+                    self._tell_spent(account)
                 message |= {"account": ticket.account.name, "idle": ticket.idle}
             self._link.send(message, [sock.detach()])
         except (ChannelClosed, LinkBusy) as error:
@@ -192,7 +198,7 @@ class Engine:
 
     def tell_spent(self) -> None:
         """What went to the worker's hosts by other ways than the worker, since it counts against the same limits."""
-        for account in {ticket.account for ticket in self._tickets.values()}:
+        for account in {account for ticket in self._tickets.values() for account in ticket.accounts}:
             with contextlib.suppress(ChannelClosed, LinkBusy):
                 self._tell_spent(account)
 
@@ -205,19 +211,26 @@ class Engine:
             self._spent[account.name] = spent
 
     def _take_spent(self, hosts: dict[str, list[int]]) -> None:
-        """What the worker carried since its last report. Raises KeyError for an account that it was not given."""
+        """What the worker carried since its last report. Raises HandOverError, KeyError for an account that is neither
+        of a host that it was given nor of a wildcard of the policy."""
         for name, (up, down) in hosts.items():
             if min(up, down) < 0:
                 raise HandOverError("bytes that go back")
-            account = self._accounts[name]
+            account = self._account(name)
             account.up.total += up
             account.down.total += down
             before = self._reported.get(name, (0, 0))
             self._reported[name] = (before[0] + up, before[1] + down)
 
+    def _account(self, name: str) -> Account:
+        if name in self._wildcards and self._quota is not None:
+            return self._quota.wildcard(name)
+        return self._accounts[name]
+
     def follow(self, policy: Policy) -> None:
         """Another policy is in force; the worker decides what it serves again."""
         self._policy = policy
+        self._wildcards |= wildcards(policy)
         if self._link is not None:
             with contextlib.suppress(ChannelClosed):  # then the worker is gone, and that is the end
                 self._link.send({"type": "policy", "policy": _packed(policy)}, urgent=True)
@@ -310,6 +323,12 @@ class Engine:
         if self._link is not None:
             with contextlib.suppress(ChannelClosed):
                 self._link.send(answer, urgent=True)
+
+
+def wildcards(policy: Policy) -> set[str]:
+    """The wildcards of the policy's allow rules."""
+    rules = (rule for layer in policy.layers if layer.egress is not None for rule in layer.egress.allow)
+    return {rule.pattern for rule in rules if is_wildcard(rule.pattern)}
 
 
 def _packed(policy: Policy) -> str:

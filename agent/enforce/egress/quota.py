@@ -5,22 +5,24 @@ are counted before they are passed on, so none over the limit leaves; totals of 
 are never forgotten; what is kept is bounded (past `MAX_HOSTS` hosts, the others share one account and so one budget); a
 limit of a rule that only observes is recorded once per connection and binds nothing.
 
-Counted per host (the normalised name that was decided), upload and download over all its connections and ways in. In
-any 60 seconds no more connections begin than `connections_per_minute`; the window is kept in slots of one second, so up
-to 61 seconds count.
+Counted per host (the normalised name that was decided), upload and download over all its connections and ways in; what
+a rule for a wildcard gives is counted for all the hosts below it together, or each of them would have a budget of its
+own. A wildcard's count begins with the first connection that its limits bind.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
+from agent.enforce.egress.accounts import Account, Rate
 from agent.enforce.egress.answer import Answer
 from agent.policy.decision import Decision
-from agent.policy.model import EgressLimits, HostLimits, Mode
+from agent.policy.hosts import is_wildcard
+from agent.policy.model import EgressLimits, HostLimits, HostRule, Mode
 from agent.policy.request import EgressRequest
 from agent.policy.terms import NO_LIMITS, terms
 
@@ -32,7 +34,6 @@ LIMIT_BODY: Final = "limit-body"
 
 MAX_HOSTS: Final = 4096
 ENDLESS: Final = sys.maxsize
-_WINDOW: Final = 60
 _WAIT: Final = "close connections that are done, or ask for a higher limit in the policy"
 _LATER: Final = "wait a minute, or ask for a higher limit in the policy"
 _MORE: Final = "ask for a higher limit in the policy"
@@ -65,55 +66,6 @@ class LimitExceeded(ConnectionAbortedError):
 type Report = Callable[[EgressRequest, Excess], None]
 
 
-class Rate:
-    """How many connections began in the last minute. Memory: 61 numbers."""
-
-    __slots__ = ("_last", "_slots", "_sum")
-
-    def __init__(self) -> None:
-        self._slots = [0] * (_WINDOW + 1)
-        self._last = 0
-        self._sum = 0
-
-    def recent(self, now: int) -> int:
-        """The count of this second and the 60 before; `now` in whole seconds, never going back."""
-        if now - self._last > _WINDOW:
-            self._slots, self._sum, self._last = [0] * (_WINDOW + 1), 0, now
-        while self._last < now:
-            self._last += 1
-            slot = self._last % (_WINDOW + 1)
-            self._sum -= self._slots[slot]
-            self._slots[slot] = 0
-        return self._sum
-
-    def add(self, now: int) -> None:
-        self.recent(now)
-        self._slots[now % (_WINDOW + 1)] += 1
-        self._sum += 1
-
-
-class Account:
-    """One host's: `up`, `down` bytes so far, `open` connections. `name`: the host, empty for those that share."""
-
-    __slots__ = ("down", "name", "open", "rate", "up")
-
-    def __init__(self, name: str = "") -> None:
-        self.name = name
-        self.up = Meter()
-        self.down = Meter()
-        self.open = 0
-        self.rate = Rate()
-
-
-class Meter:
-    """Bytes of one host in one direction."""
-
-    __slots__ = ("total",)
-
-    def __init__(self) -> None:
-        self.total = 0
-
-
 class Bounds(NamedTuple):
     """`firm` are enforced, `soft` only observed."""
 
@@ -123,37 +75,51 @@ class Bounds(NamedTuple):
 
 _UNBOUND: Final = Bounds(NO_LIMITS, NO_LIMITS)
 
+type Bound = tuple[tuple[Account, Bounds], ...]
+"""What binds a connection: as its host, and as one of those below each wildcard whose limits hold for it."""
+
 
 class Allowance:
-    """One direction of one connection. `most`: the host's total at which something must be done about it."""
+    """One direction of one connection. `most`: the account's total at which something must be done about it. `wider`:
+    the same for each wildcard whose limits bind the connection."""
 
-    __slots__ = ("_firm", "_ticket", "meter", "most", "rule")
+    __slots__ = ("_account", "_firm", "_ticket", "meter", "most", "rule", "wider")
 
-    def __init__(self, ticket: Ticket, meter: Meter, rule: str) -> None:
+    def __init__(self, ticket: Ticket, account: Account, rule: str) -> None:
         self._ticket = ticket
-        self.meter = meter
+        self._account = account
+        self.meter = account.up if rule == LIMIT_UPLOAD else account.down
         self.rule = rule
         self.most = self._firm = ENDLESS
+        self.wider: tuple[Allowance, ...] = ()
 
-    def bind(self, firm: int | None, soft: int | None) -> None:
+    def bind(self, own: Bounds, wide: Bound = ()) -> Allowance:
+        name = "upload" if self.rule == LIMIT_UPLOAD else "download"
+        firm, soft = getattr(own.firm, name), getattr(own.soft, name)
         self._firm = ENDLESS if firm is None else firm
         self.most = self._firm if soft is None else min(self._firm, soft)
+        self.wider = tuple(Allowance(self._ticket, account, self.rule).bind(given) for account, given in wide)
+        return self
 
     def take(self, count: int) -> None:
         """Count bytes that are to be passed on. Raises LimitExceeded: they must not be."""
         self.meter.total += count
         if self.meter.total > self.most:
             self._over(self.meter.total)
+        for other in self.wider:
+            other.take(count)
 
     def check(self, count: int = 1) -> None:
         """Raises LimitExceeded where `count` more bytes would be too many. Nothing is counted."""
         if self.meter.total + count > self.most:
             self._over(self.meter.total + count)
+        for other in self.wider:
+            other.check(count)
 
     def _over(self, total: int) -> None:
         limit, self.most = self.most, self._firm  # an observed limit is told once
         way = "sent to" if self.rule == LIMIT_UPLOAD else "received from"
-        host = self._ticket.request.host
+        host = self._account.name or self._ticket.request.host
         reason = f"{total} bytes {way} {host} are more than the session's {limit}"
         self._ticket.exceed(Excess(self.rule, reason, _MORE, enforced=total > self._firm))
 
@@ -167,12 +133,14 @@ class Ticket:
 
     __slots__ = (
         "_body",
+        "_bound",
         "_closed",
         "_cut",
         "_limits",
         "_quota",
         "_report",
         "_revoked",
+        "_within",
         "account",
         "decision",
         "down",
@@ -190,13 +158,25 @@ class Ticket:
         self._closed = False
         self._body = 0
         self._limits = _UNBOUND
+        self._bound: Bound = ((account, _UNBOUND),)
+        self._within: list[Account] = []  # those that count this one as open
         self.account = account
         self.request = request
         self.decision: Decision | None = None
         self.inspected = False
         self.idle: int | None = None
-        self.up = Allowance(self, account.up, LIMIT_UPLOAD)
-        self.down = Allowance(self, account.down, LIMIT_DOWNLOAD)
+        self.up = Allowance(self, account, LIMIT_UPLOAD)
+        self.down = Allowance(self, account, LIMIT_DOWNLOAD)
+
+    @property
+    def quota(self) -> Quota:
+        """Whose ticket it is."""
+        return self._quota
+
+    @property
+    def accounts(self) -> tuple[Account, ...]:
+        """Where it counts now: its host's, and those of the wildcards that bind it."""
+        return tuple(account for account, _ in self._bound)
 
     def bind(self, request: EgressRequest, decision: Decision, *, observing: bool) -> None:
         """One more request (or the first question): what holds from now on is what this decision's rules say."""
@@ -208,10 +188,53 @@ class Ticket:
         if decision is self.decision and self._limits is _UNBOUND:
             return  # as it was, nearly always
         self.decision = decision
-        firm, soft = self._limits = _bounds(decision, observing)
-        self.idle = firm.idle
-        self.up.bind(firm.upload, soft.upload)
-        self.down.bind(firm.download, soft.download)
+        before, self._limits = self._limits, _bounds(decision, decision.grants, observing)
+        if before is _UNBOUND and self._limits is _UNBOUND:
+            return
+        self.idle = self._limits.firm.idle
+        self._bound = ((self.account, _UNBOUND),) if self._limits is _UNBOUND else self._apart(decision, observing)
+        own, *wide = self._bound
+        self.up.bind(own[1], tuple(wide))
+        self.down.bind(own[1], tuple(wide))
+        if self._within:  # begun already
+            self._join()
+
+    def _apart(self, decision: Decision, observing: bool) -> Bound:
+        grants = [rule for rule in decision.grants if rule.limits != NO_LIMITS]
+        wildcards = dict.fromkeys(rule.pattern for rule in grants if is_wildcard(rule.pattern))
+        own = [rule for rule in grants if rule.pattern not in wildcards]
+        wide = (
+            (
+                self._quota.wildcard(name),
+                _bounds(decision, [rule for rule in grants if rule.pattern == name], observing),
+            )
+            for name in wildcards
+        )
+        return ((self.account, _bounds(decision, own, observing)), *wide)
+
+    def begin(self, now: int) -> None:
+        """For `Quota.open` only: it counts as open from here on. `now` in whole seconds. Raises LimitExceeded."""
+        for account, (firm, soft) in self._bound:
+            for limits, enforced in ((soft, False), (firm, True)):
+                if limits is not NO_LIMITS:
+                    _check(self, account, limits, now, enforced=enforced)
+        self.up.check()
+        self.down.check()
+        for account in self.accounts:
+            account.rate.add(now)
+        self._join()
+
+    def _join(self) -> None:
+        for account in self.accounts:
+            if account not in self._within:
+                self._within.append(account)
+                account.open += 1
+
+    def leave(self) -> None:
+        """For `Quota.closed` only."""
+        for account in self._within:
+            account.open -= 1
+        self._within.clear()
 
     def add_body(self, count: int) -> None:
         """So much more of the body of the request that was bound last. Raises LimitExceeded."""
@@ -262,12 +285,13 @@ class Ticket:
 
 
 class Quota:
-    """The session's accounts. `clock`: seconds that never go back."""
+    """The session's accounts. `clock`: seconds that never go back. `wildcards`: the accounts of those, by pattern."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._accounts: dict[str, Account] = {}
         self._others = Account()
+        self.wildcards: dict[str, Account] = {}
         self._rate = Rate()
         self._tickets: set[Ticket] = set()
 
@@ -287,18 +311,12 @@ class Quota:
         ticket.bind(request, decision, observing=observing)
         ticket.inspected = decision.inspect
         now = int(self._clock())
-        for limits, enforced in ((ticket._limits.soft, False), (ticket._limits.firm, True)):
-            if limits is not NO_LIMITS:
-                _check(ticket, account, limits, now, enforced=enforced)
         most = session.connections_per_minute
         if most is not None and self._rate.recent(now) >= most:
             reason = f"{most} connections in a minute are what the session may open"
             ticket.exceed(Excess(LIMIT_RATE, reason, _LATER, not observing))
-        ticket.up.check()
-        ticket.down.check()
-        account.rate.add(now)
+        ticket.begin(now)
         self._rate.add(now)
-        account.open += 1
         self._tickets.add(ticket)
         return ticket
 
@@ -311,14 +329,18 @@ class Quota:
             account = self._accounts[host] = Account(host)
         return account
 
+    def wildcard(self, pattern: str) -> Account:
+        """The account of all hosts below a wildcard of the policy."""
+        return self.wildcards.setdefault(pattern, Account(pattern))
+
     def closed(self, ticket: Ticket) -> None:
         """For `Ticket.close` only."""
         self._tickets.discard(ticket)
-        ticket.account.open -= 1
+        ticket.leave()
 
 
 def _check(ticket: Ticket, account: Account, limits: HostLimits, now: int, *, enforced: bool) -> None:
-    host = ticket.request.host
+    host = account.name or ticket.request.host
     most = limits.connections
     if most is not None and account.open >= most:
         reason = f"{account.open} connections to {host} are open; {most} at once are allowed"
@@ -329,8 +351,7 @@ def _check(ticket: Ticket, account: Account, limits: HostLimits, now: int, *, en
         ticket.exceed(Excess(LIMIT_RATE, reason, _LATER, enforced))
 
 
-def _bounds(decision: Decision, observing: bool) -> Bounds:
-    grants = decision.grants
+def _bounds(decision: Decision, grants: Sequence[HostRule], observing: bool) -> Bounds:
     if all(rule.limits == NO_LIMITS for rule in grants):
         return _UNBOUND
     firm = () if observing else tuple(rule for rule in grants if rule.mode is Mode.ENFORCE)

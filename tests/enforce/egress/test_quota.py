@@ -8,11 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from agent.enforce.egress import quota
-from agent.enforce.egress.quota import LimitExceeded, Rate
+from agent.enforce.egress.quota import LimitExceeded
 from agent.policy.model import EgressLimits, EgressSection, HostLimits, HostRule, Layer, Mode, Policy
 from agent.policy.request import Protocol
 from tests.enforce.egress.proxy import (
@@ -32,16 +30,6 @@ from tests.enforce.egress.tickets import Desk, allowed
 
 HOST = "api.good.test"
 NAMES = {HOST: [["127.0.0.1"]], "other.good.test": [["127.0.0.1"]]}
-
-
-@given(st.lists(st.integers(0, 70), max_size=60))
-def test_the_rate_counts_what_began_in_the_last_minute(steps: list[int]) -> None:
-    rate, now, begun = Rate(), 0, []
-    for step in steps:
-        now += step
-        assert rate.recent(now) == sum(now - at <= 60 for at in begun)
-        rate.add(now)
-        begun.append(now)
 
 
 def test_connections_over_the_rate_are_refused_until_the_minute_is_over() -> None:

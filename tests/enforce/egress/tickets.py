@@ -18,9 +18,9 @@ def request(host: str = "api.good.test") -> EgressRequest:
     return EgressRequest(host=host, port=443, today=TODAY, origin=Origin(mechanism="proxy", request_id="r"))
 
 
-def allowed(*limits: HostLimits, mode: Mode = Mode.ENFORCE) -> Decision:
+def allowed(*limits: HostLimits, mode: Mode = Mode.ENFORCE, pattern: str = "api.good.test") -> Decision:
     """An allow by one rule for each of the limits."""
-    rules = tuple(rule("*.good.test", limits=given, mode=mode) for given in limits)
+    rules = tuple(rule(pattern, limits=given, mode=mode) for given in limits)
     return Decision(Verdict.ALLOW, "allow", "allowed", "d" * 64, grants=rules)
 
 
