@@ -22,6 +22,7 @@ from agent.policy.model import Policy
 from agent.record.ledger import Ledger
 from agent.record.metrics import Metrics
 from agent.session.doors import Door
+from benchmarks._egress_load import SESSION
 
 
 @contextlib.contextmanager
@@ -60,7 +61,8 @@ async def serve(channel: int, listener: int, policy: Policy, log: Path, ca: str 
     ledger = Ledger(log, session_id="b", boot="b", metrics=metrics)
     ledger.start()
     ended = asyncio.get_running_loop().create_future()
-    attribution = Attribution(os.getpid, None, None, {})
+    session = SESSION if os.geteuid() == 0 else None
+    attribution = Attribution(os.getpid, session, session, {})
     sock = socket.socket(fileno=channel)
     link = EgressLink(
         Channel(sock), ledger, metrics, "session:b", on_fault=ended.set_exception, attribution=attribution

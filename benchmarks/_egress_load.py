@@ -22,6 +22,8 @@ from typing import Any
 from tests.enforce.egress.proxy import client_hello, read_exactly, read_head, upstream
 
 HOST = "localhost"
+SESSION = 65534
+"""The account that the load runs under, where it can be had."""
 DENIED = "evil.test:443"
 KEEP_ALIVE = 100
 """Requests on one connection, where connections are kept."""
@@ -51,6 +53,15 @@ class Work:
 def pin(pid: int, core: int) -> None:
     for task in Path(f"/proc/{pid}/task").iterdir():
         os.sched_setaffinity(int(task.name), {core % (os.cpu_count() or 1)})
+
+
+def _as_session() -> None:
+    """On the load's core, and under an account of its own, as sessions are."""
+    pin(os.getpid(), 1)
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setresgid(SESSION, SESSION, SESSION)
+        os.setresuid(SESSION, SESSION, SESSION)
 
 
 def free_port() -> int:
@@ -122,7 +133,7 @@ class CLoad:
             text=True,
             check=True,
             timeout=300,
-            preexec_fn=lambda: pin(os.getpid(), 1),
+            preexec_fn=_as_session,
         )
         result: dict[str, Any] = json.loads(done.stdout)
         if result.get("err") or result.get("timedout"):
@@ -148,6 +159,7 @@ def load(tools: Path | None, where: Path) -> Iterator[PythonLoad | CLoad]:
         with upstream() as origin:
             yield PythonLoad(origin.port)
         return
+    where.chmod(0o755)
     for name in ("load", "origin"):
         libraries = ["-lssl", "-lcrypto", "-lm", "-lpthread"]
         subprocess.run(["gcc", "-O2", "-w", "-o", where / name, tools / f"{name}.c", *libraries], check=True)

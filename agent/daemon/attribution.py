@@ -8,9 +8,7 @@ then. What is found is for the record; it never influences a decision.
 Rules kept here: everything is bounded (questions that wait, answers that are kept, descriptors that are looked at); a
 process that vanishes or can't be read leaves its connection without a name, and no error.
 
-Sources: proc_net_tcp (Documentation/networking/proc_net_tcp.rst: addresses are 32-bit words in host byte order, state
-0A is LISTEN; the tables of UDP have the same columns), proc_pid_fd(5) (links of the form ``socket:[inode]``, readable
-for the same file-system uid).
+Source: proc_pid_fd(5) (links of the form ``socket:[inode]``, readable for the same file-system uid).
 """
 
 from __future__ import annotations
@@ -18,8 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
-import struct
+import re
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
@@ -28,13 +25,13 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
 
+from agent.daemon.socket_tables import Endpoint, SocketTables
 from agent.linux.process import FilesystemIdentity
 from agent.record.event import Json
 from agent.shell.redact import redact_argv
 
 log = logging.getLogger(__name__)
 
-type Endpoint = tuple[str, int]
 type Found = Mapping[str, Json]
 type Key = tuple[Endpoint, bool]
 """The session's end, and whether it is a datagram socket's."""
@@ -46,10 +43,9 @@ MAX_KEPT: Final = 8192
 MAX_DESCRIPTORS: Final = 50_000
 MAX_WORDS: Final = 16
 MAX_WORD: Final = 200
+_STATUS: Final = re.compile(rb"^PPid:\t([0-9]+)$.*^Uid:\t([0-9]+)\t", re.MULTILINE | re.DOTALL)  # proc_pid_status(5)
 _CMDLINE_BYTES: Final = 4096
 _RECENT: Final = 8
-_LISTEN: Final = "0A"
-_WILDCARDS: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104  (as a socket that is bound to no address is listed)
 _NOBODY: Final[Found] = {}
 
 
@@ -87,6 +83,7 @@ class Attribution:
         self._ask = threading.Semaphore(0)
         self._recent: deque[int] = deque(maxlen=_RECENT)
         self._stopping = False
+        self._sockets = SocketTables()
         self._thread = threading.Thread(target=self._run, name="attribution", daemon=True)
         self._thread.start()
 
@@ -163,13 +160,19 @@ class Attribution:
         anchor = self._anchor()
         if not anchor:
             return {}
-        inodes = inodes_of(asked, anchor)
+        inodes = self._inodes_of(asked, anchor)
         holders = self._holders(set(inodes.values()))
         return {
             key: process
             for key, inode in inodes.items()
             if (pid := holders.get(inode)) is not None and (process := self._process(pid))
         }
+
+    def _inodes_of(self, asked: list[Connection], anchor: int) -> dict[Key, int]:
+        streams = {connection.source: connection.destination for connection in asked if not connection.udp}
+        datagrams = {connection.source for connection in asked if connection.udp}
+        found = {(source, False): inode for source, inode in self._sockets.streams(streams, anchor).items()}
+        return found | {(source, True): inode for source, inode in self._sockets.datagrams(datagrams, anchor).items()}
 
     def _holders(self, wanted: set[int]) -> dict[int, int]:
         """Socket inode to a process that has it open, the processes that connected last first."""
@@ -196,80 +199,21 @@ class Attribution:
     def _process(self, pid: int) -> Found:
         """What the record says about a process; empty where it is gone."""
         try:
-            with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
-                status = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+            with open(f"/proc/{pid}/status", "rb") as file:
+                status = _STATUS.search(file.read())
+            if status is None:
+                return _NOBODY
             with open(f"/proc/{pid}/cmdline", "rb") as raw:
                 words = raw.read(_CMDLINE_BYTES).removesuffix(b"\0").split(b"\0")
-            uid = int(status["Uid"].split()[0])
-            found: dict[str, Json] = {"pid": pid, "ppid": int(status["PPid"]), "uid": uid}
+            uid = int(status[2])
+            found: dict[str, Json] = {"pid": pid, "ppid": int(status[1]), "uid": uid}
             found["exe"] = _text(os.readlink(f"/proc/{pid}/exe".encode()))  # noqa: PTH115  (bytes)
-        except (OSError, KeyError, ValueError):
+        except (OSError, ValueError):
             return _NOBODY
         if uid in self._names:
             found["user"] = self._names[uid]
         found["argv"] = [_head(word) for word in redact_argv(tuple(_text(word) for word in words[:MAX_WORDS]))]
         return found
-
-
-def inodes_of(asked: Iterable[Connection], anchor: int) -> dict[Key, int]:
-    """The socket inode of each connection's session end, as the network namespace of process `anchor` lists it."""
-    asked = tuple(asked)
-    streams = {connection.source: connection.destination for connection in asked if not connection.udp}
-    datagrams = {connection.source for connection in asked if connection.udp}
-    found: dict[Key, int] = {(source, False): inode for source, inode in _streams(streams, anchor).items()}
-    return found | {(source, True): inode for source, inode in _datagrams(datagrams, anchor).items()}
-
-
-def _streams(wanted: Mapping[Endpoint, Endpoint], anchor: int) -> dict[Endpoint, int]:
-    exact: dict[Endpoint, int] = {}
-    near: dict[Endpoint, set[int]] = {}
-    for fields in _rows(("tcp", "tcp6") if wanted else (), anchor):
-        source = _endpoint(fields[1])
-        if source in wanted and fields[3] != _LISTEN:
-            inode = int(fields[9])
-            near.setdefault(source, set()).add(inode)
-            if _endpoint(fields[2]) == wanted[source]:
-                exact[source] = inode
-    # where the other end was rewritten on the way, the session's own must be the only one
-    return _alone(near) | {source: inode for source, inode in exact.items() if inode}
-
-
-def _datagrams(wanted: set[Endpoint], anchor: int) -> dict[Endpoint, int]:
-    """A socket that is bound to the address, else the only one that is bound to its port on every address."""
-    exact: dict[Endpoint, set[int]] = {}
-    anywhere: dict[int, set[int]] = {}
-    for fields in _rows(("udp", "udp6") if wanted else (), anchor):
-        source, inode = _endpoint(fields[1]), int(fields[9])
-        if source in wanted:
-            exact.setdefault(source, set()).add(inode)
-        elif source[0] in _WILDCARDS:
-            anywhere.setdefault(source[1], set()).add(inode)
-    near = {source: anywhere[source[1]] for source in wanted if source not in exact and source[1] in anywhere}
-    return _alone(near) | _alone(exact)
-
-
-def _alone(near: Mapping[Endpoint, set[int]]) -> dict[Endpoint, int]:
-    """Where it is one inode and no other; 0 is a socket that nobody holds any more."""
-    return {source: next(iter(inodes)) for source, inodes in near.items() if len(inodes) == 1 and 0 not in inodes}
-
-
-def _rows(tables: Iterable[str], anchor: int) -> Iterable[list[str]]:
-    for table in tables:
-        with suppress(OSError), open(f"/proc/{anchor}/net/{table}", encoding="ascii") as file:
-            next(file, None)
-            for line in file:
-                if len(fields := line.split()) >= 10:
-                    yield fields
-
-
-def _endpoint(text: str) -> Endpoint:
-    """``0100007F:1F90`` as (address, port)."""
-    address, _, port = text.partition(":")
-    words = [int(address[at : at + 8], 16) for at in range(0, len(address), 8)]
-    packed = struct.pack(f"={len(words)}I", *words)
-    return plain_address(socket.inet_ntop(socket.AF_INET if len(words) == 1 else socket.AF_INET6, packed)), int(
-        port, 16
-    )
 
 
 def plain_address(text: str) -> str:

@@ -21,7 +21,8 @@ from secrets import token_bytes
 from typing import Any
 
 from agent.channel import Channel, ChannelClosed, Message
-from agent.daemon.attribution import Attribution, Connection, Endpoint, Found, plain_address
+from agent.daemon.attribution import Attribution, Connection, Found, plain_address
+from agent.daemon.socket_tables import Endpoint
 from agent.daemon.spec import User
 from agent.enforce.egress.secrets import Secrets
 from agent.policy.model import Policy

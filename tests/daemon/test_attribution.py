@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import pwd
 import socket
@@ -13,6 +14,8 @@ from dataclasses import replace
 import pytest
 
 from agent.daemon.attribution import Attribution, Connection, Found, plain_address
+from agent.daemon.socket_tables import SocketTables
+from agent.linux import sock_diag
 
 CLIENT = """
 import socket, sys, time
@@ -22,8 +25,22 @@ sys.stdin.read()
 """
 
 
+@pytest.fixture(params=["asked", "listed"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The kernel is asked for the one connection, or can't be and lists them all."""
+    if request.param == "listed":
+        monkeypatch.setattr(sock_diag, "open_link", _no_link)
+    else:
+        monkeypatch.setattr("agent.daemon.socket_tables._listed_streams", lambda _wanted, _anchor: {})
+    return str(request.param)
+
+
+def _no_link() -> socket.socket:
+    raise OSError(errno.EPROTONOSUPPORT, "no sock_diag here")
+
+
 @pytest.fixture(params=["127.0.0.1", "::1", "::"])
-def listener(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
+def listener(request: pytest.FixtureRequest, way: str) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in request.param else socket.AF_INET
     with socket.create_server((request.param, 0), family=family, dualstack_ipv6=request.param == "::") as made:
         yield made
@@ -237,3 +254,38 @@ def test_questions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         return answers
 
     assert _run(ask, os.getpid()) == [{}]
+
+
+ELSEWHERE = """
+import socket, subprocess, sys
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+held = socket.create_connection(server.getsockname())
+print(held.getsockname()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("way")
+def test_a_connection_in_another_network_namespace_is_looked_for_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as own:
+        ours, place = own.getsockname(), server.getsockname()
+        argv = ["unshare", "--net", "/usr/bin/python3", "-c", ELSEWHERE, str(place[1])]
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/") as process:
+            assert process.stdout is not None
+            theirs = ("127.0.0.1", int(process.stdout.readline()))
+            tables, before = SocketTables(), os.stat("/proc/thread-self/ns/net").st_ino
+            assert list(tables.streams({theirs: place, ours: place}, process.pid)) == [theirs]
+            assert os.stat("/proc/thread-self/ns/net").st_ino == before
+            assert tables.streams({theirs: place, ours: place}, os.getpid()) == {ours: os.fstat(own.fileno()).st_ino}
+            process.communicate()
+
+
+def test_the_other_end_may_have_been_rewritten_on_the_way() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as own:
+        own.bind(("127.0.0.77", 0))  # whose port no connection of another test has
+        own.connect(server.getsockname())
+        source = own.getsockname()
+        found = SocketTables().streams({source: ("192.0.2.1", 443)}, os.getpid())
+        assert found == {source: os.fstat(own.fileno()).st_ino}

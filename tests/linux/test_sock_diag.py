@@ -9,7 +9,7 @@ from ipaddress import ip_address
 import pytest
 
 from agent.enforce.egress.own_sockets import listeners_in_proc
-from agent.linux.sock_diag import listeners
+from agent.linux.sock_diag import connection, listeners, open_link
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,26 @@ def test_every_listener_of_a_shared_port_is_found() -> None:
     assert {inode for inode, _ in found} == {os.fstat(server.fileno()).st_ino for server in servers}
     for server in servers:
         server.close()
+
+
+@pytest.mark.parametrize("target", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
+def test_a_connection_is_found_by_its_ends_as_each_side_has_it_and_a_listener_is_none(target: str) -> None:
+    family = socket.AF_INET6 if ":" in target else socket.AF_INET
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as server, open_link() as link:
+        port = server.getsockname()[1]
+        with socket.socket(family) as client:
+            client.connect((target, port))
+            accepted = server.accept()[0]
+            ends = (target.removeprefix("::ffff:"), client.getsockname()[1]), (target.removeprefix("::ffff:"), port)
+            assert connection(link, *ends) == os.fstat(client.fileno()).st_ino
+            assert connection(link, *reversed(ends)) == os.fstat(accepted.fileno()).st_ino
+            stranger = (ends[0][0], 1)
+            assert connection(link, ends[1], stranger) == 0, "the kernel's answer is the listener"
+            accepted.close()
+        assert connection(link, *ends) == 0
+
+
+@pytest.mark.parametrize("end", [("nowhere", 1), ("127.0.0.1", 70000)])
+def test_what_is_no_end_is_an_error(end: tuple[str, int]) -> None:
+    with open_link() as link, pytest.raises((ValueError, OverflowError)):
+        connection(link, end, ("127.0.0.1", 1))
