@@ -1,11 +1,12 @@
 """Finding secrets in bytes: the text itself and the encodings it is likely to travel in. Pure.
 
 Rules kept here: a secret is found in any letter case, in base64 (both alphabets, all three alignments, white space
-between the characters), in hex, percent-encoded up to `MAX_PERCENT` times over, and across any cut of a stream into
-pieces; what it is searched in costs time linear in its length; what is found is named, never quoted. Compressed or
-encrypted bytes hide a secret from this search, and so does half of one.
+between the characters), in hex, percent-encoded up to `MAX_PERCENT` times over, escaped as in JSON or HTML, and across
+any cut of a stream into pieces; what it is searched in costs time linear in its length; what is found is named, never
+quoted. Compressed or encrypted bytes hide a secret from this search, and so does half of one.
 
-Sources: RFC 4648 (base 16, base 64 and its URL-safe alphabet), RFC 3986 section 2.1 (percent-encoding).
+Sources: RFC 4648 (base 16, base 64 and its URL-safe alphabet), RFC 3986 section 2.1 (percent-encoding), RFC 8259
+section 7 (JSON's escapes), the HTML standard's character references.
 """
 
 from __future__ import annotations
@@ -25,7 +26,13 @@ MARK: Final = b"parhelia-placeholder-"
 """What every placeholder begins with: one search for it stands for the search for each of them."""
 _WHITE: Final = b" \t\r\n"
 _FOLDED: Final = bytes.maketrans(b"-_", b"+/")  # both alphabets of base64 as one
-_ESCAPE_BEGUN: Final = re.compile(rb"%[0-9A-Fa-f]?\Z")
+_ESCAPE_BEGUN: Final = re.compile(rb"(?:%[0-9A-Fa-f]?|\\(?:u[0-9A-Fa-f]{0,3})?|&(?:#?[0-9A-Za-z]{0,6})?)\Z")
+_NUMBERED: Final = re.compile(rb"\\u00([0-9A-Fa-f]{2})|&#[xX]0{0,2}([0-9A-Fa-f]{2});|&#0{0,2}([0-9]{2,3});")
+_SHORT: Final = (
+    *((rb"\\", b"\\"), (rb"\/", b"/"), (rb"\"", b'"'), (rb"\'", b"'")),
+    *((b"&lt;", b"<"), (b"&gt;", b">"), (b"&quot;", b'"'), (b"&apos;", b"'"), (b"&amp;", b"&")),
+)
+_LONGEST_ESCAPE: Final = 8
 
 
 class Leak(Exception):
@@ -94,7 +101,7 @@ class Needles:
 
     def find(self, data: bytes) -> str | None:
         """The name of a text that is in `data`, None where none is."""
-        return next((name for view in _views(data) if (name := self._find(view)) is not None), None)
+        return next((name for _, view in _views(data) if (name := self._find(view)) is not None), None)
 
     def partial(self, data: bytes) -> int:
         """How many bytes at the end of `data` could be the beginning of a text, to be held back; 0 for none.
@@ -104,14 +111,19 @@ class Needles:
         tail = data[-self.reach :]
         begun = _ESCAPE_BEGUN.search(tail)
         whole = tail if begun is None else tail[: begun.start()]
-        longest = 0
-        for depth, view in enumerate(_views(whole)):
-            seen = _View.of(view)
-            factor = 3**depth * (1 if len(seen.squeezed) == len(view) else 2)
-            longest = max(longest, factor * max(map(seen.begins, self._forms), default=0))
-        if longest and begun is not None:
-            longest += len(begun[0])
+        longest = self._begun(tail)
+        if whole is not tail:
+            unfinished = self._begun(whole)
+            longest = max(longest, unfinished + len(tail) - len(whole) if unfinished else 0)
         return min(longest, len(tail))
+
+    def _begun(self, tail: bytes) -> int:
+        longest = 0
+        for factor, view in _views(tail):
+            seen = _View.of(view)
+            spread = factor * (1 if len(seen.squeezed) == len(view) else 2)
+            longest = max(longest, spread * max(map(seen.begins, self._forms), default=0))
+        return longest
 
     def mask(self, data: bytes) -> bytes:
         """`data` with every occurrence overwritten in its own length. Raises Leak where one is found and can't be."""
@@ -173,15 +185,34 @@ class Mask(Watch):
         return self._pass_on(window, self._held + len(data), last=last)
 
 
-def _views(data: bytes) -> list[bytes]:
-    """`data`, and what it says once its percent-encoding is taken off, again and again."""
-    views = [data]
-    while b"%" in views[-1] and len(views) <= MAX_PERCENT:
-        decoded = unquote_to_bytes(views[-1])
-        if decoded == views[-1]:
+def _views(data: bytes) -> list[tuple[int, bytes]]:
+    """`data`; what it says once its percent-encoding is taken off, again and again; and once its escapes are. With how
+    many bytes of it one of the view's can be at most."""
+    views = [(1, data)]
+    while b"%" in views[-1][1] and len(views) <= MAX_PERCENT:
+        factor, view = views[-1]
+        decoded = unquote_to_bytes(view)
+        if decoded == view:
             break
-        views.append(decoded)
+        views.append((3 * factor, decoded))
+    if b"\\" in data or b"&" in data:
+        views.append((_LONGEST_ESCAPE, _unescaped(data)))
     return views
+
+
+def _unescaped(data: bytes) -> bytes:
+    """`data` without escapes of JSON and HTML, read loosely: it is searched, and serves nothing else."""
+    if b"\\u00" in data or b"&#" in data:
+        data = _NUMBERED.sub(_numbered, data)
+    for written, meant in _SHORT:
+        data = data.replace(written, meant)
+    return data
+
+
+def _numbered(match: re.Match[bytes]) -> bytes:
+    unicode, hexadecimal, decimal = match.groups()
+    code = int(decimal) if decimal is not None else int(unicode or hexadecimal, 16)
+    return bytes((code,)) if code < 0x80 else match[0]
 
 
 def _base64_forms(text: bytes) -> tuple[bytes, ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import html
+import json
 from collections.abc import Callable
 from itertools import pairwise
 from urllib.parse import quote
@@ -34,12 +36,19 @@ ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
     "percent, twice": lambda text: quote(quote(text, safe=""), safe="").encode(),
     "percent over base64": lambda text: quote(base64.b64encode(text), safe="").encode(),
 }
+ESCAPED: dict[str, Callable[[bytes], bytes]] = {
+    "JSON, slashes escaped": lambda text: json.dumps(text.decode()).replace("/", "\\/")[1:-1].encode(),
+    "JSON, throughout": lambda text: "".join(f"\\u{byte:04X}" for byte in text).encode(),
+    "HTML": lambda text: "".join(f"&#x{byte:x};" if byte < 0x30 else chr(byte) for byte in text).encode(),
+    "HTML, throughout": lambda text: "".join(f"&#{byte:03};" for byte in text).encode(),
+}
+FOUND = ENCODINGS | ESCAPED
 
 
-@pytest.mark.parametrize("name", ENCODINGS)
+@pytest.mark.parametrize("name", FOUND)
 @pytest.mark.parametrize(("text", "said"), [(VALUE, "api"), (PLACEHOLDER, "ph")])
 def test_a_secret_is_found_and_named_in_every_encoding(name: str, text: str, said: str) -> None:
-    encoded = ENCODINGS[name](text.encode())
+    encoded = FOUND[name](text.encode())
     assert NEEDLES.find(b"before " + encoded + b" after") == said
     assert NEEDLES.redact(f"before {encoded.decode()} after").count(f"[secret {said}]") == 1
 
@@ -54,11 +63,26 @@ def test_a_masked_text_keeps_its_length_and_nothing_of_the_secret(name: str) -> 
     assert masked.endswith(b'", "b": 1}')
 
 
-@pytest.mark.parametrize("data", [b"", b"%", b"%%%", b"%4", VALUE[:-1].encode(), VALUE[1:].encode(), bytes(range(256))])
+@pytest.mark.parametrize(
+    "data", [b"", b"%", b"%%%", b"%4", b"&#47;\\/&amp;", VALUE[:-1].encode(), VALUE[1:].encode(), bytes(range(256))]
+)
 def test_what_is_no_secret_is_left_alone(data: bytes) -> None:
     assert NEEDLES.find(data) is None
     assert NEEDLES.mask(data) == data
     assert NEEDLES.redact("harmless") == "harmless"
+
+
+def test_a_secret_of_escaped_characters_is_found() -> None:
+    value = "a\"b&c<d>e'f\\g/h"
+    needles = Needles([("odd", value)])
+    for coded in (html.escape(value), json.dumps(value)[1:-1], json.dumps(value)[1:-1].replace("/", "\\/"), value):
+        assert needles.find(coded.encode()) == "odd"
+
+
+@pytest.mark.parametrize("name", ESCAPED)
+def test_an_escaped_secret_is_not_masked_but_ends_the_answer(name: str) -> None:
+    with pytest.raises(Leak, match=r"^api$"):
+        NEEDLES.mask(b'{"a": "' + ESCAPED[name](VALUE.encode()) + b'"}')
 
 
 def test_a_secret_too_short_to_be_told_from_anything_is_refused() -> None:
@@ -75,11 +99,11 @@ PLACES = st.lists(st.integers(0, 2000), max_size=40)
 NOISE = st.one_of(st.binary(max_size=80), st.text("%4aZx9/ =\n", max_size=40).map(str.encode))
 
 
-@given(before=NOISE, after=NOISE, places=PLACES, name=st.sampled_from(sorted(ENCODINGS)))
+@given(before=NOISE, after=NOISE, places=PLACES, name=st.sampled_from(sorted(FOUND)))
 def test_however_a_stream_is_cut_the_secret_is_found_and_does_not_leave_whole(
     before: bytes, after: bytes, places: list[int], name: str
 ) -> None:
-    data = before + ENCODINGS[name](VALUE.encode()) + after
+    data = before + FOUND[name](VALUE.encode()) + after
     if NEEDLES.find(data) is None:  # noise that changes what the encoding says, such as a % right before it
         return
     watch, sent = Watch(NEEDLES), b""
@@ -101,11 +125,11 @@ def test_a_stream_without_a_secret_arrives_as_it_was_sent(data: bytes, places: l
         assert sent + stream.feed(b"", last=True) == data
 
 
-@given(before=NOISE, after=NOISE, places=PLACES, name=st.sampled_from(sorted(ENCODINGS)))
+@given(before=NOISE, after=NOISE, places=PLACES, name=st.sampled_from(sorted(FOUND)))
 def test_however_a_stream_is_cut_what_comes_back_is_masked_in_its_own_length(
     before: bytes, after: bytes, places: list[int], name: str
 ) -> None:
-    data = before + ENCODINGS[name](VALUE.encode()) + after
+    data = before + FOUND[name](VALUE.encode()) + after
     stream, seen = Mask(NEEDLES), b""
     try:
         for piece in cuts(data, places):
