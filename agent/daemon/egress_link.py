@@ -26,7 +26,7 @@ from agent.daemon.socket_tables import Endpoint
 from agent.daemon.spec import User
 from agent.enforce.egress.secrets import Secrets
 from agent.policy.model import Policy
-from agent.record.event import Action, Event, EventType, RecordError, ResourceType, Result
+from agent.record.event import Event, EventType, RecordError, event_of
 from agent.record.ledger import Ledger
 from agent.record.metrics import Metrics
 from agent.session.doors import Door
@@ -152,16 +152,7 @@ class EgressLink:
                 raise EgressFault(f"message {unknown!r} is not allowed")
 
     def _event(self, number: int, wanted: bool, fields: dict[str, Any]) -> None:
-        event = Event(
-            type=EventType(fields["type"]),
-            actor=str(fields["actor"]),
-            action=Action(fields["action"]),
-            resource=str(fields["resource"]),
-            resource_type=ResourceType(fields["resource_type"]),
-            result=Result(fields["result"]),
-            source_ip=fields.get("source_ip"),
-            details=dict(fields["details"]),
-        )
+        event = event_of(fields)
         if event.type not in ALLOWED_TYPES or event.actor != self._actor:
             raise EgressFault(f"event {event.type} by {event.actor} is not the egress process's to send")
         if event.type is EventType.SECRET_INJECT and event.resource not in self._secrets:

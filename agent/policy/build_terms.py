@@ -12,28 +12,10 @@ from typing import Final
 
 from agent.policy.build import Bench
 from agent.policy.globs import ANY_DEPTH
+from agent.policy.http_fields import FRAMING_FIELDS, IDENTITY_FIELDS
 from agent.policy.model import Condition, Credential, GitRepositories, HostLimits, Mode, Tls
 from agent.policy.request import Protocol
 from agent.policy.shape import Items, Record, Text
-
-IDENTITY_FIELDS: Final = frozenset({"host", "authority"})
-FRAMING_FIELDS: Final = frozenset(
-    {
-        "connection",
-        "content-length",
-        "expect",
-        "http2-settings",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-"""Fields of one connection (RFC 9110 section 7.6.1), or of a message's framing: the proxy writes its own."""
 
 _INSIDE: Final = ("methods", "paths", "headers", "query", "credential", "git")
 _CONDITIONS: Final = ("methods", "paths", "headers", "query", "git")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 type Json = str | int | bool | list["Json"] | dict[str, "Json"] | None
 
@@ -103,6 +104,35 @@ class Event:
         """How many occurrences this event stands for (coalesced lines carry `details.count`)."""
         count = self.details.get("count", 1)
         return count if isinstance(count, int) else 1
+
+
+def fields_of(event: Event) -> dict[str, Json]:
+    """The event as it travels between the agent's processes."""
+    return {
+        "type": str(event.type),
+        "actor": event.actor,
+        "action": str(event.action),
+        "resource": event.resource,
+        "resource_type": str(event.resource_type),
+        "result": str(event.result),
+        "source_ip": event.source_ip,
+        "details": dict(event.details),
+    }
+
+
+def event_of(fields: Mapping[str, Any]) -> Event:
+    """The event that was sent so. Raises KeyError, TypeError or ValueError where it is none."""
+    source_ip = fields["source_ip"]
+    return Event(
+        type=EventType(fields["type"]),
+        actor=str(fields["actor"]),
+        action=Action(fields["action"]),
+        resource=str(fields["resource"]),
+        resource_type=ResourceType(fields["resource_type"]),
+        result=Result(fields["result"]),
+        source_ip=None if source_ip is None else str(source_ip),
+        details=dict(fields["details"]),
+    )
 
 
 class RecordError(Exception):

@@ -13,10 +13,8 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from agent.channel import Channel, ChannelClosed, Message, frame
-from agent.record.event import Action, Event, EventType, ResourceType, Result
 
 MAX_QUEUED = 2048
 
@@ -114,21 +112,6 @@ class Link:
         elif self._writing and not wanted:
             self._loop.remove_writer(self._channel.sock)
         self._writing = wanted
-
-
-def event_from_message(fields: dict[str, Any]) -> Event:
-    """The event as the worker's recorder sent it. Raises KeyError, TypeError or ValueError where it is none."""
-    source_ip = fields["source_ip"]
-    return Event(
-        type=EventType(fields["type"]),
-        actor=str(fields["actor"]),
-        action=Action(fields["action"]),
-        resource=str(fields["resource"]),
-        resource_type=ResourceType(fields["resource_type"]),
-        result=Result(fields["result"]),
-        source_ip=None if source_ip is None else str(source_ip),
-        details=dict(fields["details"]),
-    )
 
 
 def _close_all(fds: Sequence[int]) -> None:

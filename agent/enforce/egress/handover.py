@@ -24,13 +24,13 @@ from typing import Literal
 
 from agent.channel import ChannelClosed, Message, pair
 from agent.enforce.egress.accounts import Account
-from agent.enforce.egress.engine_link import Link, LinkBusy, event_from_message
+from agent.enforce.egress.engine_link import Link, LinkBusy
 from agent.enforce.egress.quota import Quota, Ticket
 from agent.enforce.egress.secrets import Secrets
 from agent.gate import Recorder
 from agent.policy.hosts import is_wildcard
 from agent.policy.model import Policy
-from agent.record.event import Event, EventType
+from agent.record.event import Event, EventType, event_of
 from agent.record.timings import Timings
 
 log = logging.getLogger(__name__)
@@ -284,7 +284,7 @@ class Engine:
                 if self._ready is not None and not self._ready.done():
                     self._ready.set_result(str(message["ca"]))
             case "event":
-                self._event(int(message["n"]), message["accept"] is True, event_from_message(message["event"]))
+                self._event(int(message["n"]), message["accept"] is True, event_of(message["event"]))
             case "stats":
                 up, down = int(message["up"]), int(message["down"])
                 self._take_spent(message["hosts"])

@@ -13,6 +13,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from agent.policy.http_fields import FRAMING_FIELDS
+
 MAX_HEAD: Final = 64 * 1024
 MAX_FIELDS: Final = 128
 _JUDGED_EARLY: Final = 2048
@@ -28,20 +30,7 @@ _FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t \x21-\x7e
 _LENGTH: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 _CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*", re.ASCII)
 _START: Final = re.compile(rb"[A-Z][A-Z0-9_-]{0,31}(?: [\x21-\x7e]*(?: [HTP/1.0]*\r?)?)?", re.ASCII)
-_HOP_BY_HOP: Final = frozenset(
-    {
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "http2-settings",
-    }
-)
+_HOP_BY_HOP: Final = FRAMING_FIELDS - {"content-length", "expect"}
 _NO_TOKENS: Final[frozenset[str]] = frozenset()
 _NEVER_NOMINATED: Final = frozenset({"host", "content-length", "cache-control", "authorization", "expect"})
 

@@ -16,7 +16,7 @@ from itertools import count
 from typing import Final
 
 from agent.channel import Channel, Message, frame
-from agent.record.event import Event, Json, RecordError
+from agent.record.event import Event, Json, RecordError, fields_of
 
 MAX_BACKLOG: Final = 2 * 1024 * 1024
 MAX_PENDING: Final = 8192
@@ -105,7 +105,7 @@ class ChannelRecorder:
 
     def _send_event(self, event: Event, *, wanted: bool) -> int:
         number = next(self._numbers)
-        self._push(frame({"type": "event", "n": number, "accept": wanted, "event": _fields(event)}))
+        self._push(frame({"type": "event", "n": number, "accept": wanted, "event": fields_of(event)}))
         return number
 
     def _fold(self, event: Event) -> None:
@@ -152,16 +152,3 @@ class ChannelRecorder:
         folded, self._folded = self._folded, {}
         for event in folded.values():
             self._send_event(event, wanted=False)
-
-
-def _fields(event: Event) -> dict[str, Json]:
-    return {
-        "type": str(event.type),
-        "actor": event.actor,
-        "action": str(event.action),
-        "resource": event.resource,
-        "resource_type": str(event.resource_type),
-        "result": str(event.result),
-        "source_ip": event.source_ip,
-        "details": dict(event.details),
-    }

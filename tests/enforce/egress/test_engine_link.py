@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from agent.channel import Channel, ChannelClosed, Message, pair
-from agent.enforce.egress.engine_link import MAX_QUEUED, Link, LinkBusy, event_from_message
-from agent.record.event import Action, Event, EventType, ResourceType, Result
+from agent.enforce.egress.engine_link import MAX_QUEUED, Link, LinkBusy
 
 
 class Side:
@@ -100,37 +99,3 @@ async def test_the_end_of_the_other_side_is_told_once_and_queued_descriptors_are
     with pytest.raises(ChannelClosed):
         side.link.send({}, [last.detach()])
     assert one_more.recv(1) == b""
-
-
-FIELDS = {
-    "type": "network.egress_blocked",
-    "actor": "session:x",
-    "action": "CREATE",
-    "resource": "evil.test:443",
-    "resource_type": "network",
-    "result": "denied",
-    "source_ip": None,
-    "details": {"rule": "r"},
-}
-
-
-def test_an_event_is_read_back_as_it_was() -> None:
-    assert event_from_message(FIELDS) == Event(
-        EventType.NETWORK_EGRESS_BLOCKED,
-        "session:x",
-        Action.CREATE,
-        "evil.test:443",
-        ResourceType.NETWORK,
-        Result.DENIED,
-        None,
-        {"rule": "r"},
-    )
-
-
-@pytest.mark.parametrize("key", sorted(FIELDS))
-def test_a_message_that_is_no_event_is_an_error(key: str) -> None:
-    with pytest.raises((KeyError, TypeError, ValueError)):
-        event_from_message({name: value for name, value in FIELDS.items() if name != key})
-    if key in ("type", "action", "resource_type", "result", "details"):
-        with pytest.raises((KeyError, TypeError, ValueError)):
-            event_from_message(FIELDS | {key: "nonsense"})
