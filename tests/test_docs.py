@@ -10,11 +10,12 @@ import pytest
 
 from agent.cli.main import VERBS
 from agent.daemon.policy_store import read_policy
+from agent.describe import describe
 from agent.exits import Exit
 from agent.policy.decide import decide
-from agent.policy.decision import Verdict
+from agent.policy.decision import Decision, Verdict
 from agent.policy.load import LayerSource, load_policy
-from agent.policy.request import CommandRequest, EgressRequest, Origin
+from agent.policy.request import Access, CommandRequest, EgressRequest, Origin, PathRequest, Stage
 from agent.policy.rule_ids import RESERVED
 from agent.policy.schema import DOCUMENT
 from agent.policy.self_protection import RULES
@@ -57,6 +58,36 @@ def test_an_event_type_is_marked_later_exactly_where_nothing_in_the_agent_writes
 
 def test_the_audit_docs_list_every_kind_of_break_once() -> None:
     assert sorted(first_cells(section("docs/audit-log.md", "## Verification"))) == sorted(Kind)
+
+
+def test_the_audit_docs_name_every_detail_of_a_decided_request() -> None:
+    origin = Origin("x", 1, 2, 3, "/x", ("x",), "127.0.0.1", 4, "r")
+    day = date(2026, 11, 22)
+    requests = (
+        EgressRequest(
+            "x.test",
+            443,
+            day,
+            origin,
+            stage=Stage.CONNECT,
+            addresses=("192.0.2.1",),
+            method="GET",
+            path="/",
+            sni="x.test",
+        ),
+        CommandRequest("rm", (), day, origin, unverifiable="why"),
+        PathRequest(Access.READ, "/x", day, origin, asked="/y"),
+    )
+    decision = Decision(Verdict.DENY, "rule", "reason", "d" * 64, where="p.yaml:1", enforced=False)
+    named = set(re.findall(r"`(\w+)`", section("docs/audit-log.md", "## A line")))
+    for request in requests:
+        event = describe(request, decision, "session:x")
+        assert event is not None
+        assert set(event.details) - named == set()
+    sources = "\n".join(path.read_text() for path in (ROOT / "agent" / "enforce").rglob("*.py"))
+    extra = set(re.findall(r"\(\(?\"(\w+)\", (?:host_and_port|shown|type_name|protocol|\"udp\")", sources))
+    assert {"captured", "qtype", "tool", "transport"} <= extra
+    assert extra - named == set()
 
 
 def test_the_policy_docs_list_every_built_in_rule_once() -> None:

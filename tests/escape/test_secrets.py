@@ -104,6 +104,7 @@ def test_the_upstream_gets_the_value_and_everything_else_is_refused_and_recorded
     assert "403" in rest[-1]["error"]  # a tunnel that was refused
     (injected,) = outcome.of("secret.inject")
     assert (injected["resource"], injected["result"], injected["details"]["header"]) == ("api", "success", "x-api-key")
+    assert "python3" in injected["details"]["exe"]
     assert [event["details"]["rule"] for event in outcome.of("network.egress_blocked")] == REFUSED
     assert outcome.verified == 0
     written = outcome.stdout + outcome.stderr + "".join(file.read_text() for file in outcome.audit_dir.iterdir())

@@ -181,6 +181,7 @@ class SecretTraffic:
                 "secret_name": injection.secret,
                 "host": self._identity.host,
                 "port": self._identity.port,
+                "source_port": self._identity.source_port,
                 "header": injection.header,
                 "request_id": request_id,
                 "mechanism": "engine",
