@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from agent.policy.egress_match import conditional
+from agent.policy.egress_match import conditional, looks_inside
 from agent.policy.hosts import covers_pattern
 from agent.policy.model import EgressSection, HostRule, Layer, Mode, SourceKind
 from agent.policy.paths import covers
+from agent.policy.request import Protocol
 from agent.policy.rule_ids import is_by_place, is_of_bundle
 from agent.policy.shared_hosting import shared_host, shared_suffix
 
@@ -25,6 +26,7 @@ def findings(layers: Sequence[Layer]) -> tuple[str, ...]:
             found += _drops(layer.egress)
             found += _made_pointless(layer.egress)
             found += _only_watched(layer.egress)
+            found += _beside_raw(layer.egress)
         found += _secret_files(layer)
     return tuple(found)
 
@@ -95,6 +97,33 @@ def _only_watched(section: EgressSection) -> Iterator[str]:
             f"{rule.where}: this rule only observes: it opens all of '{rule.pattern}', and what its conditions rule "
             "out is recorded and let pass; take 'mode: observe' away when you have seen enough"
         )
+
+
+def _beside_raw(section: EgressSection) -> Iterator[str]:
+    """Rules for requests where another rule of the layer allows raw bytes at the same place: what is asked for by
+    CONNECT or SOCKS is raw where no rule has TLS there."""
+    raw = [rule for rule in section.allow if rule.protocol is Protocol.TCP]
+    for rule in section.allow:
+        other = next((other for other in raw if _meet(other, rule)), None)
+        if other is None or rule.protocol is Protocol.TCP:
+            continue
+        ports = ", ".join(str(port) for port in sorted(set(rule.ports or ()) & set(other.ports or ())))
+        if rule.protocol is Protocol.TLS:
+            yield (
+                f"{other.where}: '{rule.pattern}' on port {ports} is for TLS by {rule.id} and for raw bytes by "
+                "this rule: TLS is demanded there, unless a further layer has raw bytes only; name other ports or hosts"
+            )
+        elif looks_inside(rule):
+            yield (
+                f"{rule.where}: the conditions of this rule can be gone round: {other.id} allows raw bytes to "
+                f"'{rule.pattern}' on port {ports}, and a tunnel there can carry any request; take one of them away"
+            )
+
+
+def _meet(one: HostRule, other: HostRule) -> bool:
+    """Have they a host and a port in common?"""
+    hosts = covers_pattern(one.pattern, other.pattern) or covers_pattern(other.pattern, one.pattern)
+    return hosts and bool(set(one.ports or ()) & set(other.ports or ()))
 
 
 def _opens(other: HostRule, rule: HostRule) -> bool:

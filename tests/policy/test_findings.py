@@ -115,3 +115,32 @@ def test_an_allow_that_only_observes_opens_its_whole_host_and_lint_says_so(rules
     assert len(found) == warned
     for text in found:
         assert text.startswith("l0/a.yaml:1: this rule only observes: it opens all of '")
+
+
+_RAW = "{host: '*.corp.example', protocol: tcp, ports: [80, 5432, 8080]}"
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("{host: web.corp.example, protocol: http, paths: [/pub/**]}", "can be gone round: egress.allow[0] allows raw"),
+        (
+            "{host: '*.web.corp.example', protocol: http, methods: [GET], ports: [8080, 81]}",
+            "on port 8080, and a tunnel",
+        ),
+        ("{host: '*.example', protocol: http, limits: {body: 0}}", "on port 80, and a tunnel"),
+        ("{host: db.corp.example, ports: [443, 5432]}", "on port 5432 is for TLS by egress.allow[1] and for raw bytes"),
+        ("{host: web.corp.example, protocol: http}", None),
+        ("{host: web.corp.example, protocol: http, paths: [/pub/**], ports: [81]}", None),
+        ("{host: web.example, protocol: http, paths: [/pub/**]}", None),
+        ("{host: web.corp.example}", None),
+        ("{host: web.corp.example, protocol: tcp, ports: [81]}", None),
+    ],
+)
+def test_raw_bytes_beside_a_rule_for_requests_are_a_warning(rule: str, said: str | None) -> None:
+    found = [text for text in policy(f"egress: {{allow: [{_RAW}, {rule}]}}").warnings if "raw bytes" in text]
+    if said is None:
+        assert found == []
+    else:
+        assert len(found) == 1
+        assert said in found[0]

@@ -41,6 +41,14 @@ def test_a_policy_without_an_egress_section_serves_nothing() -> None:
     assert spoken(nothing, "api.good.test", 443) is Protocol.TLS
 
 
+def test_a_tunnel_beside_a_rule_for_raw_bytes_is_raw_where_no_rule_has_tls() -> None:
+    """What lint warns of: a rule for plain HTTP demands nothing of a tunnel to its port."""
+    raw = rule("*.good.test", 443, 80, protocol=Protocol.TCP)
+    both = policy(raw, rule("api.good.test"), rule("api.good.test", 80, protocol=Protocol.HTTP, paths=("/pub/**",)))
+    assert spoken(both, "api.good.test", 443) is Protocol.TLS
+    assert spoken(both, "api.good.test", 80) is Protocol.TCP
+
+
 class Kept:
     """A recorder that keeps what it is given."""
 
