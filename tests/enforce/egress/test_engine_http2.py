@@ -128,6 +128,9 @@ HTTP2_ATTACKS = [
     ("a line in the method", {"method": "GET /admin HTTP/1.1\r\nX: "}, [], 0, "malformed-request"),
     ("TRACE", {"method": "TRACE"}, [], 403, "method-refused"),
     ("a header with a line break", {}, [("x", "a\r\nhost: evil.test")], 0, "malformed-request"),
+    ("a field in a field's name", {}, [("authorization: bearer x", "y")], 0, "malformed-request"),
+    ("a space after a name", {}, [("authorization ", "bearer x")], 0, "malformed-request"),
+    ("no visible name", {}, [("x\x0by", "1")], 0, "malformed-request"),
     ("a coding of its own", {}, [("transfer-encoding", "chunked")], 0, "malformed-request"),
 ]
 
@@ -238,3 +241,14 @@ def test_curl_speaks_http2_through_the_engine(h2_front: Front, h2_upstream: Http
     refused = h2_front.curl("--http2", *shown, "-X", "DELETE", f"https://{HOST}:{h2_upstream.port}/simple/x")
     assert refused[-1] == "403 2"
     until(lambda: h2_front.journal.rules() == ["egress-default"], "the denial")
+
+
+@pytest.mark.parametrize("scheme", ["http", "ftp", "https://evil.test/x?", "HTTPS", ""])
+def test_what_a_stream_says_its_scheme_is_does_not_travel_on(
+    h2_front: Front, h2_upstream: Http2Upstream, scheme: str
+) -> None:
+    client = Http2Client(h2_front)
+    stream = client.send("GET", "/simple/x", scheme=scheme)
+    client.answers([stream])
+    assert {headers[":scheme"] for headers in h2_upstream.headers} <= {"https"}
+    assert all(authority == client.authority for _, _, authority in h2_upstream.requests)
