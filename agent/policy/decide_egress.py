@@ -32,6 +32,7 @@ from agent.policy.request import EgressRequest, Protocol, Stage
 from agent.policy.verdicts import Denial, allowed, by_rule, denied, enforces, exceptions_of, worst
 
 NOTHING = EgressSection()
+KEEP_WITHIN = "keep to what is allowed of this host, or ask for more of it under egress.allow in the policy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,7 @@ def _refusal(near: list[HostRule], request: EgressRequest, fits: list[HostRule],
         said = "; ".join(dict.fromkeys(_terms(rule) for rule in near[:3]))
         asked = _asked(request, git=any(rule.git is not None for rule in near))
         reason = f"{asked} is not allowed; {request.host} is allowed for {said}"
-        return Denial(rule_ids.EGRESS_DEFAULT, reason, near[0].instead)
+        return Denial(rule_ids.EGRESS_DEFAULT, reason, near[0].instead or KEEP_WITHIN)
     return Denial(rule_ids.EGRESS_DEFAULT, f"no rule of the policy allows {_asked(request)}{_kind(request)}")
 
 
@@ -206,13 +207,15 @@ def said(condition: Condition) -> str:
 
 def _with_offer(policy: Policy, request: EgressRequest, denial: Denial) -> Denial:
     """A default denial points to the bundle that has the host, or to the ways there are."""
-    if denial.rule != rule_ids.EGRESS_DEFAULT or denial.instead:
+    if denial.rule != rule_ids.EGRESS_DEFAULT or denial.instead not in ("", KEEP_WITHIN):
         return denial
     having = [
         offer.bundle for offer in policy.offers if any(match_host(pattern, request.host) for pattern in offer.patterns)
     ]
     if having:
         instead = f"ask for the bundle that has this host: `use: [{having[0]}]` in the policy"
+    elif denial.instead:
+        return denial
     elif policy.offers:
         names = ", ".join(offer.bundle for offer in policy.offers)
         instead = f"use an allowed host, or ask for this one under egress.allow or in a bundle (use: {names})"

@@ -10,7 +10,7 @@ import pytest
 from agent.policy.decide import decide
 from agent.policy.decision import Severity, Verdict
 from agent.policy.load import load_policy, offer
-from agent.policy.model import Policy
+from agent.policy.model import Offer, Policy
 from agent.policy.request import Protocol, Stage
 from tests.policy.given import connect, layer, policy, url
 
@@ -137,6 +137,15 @@ def test_a_near_miss_says_how_the_host_is_allowed() -> None:
         "POST /a/b on x.test:443 (tls) is not allowed; x.test is allowed for TLS on port 443, methods GET, paths /a/**"
     )
     assert decision.instead == "see the manual"
+
+
+def test_a_near_miss_says_to_keep_within_and_names_a_bundle_where_one_has_the_host() -> None:
+    given = policy("egress: {allow: [{host: x.test, methods: [GET]}]}")
+    decision = decide(given, url("POST https://x.test/a/b"))
+    within = "keep to what is allowed of this host, or ask for more of it under egress.allow in the policy"
+    assert decision.instead == within
+    offered = decide(replace(given, offers=(Offer("tools", ("x.test",)), Offer("pip"))), url("POST https://x.test/a/b"))
+    assert offered.instead == "ask for the bundle that has this host: `use: [tools]` in the policy"
 
 
 def test_a_denial_points_to_the_bundle_that_has_the_host() -> None:
