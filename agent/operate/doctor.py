@@ -12,6 +12,7 @@ from agent.linux.process import Capability, capabilities
 from agent.session.levels import Offer, Point, Reached, reached, shortfall
 from agent.session.probe import probe
 
+BY_THE_GUARD = "by-the-guard"
 UNSEEN = (
     (
         Point.PATHS,
@@ -43,12 +44,17 @@ def _point(found: Reached) -> dict[str, str]:
     return shown | {"to_raise": found.instead} if found.instead else shown
 
 
+def _captured(offer: Offer) -> str:
+    """In a jail by its network, elsewhere by the guard, which makes the session's connections."""
+    return BY_THE_GUARD if offer.connect and not offer.jail else str(offer.capture)
+
+
 def _mechanisms(offer: Offer) -> dict[str, Any]:
     held = capabilities()
     return {
         "root": offer.root,
         "network_namespace": offer.jail or f"no ({offer.jail_why})",
-        "captured_connections": str(offer.capture),
+        "captured_connections": _captured(offer),
         "mount_namespace": offer.mounts,
         "landlock_abi": offer.landlock,
         "seccomp_filter": offer.seccomp,

@@ -160,14 +160,12 @@ class NameServer:
         while True:
             wire.limit(IDLE_SECONDS)
             data = await self._read_message(wire, buffered, origin)
-            if data is None:
-                return
             wire.limit(None)
-            answer = await self.answer(data, origin, tcp=True)
+            answer = None if data is None else await self.answer(data, origin, tcp=True)
+            if self._sightings is not None and (buffered if data is None else answer is None or _refuses(answer)):
+                await self._sightings.wait(number)
             if answer is None:
                 return
-            if self._sightings is not None and _refuses(answer):
-                await self._sightings.wait(number)
             wire.limit(IDLE_SECONDS)
             await wire.send(struct.pack(">H", len(answer)) + answer)
 
