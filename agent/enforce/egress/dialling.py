@@ -11,7 +11,8 @@ import errno
 import select
 import socket
 import struct
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
@@ -45,17 +46,25 @@ def reach(kept: Kept, destination: Inet) -> int:
         with suppress(OSError):  # bound already, as IPv6 only
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     raw = packed(kept.family, destination)
-    waits = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.size)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(0, PATIENCE_MS * 1000))
     try:
-        syscall("connect", sock.fileno(), raw, len(raw))
+        with hurried(sock):
+            syscall("connect", sock.fileno(), raw, len(raw))
     except OSError as error:
         if error.errno not in (errno.EINPROGRESS, errno.EAGAIN):
             return error.errno or errno.EACCES
         return _finish(sock)
+    return 0
+
+
+@contextmanager
+def hurried(sock: socket.socket) -> Iterator[None]:
+    """A connect(2) inside gives up after `PATIENCE_MS` where the listener's queue is full (socket(7), SO_SNDTIMEO)."""
+    waits = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.size)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(0, PATIENCE_MS * 1000))
+    try:
+        yield
     finally:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, waits)
-    return 0
 
 
 def forward(kept: Kept, destination: Inet, pid: int, doors: Doors) -> int:

@@ -25,13 +25,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
+from agent.enforce.egress.dialling import hurried
 from agent.enforce.memory import Task, readable
 from agent.linux import landlock, process
 from agent.linux.syscalls import syscall
 from agent.policy.paths import covers
 
 PATIENCE_S = 0.5
-"""How long one step may take: a server whose queue is full is not waited for."""
+"""How long one step may take; a server whose queue is full is waited for by `hurried` only."""
 REMEMBERED = 256
 """How many children's principals are known afterwards."""
 _RESULT = struct.Struct("=ii")
@@ -79,11 +80,13 @@ class OnBehalf:
             sock.connect(f"/proc/self/fd/{found}")
             return Outcome(0)
 
-        return self._in_child(act, task)
+        with hurried(sock):
+            return self._in_child(act, task)
 
     def connect_abstract(self, sock: socket.socket, raw: bytes, task: Task) -> Outcome:
         """Connect to an abstract name; whose it is, the caller knows."""
-        return self._in_child(lambda: _call("connect", sock, raw), task)
+        with hurried(sock):
+            return self._in_child(lambda: _call("connect", sock, raw), task)
 
     def bind(self, sock: socket.socket, path: bytes, raw: bytes, task: Task) -> Outcome:
         """Bind to `path` (empty: an abstract name), which the address `raw` holds."""

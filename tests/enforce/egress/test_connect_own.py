@@ -8,6 +8,7 @@ import resource
 import select
 import signal
 import socket
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -103,6 +104,28 @@ def test_an_abstract_name_is_the_sessions_for_the_type_that_it_bound_only(theirs
         with pytest.raises(TimeoutError):
             machine.accept()
     assert world.recorded.seen() == [(f"unix:{name}".replace("\0", "@"), "unix-socket")]
+    world.close()
+
+
+def test_a_full_queue_of_a_unix_server_is_not_waited_for_and_leaves_the_socket_as_it_was() -> None:
+    world = World()
+
+    def act() -> None:
+        for name in ("full.sock", "\0full-of-the-test"):
+            with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as first:
+                server.bind(name)
+                server.listen(0)
+                first.connect(name)
+                with socket.socket(socket.AF_UNIX) as second:
+                    second.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("qq", 7, 0))
+                    waits = second.getsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, 16)
+                    say(outcome(lambda second=second, name=name: second.connect(name)))
+                    say(second.getsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, 16) == waits)
+                    server.accept()
+                    say(outcome(lambda second=second, name=name: second.connect(name)))
+
+    said = world.run(act).out.splitlines()
+    assert said == [os.strerror(errno.EAGAIN), "True", "ok"] * 2
     world.close()
 
 
