@@ -13,7 +13,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -27,9 +27,11 @@ from mitmproxy.tls import TlsData
 
 from agent.enforce.egress.engine_decisions import Decisions
 from agent.enforce.egress.engine_layers import NO_ANSWER, Closing, DecidedHttp, FailClosed, blame
+from agent.enforce.egress.engine_patience import HeadClock, Rest
 from agent.enforce.egress.engine_requests import Identity, Refusal, examine_sni
 from agent.enforce.egress.engine_secrets import CONTROL
 from agent.enforce.egress.engine_tls import EngineTls
+from agent.enforce.egress.limits import Limits
 from agent.policy.addresses import canonical_address
 
 log = logging.getLogger(__name__)
@@ -97,7 +99,8 @@ class VettedLoop(asyncio.SelectorEventLoop):
 
 
 class EngineConnection(LiveConnectionHandler):
-    """One intercepted client connection. `meter(up, down)` is told about bytes from the client and from upstreams."""
+    """One intercepted client connection. `meter(up, down)` is told about bytes from the client and from upstreams.
+    `limits`: the session's. `idle`: the rule's seconds, None for the session's."""
 
     def __init__(
         self,
@@ -109,6 +112,8 @@ class EngineConnection(LiveConnectionHandler):
         decisions: Decisions,
         engine_tls: EngineTls,
         meter: Callable[[int, int], None],
+        limits: Limits,
+        idle: int | None = None,
     ) -> None:
         super().__init__(reader, writer, options, mode_specs.ProxyMode.parse("regular"))
         if not isinstance(self.client.peername, tuple):  # a Unix socket has no peer name
@@ -117,6 +122,11 @@ class EngineConnection(LiveConnectionHandler):
         self._decisions = decisions
         self._tls = engine_tls
         self._meter = meter
+        self._limits = limits
+        self._idle = idle
+        self.timeout_watchdog = Rest(0, self.on_timeout)
+        self.follow_limits()
+        self._head = HeadClock(limits.head, lambda: self.abort("a request's head, or the TLS before it, took too long"))
         self._http: DecidedHttp | None = None
         self._moved = asyncio.Event()
         self.max_conns.default_factory = lambda: asyncio.Semaphore(MAX_UPSTREAM)
@@ -135,20 +145,31 @@ class EngineConnection(LiveConnectionHandler):
                 raise EngineFault(f"hook {hook.name} failed") from None
 
     async def server_event(self, event: events.Event) -> None:
+        heard, from_client = self._heard, False
         if isinstance(event, events.DataReceived):
             from_client = event.connection is self.client
             self._meter(len(event.data) if from_client else 0, 0 if from_client else len(event.data))
         await super().server_event(event)
+        if from_client:
+            self._head.heard(incomplete=self._http is None or self._heard == heard or self._http.head_begun())
         self._moved.set()
+
+    @property
+    def _heard(self) -> int:
+        return 0 if self._http is None else self._http.heard
 
     async def drain_writers(self) -> None:
         """Called by each reader after what it read was served: it goes on when what is held back is little enough.
 
         mitmproxy waits for the sockets only, and takes whatever HTTP/2 windows or a slow dial hold back into memory.
         """
-        await super().drain_writers()  # type: ignore[no-untyped-call]
         client = self.transports.get(self.client)
         from_client = client is not None and asyncio.current_task() is client.handler
+        with self._head.paused() if from_client else nullcontext():
+            await super().drain_writers()  # type: ignore[no-untyped-call]
+            await self._until_little_is_held(from_client=from_client)
+
+    async def _until_little_is_held(self, *, from_client: bool) -> None:
         while self._http is not None:
             held = self._http.held_for_upstreams() if from_client else self._http.held_for_client()
             if held <= MAX_HELD:
@@ -156,13 +177,20 @@ class EngineConnection(LiveConnectionHandler):
             self._moved.clear()
             await self._moved.wait()
 
-    def be_idle_at_most(self, seconds: int | None) -> None:
-        """How long it may rest (None: as long as any); to be said before it is served."""
-        if seconds is not None:
-            self.timeout_watchdog.timeout = min(self.timeout_watchdog.timeout, seconds)
+    async def handle_client(self) -> None:
+        try:
+            await super().handle_client()
+        finally:
+            self._head.stop()
+
+    def follow_limits(self) -> None:
+        """The session's limits may have changed."""
+        rest = self._limits.idle if self._idle is None else min(self._idle, self._limits.idle)
+        self.timeout_watchdog.timeout = rest  # type: ignore[assignment]  # declared as whole seconds, used as any
 
     def redecide(self) -> None:
         """The policy has changed: where a request that goes on no longer holds, the connection is cut."""
+        self.follow_limits()
         if not self._decisions.redecide():
             self.abort("a request of it is no longer allowed")
 

@@ -42,6 +42,7 @@ from agent.enforce.egress.engine_secrets import CONTROL, FAILED
 from agent.enforce.egress.quota import LimitExceeded
 
 MAX_HEAD = 256 * 1024
+_HEADER_FRAMES = (0x1, 0x9)  # HEADERS, CONTINUATION (RFC 9113 section 6)
 MAX_WEBSOCKET_MESSAGE = 16 * 1024 * 1024
 NO_ANSWER = "no answer from"
 OURS = "parhelia: "
@@ -83,19 +84,28 @@ class Closing(layer.Layer):
 class DecidedHttp(HttpLayer):
     """HTTP on a connection whose destination is fixed (mitmproxy's transparent mode).
 
-    `malformed(reason)` is told about a head that can't be read at all, for which there is no hook.
+    `malformed(reason)` is told about a head that can't be read at all, for which there is no hook. `heard`: how often
+    the client has sent something that came through its TLS.
     """
 
     def __init__(self, context: Context, malformed: Callable[[str], None]) -> None:
         super().__init__(context, HTTPMode.transparent)
+        self.heard = 0
         server = BoundedHttp2Server if context.client.alpn == b"h2" else BoundedHttp1Server
         self.connections[context.client] = server(context.fork(), malformed)
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
+        if isinstance(event, events.DataReceived) and event.connection is self.context.client:
+            self.heard += 1
         yield from super()._handle_event(event)
         for connection, peer in list(self.connections.items()):
             if _head_too_long(peer):
                 yield commands.CloseConnection(connection)
+
+    def head_begun(self) -> bool:
+        """Is part of a request's head here, and the rest not?"""
+        peer = self.connections[self.context.client]
+        return isinstance(peer, (BoundedHttp1Server, BoundedHttp2Server)) and peer.head_begun()
 
     def held_for_client(self) -> int:
         """Bytes that wait for the client to open its HTTP/2 windows."""
@@ -142,6 +152,9 @@ class BoundedHttp1Server(Http1Server):
         super().__init__(context)
         self._malformed = malformed
 
+    def head_begun(self) -> bool:
+        return self.state == self.read_headers and len(self.buf) > 0
+
     def send(self, event: HttpEvent) -> CommandGenerator[None]:
         if isinstance(event, ResponseProtocolError) and self.response is None:
             status = event.code.http_status_code()
@@ -173,6 +186,12 @@ class BoundedHttp2Server(Http2Server):
     def __init__(self, context: Context, malformed: Callable[[str], None]) -> None:
         super().__init__(context)
         self._malformed = malformed
+
+    def head_begun(self) -> bool:
+        """A block of header frames that goes on, or the beginning of a frame that could be of one (RFC 9113 4.3)."""
+        buffer = self.h2_conn.incoming_buffer
+        kind = buffer._data[3:4]
+        return bool(buffer._headers_buffer or (buffer._data and (not kind or kind[0] in _HEADER_FRAMES)))
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
         """What failed is said in our words, as in HTTP/1."""

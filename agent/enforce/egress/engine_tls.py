@@ -36,7 +36,6 @@ UPSTREAM_CIPHERS = ":".join(
         "ECDHE-RSA-CHACHA20-POLY1305",
     )
 )
-IDLE_SECONDS = 600
 
 
 class EngineTls(TlsConfig):
@@ -96,7 +95,6 @@ def engine_options(ca_file: str | None, more: str = "") -> Options:
         ciphers_server=UPSTREAM_CIPHERS,
         validate_inbound_headers=True,
         store_streamed_bodies=False,
-        tcp_timeout=IDLE_SECONDS,
     )
     mitmproxy.ctx.options = options
     return options

@@ -46,6 +46,7 @@ from agent.enforce.egress.engine_layers import blame
 from agent.enforce.egress.engine_quota import Accounts
 from agent.enforce.egress.engine_requests import Identity
 from agent.enforce.egress.engine_tls import EngineTls, engine_options, warm
+from agent.enforce.egress.limits import Limits
 from agent.enforce.egress.recorder import ChannelRecorder
 from agent.enforce.egress.secrets import Secrets
 from agent.gate import Gate
@@ -53,6 +54,7 @@ from agent.linux import process
 from agent.policy.addresses import canonical_address
 from agent.policy.egress_match import intercepted
 from agent.policy.model import Policy
+from agent.policy.terms import session_limits
 from agent.record.timings import Timings
 
 log = logging.getLogger(__name__)
@@ -106,6 +108,8 @@ class Worker:
         self._serving: set[asyncio.Task[None]] = set()
         self._connections: dict[str, EngineConnection] = {}
         self._limit = _connection_limit()
+        self._limits = Limits()
+        self._limits.follow(session_limits(policy), Limits())
         self._up = self._down = 0
         self._done: asyncio.Future[int] = self._loop.create_future()
 
@@ -213,8 +217,9 @@ class Worker:
                     decisions=decisions,
                     engine_tls=self._tls,
                     meter=self._meter,
+                    limits=self._limits,
+                    idle=idle,
                 )
-                connection.be_idle_at_most(idle)
                 self._connections[identity.request_id] = connection
                 await connection.handle_client()
         except Exception as error:
@@ -224,6 +229,7 @@ class Worker:
 
     def _follow(self, policy: Policy) -> None:
         self._policy = policy
+        self._limits.follow(session_limits(policy), Limits())
         for connection in list(self._connections.values()):
             connection.redecide()
 

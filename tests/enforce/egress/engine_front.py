@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from datetime import date
 from http.client import HTTPConnection, HTTPResponse
 from ipaddress import ip_network
 from pathlib import Path
@@ -19,9 +20,22 @@ from shutil import which
 from typing import Any, Literal
 
 from agent.enforce.egress.handover import Engine, HandOverError
+from agent.enforce.egress.quota import Quota, Ticket
 from agent.enforce.egress.secrets import Secrets
-from agent.policy.model import EgressSection, HostRule, Layer, Mode, Pattern, Policy, Secret, Where
-from agent.policy.request import Protocol
+from agent.policy.decision import Decision, Verdict
+from agent.policy.model import (
+    EgressLimits,
+    EgressSection,
+    HostLimits,
+    HostRule,
+    Layer,
+    Mode,
+    Pattern,
+    Policy,
+    Secret,
+    Where,
+)
+from agent.policy.request import EgressRequest, Origin, Protocol
 from agent.record.event import Event, RecordError
 from agent.record.timings import Timings
 from tests.conftest import require
@@ -98,6 +112,7 @@ class Target:
     addresses: tuple[str, ...] = ("127.0.0.1",)
     kind: Literal["connect", "absolute"] = "connect"
     prefix: int = 0  # how many bytes are read before the hand-over
+    idle: int | None = None  # seconds of the rule, which travel with a ticket
 
 
 class Front:
@@ -213,6 +228,7 @@ class Front:
     def _hand_over(self, sock: socket.socket, prefix: bytes) -> None:
         target = self.target
         try:
+            ticket = None if target.idle is None else _ticket(target)
             self.engine.hand_over(
                 sock,
                 prefix,
@@ -222,6 +238,7 @@ class Front:
                 kind=target.kind,
                 request_id="c1",
                 source_ip="192.0.2.7",
+                ticket=ticket,
             )
         except HandOverError as error:
             self.failure = error
@@ -230,6 +247,13 @@ class Front:
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(PATIENCE)
         self.loop.close()
+
+
+def _ticket(target: Target) -> Ticket:
+    asked = EgressRequest(target.host, target.port, date(2026, 11, 22), Origin("proxy", request_id="c1"))
+    rule = allow(target.host, target.port, limits=HostLimits(idle=target.idle))
+    decision = Decision(Verdict.ALLOW, "allow", "allowed", "d" * 64, grants=(rule,))
+    return Quota().open(asked, decision, EgressLimits(), lambda _request, _excess: None, observing=False)
 
 
 class SocketClient(HTTPConnection):

@@ -19,6 +19,7 @@ from agent.enforce.egress.engine_decisions import Decisions
 from agent.enforce.egress.engine_layers import DecidedStream
 from agent.enforce.egress.engine_requests import Identity
 from agent.enforce.egress.engine_tls import EngineTls, engine_options
+from agent.enforce.egress.limits import Limits
 from agent.gate import Gate
 from agent.policy.model import Policy
 from tests.enforce.egress.engine_front import ACTOR, HOST, PATIENCE, Journal, exchange, policy_of, tls_rule
@@ -82,6 +83,7 @@ class Inside:
                 decisions=decisions,
                 engine_tls=self.tls,
                 meter=lambda _up, _down: None,
+                limits=Limits(),
             )
             try:
                 await connection.handle_client()

@@ -12,6 +12,8 @@ import h2.config
 import h2.connection
 import h2.events
 import pytest
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import AcceptConnection, CloseConnection, Request, TextMessage
 
 from agent.enforce.egress.engine_quota import Accounts
 from agent.policy.model import HostLimits, HostRule
@@ -163,6 +165,42 @@ def test_a_stream_over_its_body_is_reset_and_the_others_go_on(
                     answered.add((event.stream_id, dict(event.headers)[":status"]))
         assert (reset, answered) == ({1}, {(3, "200")})
         proxy.event(rule="limit-body", result="denied", mechanism="engine", path="/simple/1")
+
+
+@pytest.mark.row(34)
+@pytest.mark.parametrize(
+    ("limits", "rule_id"),
+    [
+        (HostLimits(upload=3000), "limit-upload"),
+        (HostLimits(download=3000), "limit-download"),
+        (HostLimits(body=3000), "limit-body"),
+    ],
+)
+def test_a_websocket_over_its_limit_ends_without_a_close_frame(
+    authority: Authority, upstream: Http1Upstream, tmp_path: Path, limits: HostLimits, rule_id: str
+) -> None:
+    """Messages of 500 bytes, each answered with itself: the one that is too much goes nowhere."""
+    with (
+        served(authority, tmp_path, inspected(upstream.port, limits)) as proxy,
+        tls(proxy, upstream.port) as sock,
+    ):
+        peer, echoed, seen = WSConnection(ConnectionType.CLIENT), 0, []
+        sock.sendall(peer.send(Request(host=f"{HOST}:{upstream.port}", target="/ws/x")))
+        with contextlib.suppress(OSError):
+            while data := sock.recv(65536):
+                peer.receive_data(data)
+                for event in peer.events():
+                    seen.append(type(event))
+                    if isinstance(event, TextMessage):
+                        echoed += len(event.data)
+                    if isinstance(event, AcceptConnection) or (
+                        isinstance(event, TextMessage) and event.message_finished
+                    ):
+                        sock.sendall(peer.send(TextMessage(data="x" * 500)))
+        assert 500 <= echoed < 3000
+        assert CloseConnection not in seen
+        event = proxy.event(rule=rule_id, result="denied", mechanism="engine")
+        assert event["details"]["path"] == "/ws/x"
 
 
 def test_what_went_by_other_ways_is_not_reported_back() -> None:
