@@ -46,6 +46,7 @@ from agent.enforce.egress.engine_layers import blame
 from agent.enforce.egress.engine_quota import Accounts
 from agent.enforce.egress.engine_requests import Identity
 from agent.enforce.egress.engine_tls import EngineTls, engine_options, warm
+from agent.enforce.egress.garbage import collect_rarely
 from agent.enforce.egress.limits import Limits
 from agent.enforce.egress.recorder import ChannelRecorder
 from agent.enforce.egress.secrets import Secrets
@@ -306,6 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ca = InterceptionCA(intercepted(policy))
     engine_tls = EngineTls(ca)
     warm(engine_tls, options)
+    collect_rarely()
     _raise_descriptor_limit()
     drop(given.uid, given.gid)
     sys.meta_path.insert(0, LateImports())

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
-import gc
 import logging
 import os
 import pickle
@@ -29,6 +28,7 @@ from agent.channel import Channel, ChannelClosed, Message
 from agent.enforce.egress.dns import NameServer
 from agent.enforce.egress.follow import Follower
 from agent.enforce.egress.front import Front
+from agent.enforce.egress.garbage import collect_rarely
 from agent.enforce.egress.http1 import Forwarder
 from agent.enforce.egress.identity import Doorkeeper, needs_engine
 from agent.enforce.egress.limits import Limits
@@ -55,7 +55,6 @@ log = logging.getLogger(__name__)
 REPORT_SECONDS: Final = 1.0
 _FLUSH_SECONDS: Final = 1.0
 _SPARE_DESCRIPTORS: Final = 256
-_GARBAGE: Final = 20_000  # objects between two collections: with the default of 2,000 they cost a tenth of all CPU
 _PER_CONNECTION: Final = 4  # two sockets, and a pipe now and then
 
 
@@ -309,8 +308,7 @@ def main(argv: list[str] | None = None, *, limits: Limits | None = None, lookup:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the session's terminal is the session's
     limits = _within_descriptors(limits or Limits())
     warm_up()
-    gc.freeze()  # what was imported is never garbage
-    gc.set_threshold(_GARBAGE, 20, 20)
+    collect_rarely()
     sock = socket.socket(fileno=descriptor)
     sock.set_inheritable(False)
     sock.setblocking(False)
