@@ -75,6 +75,11 @@ def read_client_hello(data: bytes) -> ClientHello | None:
 
 def _message(data: bytes) -> bytes | None:
     """Join the records until the handshake message is whole."""
+    whole = 5 + int.from_bytes(data[3:5])
+    if len(data) >= whole > 9 and data[5] == _CLIENT_HELLO and int.from_bytes(data[6:9]) == whole - 9:
+        _check_record(data[:5])
+        if whole - 5 <= _RECORD_MOST:
+            return data[9:whole]  # nearly always: one record that holds the message and nothing else
     body, at = bytearray(), 0
     while True:
         if len(body) >= 4:
@@ -163,8 +168,11 @@ def _newest(extension: bytes) -> int:
     outer.end()
     if not versions or len(versions) % 2:
         raise HelloError("tls-malformed", "the TLS version list is malformed")
-    known = [int.from_bytes(versions[at : at + 2]) for at in range(0, len(versions), 2)]
-    return max((version for version in known if version >> 8 == 3), default=0)  # the rest is GREASE (RFC 8701)
+    best = 0
+    for at in range(0, len(versions), 2):
+        if versions[at] == 3:  # the rest is GREASE (RFC 8701)
+            best = max(best, 0x300 | versions[at + 1])
+    return best
 
 
 def too_old(hello: ClientHello) -> bool:

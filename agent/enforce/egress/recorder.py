@@ -21,6 +21,7 @@ from agent.record.event import Event, Json, RecordError, fields_of
 MAX_BACKLOG: Final = 2 * 1024 * 1024
 MAX_PENDING: Final = 8192
 MAX_FOLDED: Final = 256
+MENTION_SECONDS: Final = 0.002
 
 type _Key = tuple[str, str, Json, str]
 
@@ -41,6 +42,7 @@ class ChannelRecorder:
         self._folded: dict[_Key, Event] = {}
         self._numbers = count(1)
         self._scheduled = False
+        self._mentioning = False  # a flush is on its way, some time
         self._stuck = False  # the channel takes no more for now
         self._empty = asyncio.Event()
         self._empty.set()
@@ -76,10 +78,17 @@ class ChannelRecorder:
             future.set_exception(RecordError(error))
 
     def mention(self, message: Message) -> bool:
-        """What nobody depends on: left out, and False, where the guard is far behind."""
+        """What nobody depends on: left out, and False, where the guard is far behind.
+
+        It goes with the next event and before it, or by itself `MENTION_SECONDS` later: each write wakes the guard.
+        """
         if self._closed or len(self._backlog) > self._max_backlog:
             return False
-        self._push(frame(message))
+        self._backlog += frame(message)
+        self._empty.clear()
+        if not self._scheduled and not self._mentioning:
+            self._mentioning = True
+            self._loop.call_later(MENTION_SECONDS, self._flush_mentioned)
         return True
 
     def send(self, message: Message) -> None:
@@ -124,6 +133,12 @@ class ChannelRecorder:
         if not self._scheduled:  # one write for all that happens in one turn of the loop
             self._scheduled = True
             self._loop.call_soon(self._flush)
+
+    def _flush_mentioned(self) -> None:
+        self._mentioning = False
+        if self._backlog and not self._scheduled:
+            self._scheduled = True
+            self._flush()
 
     def _flush(self) -> None:
         if self._closed:

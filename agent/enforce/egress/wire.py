@@ -265,5 +265,7 @@ def _stream_socket(address: str) -> socket.socket:
 
 def prepare(sock: socket.socket) -> None:
     """Small writes go out at once (Nagle costs 40 ms against delayed acknowledgements, tcp(7))."""
-    with contextlib.suppress(OSError):
+    try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except OSError:
+        return  # gone, or of another kind

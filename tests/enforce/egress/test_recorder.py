@@ -152,3 +152,19 @@ def test_what_cannot_be_told_apart_is_folded_by_rule() -> None:
         assert many == {"r0": 5, "r1": 5}
 
     run(check, max_backlog=10)
+
+
+def test_what_is_mentioned_arrives_by_itself_and_before_a_later_event() -> None:
+    async def check(recorder: ChannelRecorder, guard: Channel, ended: list[str]) -> None:
+        assert recorder.mention({"type": "opened", "n": 1})
+        assert (await receive(guard))["n"] == 1
+        assert recorder.mention({"type": "opened", "n": 2})
+        recorder.post(denial())
+        assert [(await receive(guard))["type"] for _ in range(2)] == ["opened", "event"]
+        assert recorder.mention({"type": "opened", "n": 3})
+        await recorder.drain(10)
+        assert (await receive(guard))["n"] == 3
+        recorder.close()
+        assert not recorder.mention({"type": "opened", "n": 4})
+
+    run(check)
