@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from datetime import UTC, date, datetime
 
 from agent.cli import egress_words
@@ -19,7 +20,7 @@ from agent.exits import Exit
 from agent.policy.build_trust import subject
 from agent.policy.egress_match import intercepted
 from agent.policy.grants import DEVICES, Grants, path_grants
-from agent.policy.model import CommandRule, HostRule, Layer, PathRule, Policy
+from agent.policy.model import CommandRule, EgressSection, HostRule, Layer, PathRule, Policy
 from agent.policy.problem import PolicyError
 from agent.policy.self_protection import RULES
 
@@ -132,7 +133,16 @@ def _layer(layer: Layer) -> dict[str, Json]:
         {"name": secret.name, "hosts": list(secret.hosts), "headers": list(secret.headers), "where": str(secret.where)}
         for secret in layer.secrets
     ]
-    return {"source": layer.source, "modes": modes, "rules": rules, "secrets": secrets, "exceptions": exceptions}
+    egress = layer.egress or EgressSection()
+    return {
+        "source": layer.source,
+        "modes": modes,
+        "rules": rules,
+        "limits": {name: value for name, value in asdict(egress.limits).items() if value is not None},
+        "trust": [subject(pem) for pem in egress.trust],
+        "secrets": secrets,
+        "exceptions": exceptions,
+    }
 
 
 def _page(policy: Policy, grants: Grants) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 
 from agent.cli.main import main
 from agent.policy.json_schema import json_schema
+from tests.policy.authority import make_certificate
 
 
 @pytest.fixture
@@ -117,6 +118,21 @@ def test_explain_in_json_holds_the_grants_of_all_layers(
     assert document["grants"]["hidden"] == ["/etc/parhelia"]
     assert [layer["source"] for layer in document["layers"]] == [str(directory), str(further)]
     assert {rule["id"] for rule in document["built_in"]} >= {"self-protection-keeper"}
+
+
+def test_explain_shows_the_limits_of_all_egress_and_the_authorities_it_trusts(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    _, authority = make_certificate("authority.test", ca=True)
+    text = f"egress: {{allow: [a.test], limits: {{connections: 9}}, trust: [{json.dumps(authority)}]}}"
+    (tmp_path / "x.yaml").write_text(text)
+    assert main(["policy", "explain", "--policy", str(tmp_path)]) == 0
+    shown = capsys.readouterr().err
+    assert "egress in all: connections 9" in shown
+    assert "egress trusts CN=authority.test, besides the system's authorities" in shown
+    assert main(["policy", "explain", "--json", "--policy", str(tmp_path)]) == 0
+    (layer,) = json.loads(capsys.readouterr().out)["layers"]
+    assert (layer["limits"], layer["trust"]) == ({"connections": 9}, ["CN=authority.test"])
 
 
 def test_explain_says_what_an_empty_layer_means(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
