@@ -46,7 +46,8 @@ for top in places:
     for where, folders, files in os.walk(top, onerror=lambda _: None):
         if top == "/proc":
             folders[:] = [name for name in folders if name.isdigit() and where == "/proc" or name in ("task", "fd")]
-            files = [name for name in files if name in ("environ", "cmdline", "comm", "maps")]
+            descriptors = where.endswith("/fd")  # of others, and what they have open: files in memory too
+            files = [name for name in files if descriptors or name in ("environ", "cmdline", "comm", "maps", "smaps")]
         for name in files:
             path = os.path.join(where, name)
             try:
