@@ -191,15 +191,15 @@ class Connector:
             local = _LOCALHOST if isinstance(destination.address, IPv4Address) else _LOCALHOST6
             destination = Inet(kept.family, local, destination.port)
         if destination.address == _LOCALHOST and destination.port == self._doors.proxy:
-            return reach(kept, destination)
+            return reach(kept, destination, self._behalf.patience)
         if destination.loopback and destination.port == self._doors.forwarded:
             reason = "this is where the agent hands connections to its proxy"
             return Refused(str(destination.address), destination.port, "connect-agent", reason)
         if destination.loopback:
             own = self._own.listener_for(destination)
             if own is not None:
-                return reach(kept, own)
-        return forward(kept, destination, task.identity.tgid, self._doors)
+                return reach(kept, own, self._behalf.patience)
+        return forward(kept, destination, task.identity.tgid, self._doors, self._behalf.patience)
 
     def _connect_unix(self, kept: Kept, destination: Unix, task: Task) -> int | Refused:
         if destination.path:

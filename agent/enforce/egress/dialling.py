@@ -11,7 +11,8 @@ import errno
 import select
 import socket
 import struct
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -23,6 +24,9 @@ from agent.session import preamble
 
 PATIENCE_MS = 50
 """How long a connection on loopback may take: it is made at once, or the listener's queue is full."""
+SHORT_MS = 1
+REST_S = 1.0
+"""For so long after a wait in vain others are only waited for by `SHORT_MS`."""
 UNPRIVILEGED = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 _TIMEVAL = struct.Struct("=qq")
 _LOCALHOST, _LOCALHOST6 = IPv4Address("127.0.0.1"), IPv6Address("::1")
@@ -39,41 +43,59 @@ class Doors:
     token: bytes
 
 
-def reach(kept: Kept, destination: Inet) -> int:
+class Patience:
+    """What the session's connections may wait for full queues in all: whoever fills one and knocks again and again
+    holds up the guard's loop, and with it every exec, for a tenth of the time. `clock`: time.monotonic's."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._short_until = 0.0
+
+    @property
+    def ms(self) -> int:
+        """How long one may wait now."""
+        return SHORT_MS if self._clock() < self._short_until else PATIENCE_MS
+
+    @contextmanager
+    def hurried(self, sock: socket.socket) -> Iterator[None]:
+        """A connect(2) inside gives up in time where the listener's queue is full (socket(7), SO_SNDTIMEO)."""
+        began, most = self._clock(), self.ms
+        waits = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.size)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(0, most * 1000))
+        try:
+            yield
+        finally:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, waits)
+            ended = self._clock()
+            if ended - began > PATIENCE_MS / 2000:  # half of it is long enough
+                self._short_until = ended + REST_S
+
+
+def reach(kept: Kept, destination: Inet, patience: Patience) -> int:
     """Connect our copy to this loopback address. Returns an errno, 0 when connected."""
     sock = kept.sock
     if kept.family == socket.AF_INET6 and isinstance(destination.address, IPv4Address):
         with suppress(OSError):  # bound already, as IPv6 only
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     raw = packed(kept.family, destination)
-    try:
-        with hurried(sock):
+    with patience.hurried(sock):
+        most = patience.ms
+        try:
             syscall("connect", sock.fileno(), raw, len(raw))
-    except OSError as error:
-        if error.errno not in (errno.EINPROGRESS, errno.EAGAIN):
-            return error.errno or errno.EACCES
-        return _finish(sock)
+        except OSError as error:
+            if error.errno not in (errno.EINPROGRESS, errno.EAGAIN):
+                return error.errno or errno.EACCES
+            return _finish(sock, most)
     return 0
 
 
-@contextmanager
-def hurried(sock: socket.socket) -> Iterator[None]:
-    """A connect(2) inside gives up after `PATIENCE_MS` where the listener's queue is full (socket(7), SO_SNDTIMEO)."""
-    waits = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.size)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(0, PATIENCE_MS * 1000))
-    try:
-        yield
-    finally:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, waits)
-
-
-def forward(kept: Kept, destination: Inet, pid: int, doors: Doors) -> int:
+def forward(kept: Kept, destination: Inet, pid: int, doors: Doors, patience: Patience) -> int:
     """Connect our copy to the egress process, and say first where it was meant to go. Returns as `reach`."""
     if kept.family == socket.AF_INET:
         spelled(kept.family, destination.address)
     if not destination.port:
         return errno.ECONNREFUSED
-    found = reach(kept, Inet(kept.family, _LOCALHOST, doors.forwarded))
+    found = reach(kept, Inet(kept.family, _LOCALHOST, doors.forwarded), patience)
     if found:
         return found
     try:
@@ -121,10 +143,10 @@ def packed(family: int, at: Inet) -> bytes:
     return struct.pack("=H", family) + struct.pack("!HI16sI", at.port, 0, address.packed, 0)
 
 
-def _finish(sock: socket.socket) -> int:
+def _finish(sock: socket.socket, most_ms: int) -> int:
     poller = select.poll()
     poller.register(sock, select.POLLOUT)
-    if poller.poll(PATIENCE_MS):
+    if poller.poll(most_ms):
         return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     _take_back(sock)
     return errno.ECONNREFUSED

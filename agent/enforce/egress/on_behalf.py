@@ -25,14 +25,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
-from agent.enforce.egress.dialling import hurried
+from agent.enforce.egress.dialling import Patience
 from agent.enforce.memory import Task, readable
 from agent.linux import landlock, process
 from agent.linux.syscalls import syscall
 from agent.policy.paths import covers
 
 PATIENCE_S = 0.5
-"""How long one step may take; a server whose queue is full is waited for by `hurried` only."""
+"""How long one step may take; a server whose queue is full is waited for by `Patience` only."""
 REMEMBERED = 256
 """How many children's principals are known afterwards."""
 _RESULT = struct.Struct("=ii")
@@ -50,11 +50,13 @@ class Outcome:
 
 class OnBehalf:
     """Acts for one session. `uid`, `gid`: its user, None where it is the agent's own. `writable`: the roots of the
-    trees that it may write to. `reachable`: further sockets that it may connect to, as resolved paths."""
+    trees that it may write to. `reachable`: further sockets that it may connect to, as resolved paths. `patience`: how
+    long its connections may wait."""
 
     def __init__(
         self, uid: int | None, gid: int | None, *, writable: Sequence[str], reachable: Sequence[str] = ()
     ) -> None:
+        self.patience = Patience()
         self._uid = uid
         self._gid = gid
         self._writable = tuple(os.path.realpath(root) for root in writable if root != "/")
@@ -80,12 +82,12 @@ class OnBehalf:
             sock.connect(f"/proc/self/fd/{found}")
             return Outcome(0)
 
-        with hurried(sock):
+        with self.patience.hurried(sock):
             return self._in_child(act, task)
 
     def connect_abstract(self, sock: socket.socket, raw: bytes, task: Task) -> Outcome:
         """Connect to an abstract name; whose it is, the caller knows."""
-        with hurried(sock):
+        with self.patience.hurried(sock):
             return self._in_child(lambda: _call("connect", sock, raw), task)
 
     def bind(self, sock: socket.socket, path: bytes, raw: bytes, task: Task) -> Outcome:
