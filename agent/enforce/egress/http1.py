@@ -200,6 +200,10 @@ class _Stale(Exception):
     """A kept connection ended before it answered a request that can be sent again."""
 
 
+class _Unwanted(OSError):
+    """The upstream takes no more of a request's body."""
+
+
 class _Exchange:
     """One request and its response."""
 
@@ -260,7 +264,7 @@ class _Exchange:
         except LimitExceeded:
             raise
         except OSError as error:
-            if upload is not None and upload.done() and not upload.cancelled() and upload.exception() is not None:
+            if upload is not None and upload.done() and not isinstance(upload.exception(), _Unwanted | None):
                 await upload  # what the client sent was the cause
             if self._client.started:
                 raise
@@ -298,7 +302,8 @@ class _Exchange:
         self._up.ticket.down.take(count)
 
     async def _upload(self) -> None:
-        """The request's body. What breaks it breaks the upstream connection too."""
+        """The request's body. What breaks it breaks the upstream connection too; an upstream that takes no more of it
+        may have answered."""
         try:
             async for piece in pieces(self._client.wire, self._client.buffered, self._request.body):
                 self._up.ticket.add_body(len(piece))
@@ -306,14 +311,24 @@ class _Exchange:
                 self._touch()
             await self._send_piece(self._outgoing.feed(b"", last=True))
             if self._request.body == CHUNKED:
-                await self._send_up(b"0\r\n\r\n")
+                await self._send_body(b"0\r\n\r\n")
+        except _Unwanted:
+            raise
         except (HeadError, OSError, Refusal):
             self._up.wire.close(reset=True)
             raise
 
     async def _send_piece(self, piece: bytes) -> None:
         if piece:
-            await self._send_up(chunk(piece) if self._request.body == CHUNKED else piece)
+            await self._send_body(chunk(piece) if self._request.body == CHUNKED else piece)
+
+    async def _send_body(self, data: bytes) -> None:
+        try:
+            await self._send_up(data)
+        except LimitExceeded:
+            raise
+        except OSError as error:
+            raise _Unwanted(*error.args) from error
 
     async def _response_head(self, *, stale: bool) -> Response:
         """The final response's head; interim ones are passed on. Raises HeadError as a Refusal."""
