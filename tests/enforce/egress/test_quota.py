@@ -372,5 +372,6 @@ def test_slow_heads_take_the_room_of_their_limit_and_give_it_back(tmp_path: Path
             for sock in slow:
                 assert read_all(sock).startswith(b"HTTP/1.1 408 ")
                 sock.close()
+            eventually(lambda: b"limit-connections" not in proxy.ask(b""))
             tunnel_to(proxy, server.port).close()
             proxy.event(rule="limit-connections", result="denied")
