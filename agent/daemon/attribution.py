@@ -178,16 +178,22 @@ class Attribution:
         """Socket inode to a process that has it open, the processes that connected last first."""
         holders: dict[int, int] = {}
         left = MAX_DESCRIPTORS
-        for pid in dict.fromkeys((*self._recent, *self._session_processes())):
-            if wanted <= holders.keys() or left <= 0:
-                break
+        for pid in self._candidates() if wanted else ():
             for inode in _sockets(pid):
                 left -= 1
                 if inode in wanted and inode not in holders:
                     holders[inode] = pid
                     if pid not in self._recent:
                         self._recent.append(pid)
+            if wanted <= holders.keys() or left <= 0:
+                break
         return holders
+
+    def _candidates(self) -> Iterable[int]:
+        """Each once; all of /proc is gone through only where the recent ones don't do."""
+        recent = tuple(reversed(self._recent))
+        yield from recent
+        yield from (pid for pid in self._session_processes() if pid not in recent)
 
     def _session_processes(self) -> Iterable[int]:
         for entry in os.listdir("/proc"):  # noqa: PTH208  (names are all that is needed)
