@@ -129,7 +129,10 @@ def _users(name: str | None) -> tuple[User, User | None]:
     session = _named(name or SESSION_USER)
     if session.uid == 0:
         raise UsageError("the session's user must not be root")
-    return session, _named(EGRESS_USER)
+    egress = _named(EGRESS_USER)
+    if session.uid == egress.uid:
+        raise UsageError(f"the session's user must not be {EGRESS_USER}, which is the agent's own")
+    return session, egress
 
 
 def _account(uid: int) -> User:

@@ -49,6 +49,13 @@ def test_a_bad_request_is_refused_with_its_reason(
         run.build_spec(arguments(*words), environ)
 
 
+def test_the_sessions_user_is_not_the_egress_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr(run, "EGRESS_USER", "daemon")
+    with pytest.raises(run.UsageError, match="must not be daemon"):
+        run.build_spec(arguments("--user", "daemon", "--", "id"), {})
+
+
 def test_a_missing_account_is_said_with_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
     with pytest.raises(run.MissingUser, match="make setup"):
