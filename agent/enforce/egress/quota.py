@@ -202,6 +202,8 @@ class Ticket:
     def _apart(self, decision: Decision, observing: bool) -> Bound:
         grants = [rule for rule in decision.grants if rule.limits != NO_LIMITS]
         wildcards = dict.fromkeys(rule.pattern for rule in grants if is_wildcard(rule.pattern))
+        if not wildcards:
+            return ((self.account, self._limits),)
         own = [rule for rule in grants if rule.pattern not in wildcards]
         wide = (
             (
