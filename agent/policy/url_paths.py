@@ -13,7 +13,8 @@ import re
 from typing import Final
 
 _BROKEN: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_AGAIN: Final = re.compile(r"%(?:2[eEfF5]|5[cC]|00|3[bB])")
+# what changes a path's meaning, and what no encoder escapes (RFC 3986 2.3): letters, digits, "-", ".", "_" and "~"
+_AGAIN: Final = re.compile(r"%(?:2[dDeEfF5]|5[cCfF]|00|3[bB]|3[0-9]|[46][1-9a-fA-F]|[57][0-9aA]|7[eE])")
 _MEANINGFUL: Final = frozenset({0x2F, 0x5C, 0x3B})
 
 
