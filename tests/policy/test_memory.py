@@ -8,7 +8,7 @@ from datetime import date
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.policy import memory
@@ -62,6 +62,7 @@ requests = st.builds(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # machines may be busy
 @given(st.lists(st.tuples(st.sampled_from([RULES, OTHER]), requests), max_size=30))
 def test_every_answer_is_what_decide_says(asked: list[tuple[Policy, EgressRequest]]) -> None:
     remembered = Memory()
