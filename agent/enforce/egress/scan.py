@@ -29,6 +29,8 @@ WINDOW: Final = 256 * 1024
 """Bytes that are searched at once: more come in several windows."""
 MAX_EXPANSION: Final = 64 * 1024 * 1024
 """Bytes that one compressed body may become; more can't be searched and is refused."""
+MAX_RATIO: Final = 100
+"""How many times its size it may become, past the first `WINDOW` bytes: a search takes time, and others wait."""
 _ZSTD_WINDOW: Final = 8 * 1024 * 1024  # RFC 9659: what a content coding may ask for
 _ZSTD_PIECE: Final = 1024  # a block of four bytes can become 128 KiB (RFC 8878 3.1.1.2)
 
@@ -94,7 +96,7 @@ class Upload:
         self._left = length
         self._chain: list[_Decompressor] | None = None
         self._encodings = [word.strip().lower() for word in (encoding or "").split(",")]
-        self._expanded = 0
+        self._sent = self._expanded = 0
         self._tail = self._sent_tail = b""
 
     def text(self, data: bytes, where: str) -> None:
@@ -132,6 +134,7 @@ class Upload:
     def _decompressed(self, data: bytes) -> bytes:
         if self._chain is None:
             self._chain = [_decompressor(name) for name in reversed(self._encodings) if name not in ("", "identity")]
+        self._sent += len(data)
         for step in self._chain:
             try:
                 data = step.decompress(data)
@@ -141,6 +144,8 @@ class Upload:
             self._expanded += len(data)
             if self._expanded > MAX_EXPANSION:
                 raise _Unsearchable(f"decompressed it is longer than {MAX_EXPANSION} bytes")
+            if self._expanded > WINDOW + MAX_RATIO * self._sent:
+                raise _Unsearchable(f"decompressed it is more than {MAX_RATIO} times as long as it was sent")
         return data
 
 

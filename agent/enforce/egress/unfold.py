@@ -20,7 +20,7 @@ from typing import Final
 from urllib.parse import unquote_to_bytes
 
 DEPTH: Final = 3
-MAX_DECODED: Final = 8 * 1024 * 1024
+MAX_DECODED: Final = 4 * 1024 * 1024
 _SHORTEST: Final = 16  # decoded bytes: less holds no credential
 _COMPRESSED: Final = re.compile(rb"\x1f\x8b\x08|\x78[\x01\x5e\x9c\xda]")
 _BASE64: Final = re.compile(rb"[A-Za-z0-9+/_-]{20,}(?:[ \t]*\r?\n[ \t]*[A-Za-z0-9+/_-]+)*")

@@ -200,3 +200,11 @@ def test_no_cut_hides_a_key_and_its_end_never_goes_on(before: bytes, after: byte
 def test_any_bytes_are_unfolded_without_a_fault(data: bytes) -> None:
     assert next(iter(unfolded(data))) == data
     assert sum(len(text) for text in unfolded(data)) < 20 << 20
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
+def test_a_body_that_grows_out_of_all_proportion_is_refused_before_it_is_searched(encoding: str) -> None:
+    makers = {"gzip": gzip.compress, "deflate": zlib.compress, "br": brotli.compress, "zstd": zstandard.compress}
+    assert refused(Upload(shapes(PATTERNS), encoding), makers[encoding](bytes(32 << 20))) == UPLOAD_UNREADABLE
+    words = b" ".join(b"%d bottles of beer" % number for number in range(100_000))
+    assert refused(Upload(shapes(PATTERNS), encoding), makers[encoding](words)) is None
