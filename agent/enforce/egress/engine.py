@@ -124,6 +124,7 @@ class EngineConnection(LiveConnectionHandler):
         self._meter = meter
         self._limits = limits
         self._idle = idle
+        self._opaque = True  # the client's last bytes are part of a TLS record, or of its handshake
         self.timeout_watchdog = Rest(0, self.on_timeout)
         self.follow_limits()
         self._head = HeadClock(limits.head, lambda: self.abort("a request's head, or the TLS before it, took too long"))
@@ -150,8 +151,9 @@ class EngineConnection(LiveConnectionHandler):
             from_client = event.connection is self.client
             self._meter(len(event.data) if from_client else 0, 0 if from_client else len(event.data))
         await super().server_event(event)
-        if from_client:
-            self._head.heard(incomplete=self._http is None or self._heard == heard or self._http.head_begun())
+        if from_client or self._heard != heard:  # what came first of all is read when its layer is there
+            self._opaque = self._heard == heard
+        self._head.heard(incomplete=self._opaque or self._http is None or self._http.head_begun())
         self._moved.set()
 
     @property

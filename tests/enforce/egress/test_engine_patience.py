@@ -19,6 +19,7 @@ from agent.enforce.egress.engine_patience import HeadClock, Rest
 from agent.policy.model import EgressLimits, Policy
 from tests.enforce.egress.engine_front import HOST, PATIENCE, Front, Target, policy_of, tls_rule
 from tests.enforce.egress.engine_upstream import Authority, Http1Upstream, Http2Upstream
+from tests.enforce.egress.secret_upstream import OK, KeepingUpstream
 
 HEAD = 1
 DRIP = 0.1
@@ -126,6 +127,43 @@ def test_what_a_client_never_completes_is_cut(
     with sock:
         assert dripped_until_cut(sock, data)
     assert front.get("GET", "/simple/x")[0].status == 200
+
+
+def test_a_head_that_began_behind_another_request_is_cut(front: Front) -> None:
+    whole = front.head("GET /simple/x HTTP/1.1")
+    with front.tls() as sock:
+        sock.sendall(whole + whole[:20])
+        answer = bytearray()
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            while piece := sock.recv(65536):
+                answer += piece
+        assert answer.count(b"HTTP/1.1 200 ") == 1
+
+
+@pytest.mark.parametrize("alpn", ["http/1.1", "h2"])
+def test_an_answer_may_take_longer_than_a_head(authority: Authority, alpn: str) -> None:
+    """One request in one piece, and nothing more of the client."""
+    server = KeepingUpstream(authority.server_context(HOST))
+
+    def late(_: bytes) -> list[bytes]:
+        time.sleep(HEAD + 5 * DRIP)
+        return [OK]
+
+    server.answer = late
+    front = Front(limited(policy_of(tls_rule(HOST, server.port, paths=("/simple/**",))), head=HEAD), authority.file)
+    front.target = Target(HOST, server.port)
+    try:
+        if alpn == "h2":
+            assert "200" in front.curl("--http2", "-o", "/dev/null", "-w", "%{http_code}", _url(front))
+        else:
+            assert front.raw(front.head("GET /simple/x HTTP/1.1", "Connection: close")).startswith(b"HTTP/1.1 200 ")
+    finally:
+        front.close()
+        server.close()
+
+
+def _url(front: Front) -> str:
+    return f"https://{HOST}:{front.target.port}/simple/x"
 
 
 def test_a_connection_at_rest_between_requests_and_a_slow_body_go_on(front: Front) -> None:
