@@ -64,7 +64,7 @@ def test_an_allowed_server_is_reached_and_every_byte_arrives_both_ways(proxy: Pr
     [
         ("evil.test", 22, "parhelia: denied by egress-default: no rule of the policy allows evil.test:22 (tls)\n"),
         ("git.good.test", 2, "parhelia: denied by egress-default: git.good.test:2 (tls) is not allowed"),
-        ("::1", 22, "parhelia: denied by egress-default: no rule of the policy allows ::1:22 (tls)"),
+        ("::1", 22, "parhelia: denied by egress-default: no rule of the policy allows [::1]:22 (tls)"),
         ("bad..name", 22, "parhelia: denied by malformed-request: "),
     ],
 )
