@@ -96,6 +96,11 @@ ALLOWED = Must()
 MALFORMED = Must(400, "malformed-request", "unknown")
 
 
+def at(host: str, port: int) -> str:
+    """A place as the log writes it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def default(resource: str) -> Must:
     return Must(403, "egress-default", resource)
 
@@ -169,9 +174,9 @@ def addresses() -> list[Attack]:
     """Rows 15-21: addresses, written out or as the answer of an allowed name."""
     found = []
     for row, text, canonical in LITERALS:
-        found.append(proxied((row,), f"CONNECT {text}", connect(f"{text}:443"), default(f"{canonical}:443")))
+        found.append(proxied((row,), f"CONNECT {text}", connect(f"{text}:443"), default(at(canonical, 443))))
         data = request(text, f"GET http://{text}/ HTTP/1.1")
-        found.append(proxied((row,), f"GET {text}", data, default(f"{canonical}:80")))
+        found.append(proxied((row,), f"GET {text}", data, default(at(canonical, 80))))
     for kind, given in SPECIAL.items():
         for n, address in enumerate(given):
             must = Must(403, "egress-address", f"{kind}-{n}.good.test:443", says=kind)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
-from tests.escape.attack_cases import ALLOWED, HTTPS, LITERALS, Attack, Must, proxied, request
+from tests.escape.attack_cases import ALLOWED, HTTPS, LITERALS, Attack, Must, at, proxied, request
 
 GENERAL, NOT_ALLOWED, COMMAND_UNKNOWN = 1, 2, 7
 CONNECT, BIND, UDP_ASSOCIATE = 1, 2, 3
@@ -58,13 +58,13 @@ def names() -> list[Attack]:
 def addresses() -> list[Attack]:
     found = []
     for row, text, canonical in LITERALS:
-        found.append(spoken((row,), f"the name {text}", domain(text), refused(f"{canonical}:443")))
+        found.append(spoken((row,), f"the name {text}", domain(text), refused(at(canonical, 443))))
     for row, text, canonical in (
         (14, "127.0.0.1", "127.0.0.1"), (15, "93.184.215.14", "93.184.215.14"), (16, "::1", "::1"), (16, "::", "::"),
         (16, "::ffff:127.0.0.1", "127.0.0.1"), (17, "64:ff9b::a9fe:a9fe", "64:ff9b::a9fe:a9fe"),
         (18, "169.254.169.254", "169.254.169.254"), (18, "fd00:ec2::254", "fd00:ec2::254"),
     ):  # fmt: skip
-        found.append(spoken((row,), f"the address {text}", address(text), refused(f"{canonical}:443")))
+        found.append(spoken((row,), f"the address {text}", address(text), refused(at(canonical, 443))))
     must = Must(NOT_ALLOWED, "egress-address", "mixed.good.test:443")
     return [*found, spoken((19,), "a name of two kinds", domain("mixed.good.test"), must)]
 

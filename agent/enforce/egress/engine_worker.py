@@ -158,6 +158,7 @@ class Worker:
         if len(self._serving) >= self._limit:
             log.error("%d connections are served; one more is refused", len(self._serving))
             sock.close()
+            self._recorder.send({"type": "closed", "id": str(message["request_id"])})
             return
         identity = Identity(
             host=str(message["host"]),
