@@ -2,7 +2,8 @@
 
 Whose a connection is only the guard can see, and only while its process holds it open. An allow waits for the guard
 anyway; a refusal doesn't, and its client closes within a fraction of a millisecond. So a refusal's answer (never its
-record) waits until the guard has looked, at most `PATIENCE`.
+record) waits until the guard has looked, at most `PATIENCE`, and only while few others wait: in a flood of refusals the
+answers go out at once, and lines whose client is gone by then name no process.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from agent.channel import Message
 
 PATIENCE: Final = 0.1
 """Seconds that a refusal waits for the guard's look."""
+MOST_WAITING: Final = 8
+"""Refusals that wait at one time."""
 
 
 class Sightings:
@@ -48,8 +51,8 @@ class Sightings:
                 _release(waiting)
 
     async def wait(self, number: int) -> None:
-        """Until the guard has looked at this connection, or `PATIENCE` is over."""
-        if number <= self._seen:
+        """Until the guard has looked at this connection, or `PATIENCE` is over; not at all where too many wait."""
+        if number <= self._seen or len(self._waiting) >= MOST_WAITING:
             return
         loop = asyncio.get_running_loop()
         waiting: asyncio.Future[None] = loop.create_future()

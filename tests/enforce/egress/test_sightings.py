@@ -51,3 +51,18 @@ def test_a_guard_that_never_looks_holds_nobody() -> None:
         await asyncio.gather(told.wait(told.opened(*ENDS)), told.wait(1))
 
     asyncio.run(asyncio.wait_for(run(), 60))
+
+
+def test_in_a_flood_only_a_few_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sightings, "PATIENCE", 60.0)
+
+    async def run() -> list[bool]:
+        told = Sightings(lambda _: True)
+        waiting = [asyncio.ensure_future(told.wait(told.opened(*ENDS))) for _ in range(sightings.MOST_WAITING + 2)]
+        await asyncio.wait(waiting[-2:])
+        done = [each.done() for each in waiting]
+        told.seen(len(waiting))
+        await asyncio.gather(*waiting)
+        return done
+
+    assert asyncio.run(run()) == [False] * sightings.MOST_WAITING + [True] * 2
