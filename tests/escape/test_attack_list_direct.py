@@ -9,7 +9,7 @@ import pytest
 
 from tests.escape.arena import HERE as SCRIPTS
 from tests.escape.arena import Arena, Visit
-from tests.escape.attack_cases import NAMES, POLICY, Attack
+from tests.escape.attack_cases import NAMES, POLICY, Attack, at
 from tests.escape.attack_cases_direct import attacks_past_the_proxy, unheard
 
 CAPTURED = attacks_past_the_proxy()
@@ -67,7 +67,7 @@ def test_every_refusal_is_on_record_and_counted(arena: Arena, visit: Visit) -> N
     there = [attack for attack in CAPTURED if captured(arena, attack)]
     expected = Counter((attack.must.rule, attack.must.resource) for attack in there if attack.must.rule is not None)
     own = [attack for attack in UNHEARD if captured(arena, attack)]
-    expected.update(("egress-default", ":".join(map(str, attack.case["to"]))) for attack in own)
+    expected.update(("egress-default", at(*attack.case["to"])) for attack in own)
     assert visit.refused == expected
     assert visit.counted == visit.refused.total()
     assert visit.outcome.verified == 0

@@ -31,10 +31,7 @@ ENTRYPOINT ["/entrypoint.sh"]
 def build_tools(engine: Engine, image: str) -> str:
     """The id of the image."""
     name = f"parhelia-tests-agent:{image.rpartition(':')[2][:12]}"
-    engine.must("tag", image, name)
-    try:
-        options = ("--network=host", "--quiet", "--label", "parhelia.tests=1", "--file", "-")
-        built = engine.must("build", *options, str(CHECKOUT), timeout=900, stdin=DOCKERFILE.format(agent=name))
-        return built.split()[-1]
-    finally:
-        engine.cli("rmi", name)
+    engine.must("tag", image, name)  # and left: taking away its only name would take away the image
+    options = ("--network=host", "--quiet", "--label", "parhelia.tests=1", "--file", "-")
+    built = engine.must("build", *options, str(CHECKOUT), timeout=900, stdin=DOCKERFILE.format(agent=name))
+    return built.split()[-1]
