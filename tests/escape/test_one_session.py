@@ -60,14 +60,23 @@ def test_a_forbidden_host_is_refused_with_the_rule_and_recorded(runtime: Runtime
     assert {event["result"] for event in blocked} == {"denied"}
 
 
-def test_past_the_proxy_there_is_no_way_out(runtime: Runtime) -> None:
+def test_past_the_proxy_there_is_no_way_out_but_the_decided_one(runtime: Runtime) -> None:
+    """The stand-ins are on loopback: in a jail that is the session's own, else the guard forwards to the proxy."""
     at = ports(runtime)
-    answers, _ = requests(
+    answers, outcome = requests(
         runtime,
         Ask(f"http://allowed.test:{at['http']}/", direct=True),
         Ask(f"https://allowed.test:{at['tls']}/", direct=True),
+        Ask(f"http://forbidden.test:{at['http']}/", direct=True),
+        Ask(f"https://forbidden.test:{at['tls']}/", direct=True),
     )
-    assert all("error" in answer for answer in answers), answers
+    assert all("reached" not in answer.get("body", "") for answer in answers[2:]), answers
+    if runtime.name == "docker":
+        assert [answer.get("status") for answer in answers] == [200, 200, 403, None]
+        assert {event["details"]["mechanism"] for event in outcome.of("network.egress")} == {"connect"}
+        assert len(outcome.of("network.egress_blocked")) == 2
+    else:
+        assert all("error" in answer for answer in answers), answers
 
 
 def test_curl_is_refused_with_and_without_proxy_variables(host: Host) -> None:
