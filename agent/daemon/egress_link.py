@@ -17,6 +17,7 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from secrets import token_bytes
 from typing import Any
 
@@ -162,8 +163,7 @@ class EgressLink:
             self._record(number, wanted, event, {})
             return
         udp = event.details.get("transport") == "udp"
-        then = lambda found: self._record(number, wanted, event, found)  # noqa: E731
-        self._attribution.tell((source[0], source[1]), then, udp=udp)
+        self._attribution.tell((source[0], source[1]), partial(self._record, number, wanted, event), udp=udp)
 
     def _looked(self, through: int) -> None:
         if not self._gone.done() and not self._stopping:

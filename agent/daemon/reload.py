@@ -115,11 +115,11 @@ class Reloading:
         if not result.changed and cause != ASKED:
             return
         policy = result.policy
+        running.follow(policy)  # first: commands are decided by it already, and what follows may fail on a full disk
         running.ledger.configure(policy.audit)
         running.metrics.set_policy(policy.digest)
         running.journal.policy_reloaded(cause, before.digest, policy.digest, changed(before, policy))
         self._announce(before, policy)
-        running.follow(policy)
 
     def _checked(self) -> Reloaded:
         """In a thread: everything that reads files."""

@@ -97,6 +97,23 @@ def test_a_changed_file_is_in_force_and_handed_on(tmp_path: Path) -> None:
     follow(tmp_path, test)
 
 
+def test_a_reload_that_cannot_be_recorded_still_reaches_the_egress_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commands are decided by it already: connections must not go on by another one."""
+
+    def broken(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    async def test(session: Session) -> None:
+        monkeypatch.setattr(session.ledger, "configure", broken)
+        (session.directory / "a.yaml").write_text(NARROW)
+        await session.until(lambda: session.followed)
+        assert session.followed == [session.store.current]
+
+    follow(tmp_path, test)
+
+
 def test_a_swapped_link_is_seen_as_a_mounted_configmap_swaps_it(tmp_path: Path) -> None:
     directory = tmp_path / "policies"
     for name, text in (("..1", BASE), ("..2", NARROW)):
