@@ -158,21 +158,33 @@ class HostRule:
 class CommandMatch:
     """What a command rule looks at. Every given key must hold; an empty tuple means the key was not given.
 
-    `program`: base names. `subcommand`: the first operands in order (``("push",)``). `options`: each must be present;
+    `program`: base names, globs, ``<shell>`` or ``<interpreter>``; at least one fits. `subcommand`: the first operands
+    in order (``("push",)``), each a glob with ``|`` between alternatives (``rm|rb``). `options`: each must be present;
     an entry is a long name without dashes (``recursive``), a short letter (``r``) or one of the semantic names of
-    `agent.policy.commands`. `operands`: at least one operand matches one of these globs, after normalisation against
-    cwd and home.
+    `agent.policy.options`, with ``|`` between alternatives, and ``NAME=GLOB`` asks for its value. `without`: options
+    of which none may be present. `operands`: at least one operand matches one of these globs, after normalisation
+    against cwd and home, or lies in one of these path classes (``<system>``, `agent.policy.path_classes`). `words`: at
+    least one word behind the program, options included, fits as text. `redirects`: at least one redirection fits
+    (``> PATTERN`` for any that writes, ``< PATTERN`` for any that reads). `environment`: at least one variable is set
+    for it (``NAME`` or ``NAME=GLOB``). `piped_from`, `code_from`: at least one of these programs gives it data, or the
+    code it executes.
     """
 
-    program: tuple[str, ...]
+    program: tuple[str, ...] = ()
     subcommand: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     operands: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    redirects: tuple[str, ...] = ()
+    environment: tuple[str, ...] = ()
+    piped_from: tuple[str, ...] = ()
+    code_from: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class CommandRule:
-    """One entry of `commands.deny`."""
+    """One entry of `commands.deny`, of the policy's own or of a pack's. `tags` group rules for readers."""
 
     id: str
     match: CommandMatch
@@ -181,6 +193,7 @@ class CommandRule:
     reason: str = ""
     instead: str = ""
     examples: Examples = Examples()
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

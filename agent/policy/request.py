@@ -112,9 +112,12 @@ class SimpleCommand:
     """One program invocation as it would be executed, after quotes, expansions and wrappers are taken away.
 
     `program` is the base name that decides meaning (``rm`` for ``/usr/bin/rm``). `argv[0]` is the program as written.
-    `assignments` are the environment assignments in front. `redirects` are (operator, target) pairs. `wrappers` names
-    what was unwrapped, outermost first (``("sudo", "env")``). `cwd` is where it runs, None where that is unknown.
-    `globs` are the positions in `argv` of words whose ``*``, ``?`` and ``[`` the shell has still to expand.
+    `assignments` are the variables set for it: in front of it, by ``env``, exported before, or found in its environment
+    at the exec. `redirects` are (operator, target) pairs. `wrappers` names what was unwrapped, outermost first
+    (``("sudo", "env")``). `cwd` is where it runs, None where that is unknown. `piped_from` names the programs whose
+    output it reads as data, the first of the pipeline first; `code_from` those whose output it executes (a shell's or
+    interpreter's standard input, ``-c "$(…)"``, ``<(…)``). `globs` are the positions in `argv` of words whose ``*``,
+    ``?`` and ``[`` the shell has still to expand. A redirection without a command has the program ``""``.
     """
 
     program: str
@@ -123,8 +126,21 @@ class SimpleCommand:
     assignments: tuple[tuple[str, str], ...] = ()
     redirects: tuple[tuple[str, str], ...] = ()
     wrappers: tuple[str, ...] = ()
-    piped_from: str | None = None
+    piped_from: tuple[str, ...] = ()
+    code_from: tuple[str, ...] = ()
     globs: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Understood:
+    """One line of the tree of what was understood of a command text, in the order of the walk. `depth` is its distance
+    from the root; `what` says what stands here (``command``, ``function``, ``substitution``, ``code``, ``unknown``);
+    `command` is the position in `CommandRequest.commands` where it is one."""
+
+    depth: int
+    what: str
+    text: str
+    command: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +149,7 @@ class CommandRequest:
 
     `text` is what was asked, for the record. `commands` is everything it can run. `unverifiable` says why its meaning
     cannot be known beforehand, None where it can. `supervised`: every exec it leads to is decided again by the exec
-    ring.
+    ring. `understood` is how the commands were found, for the reader (``check command --explain``); it decides nothing.
     """
 
     text: str
@@ -144,6 +160,7 @@ class CommandRequest:
     supervised: bool = False
     cwd: str = "/"
     home: str = "/"
+    understood: tuple[Understood, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

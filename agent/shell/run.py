@@ -36,7 +36,8 @@ class Setting:
     assignments: tuple[tuple[str, str], ...] = ()
     redirects: tuple[tuple[str, str], ...] = ()
     stdin: Word | None = None
-    piped_from: str | None = None
+    piped_from: tuple[str, ...] = ()
+    code_from: tuple[str, ...] = ()
     wrappers: tuple[str, ...] = ()
     depth: int = 0
     final: bool = False
@@ -120,6 +121,7 @@ class Runner:
                     redirects=setting.redirects,
                     wrappers=setting.wrappers,
                     piped_from=setting.piped_from,
+                    code_from=setting.code_from,
                     globs=globs,
                 )
             )

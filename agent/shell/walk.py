@@ -205,15 +205,16 @@ class Walk:
         return Outcome(join(left.success, right.success), right.failure, output)
 
     def _pipeline(self, node: tree_sitter.Node, state: State, stdin: Word | None) -> Outcome:
-        output, previous = stdin, None
+        output, upstream = stdin, self._setting.piped_from
         for child in node.children:
             if not child.is_named or child.type == "comment":
                 continue
             outer = self._setting
-            self._setting = replace(outer, piped_from=previous or outer.piped_from)
+            self._setting = replace(outer, piped_from=upstream)
             output = self.statement(child, state, output).output
             self._setting = outer
-            previous = self._program_of(child)
+            program = self._program_of(child)
+            upstream = (*upstream, program) if program is not None else upstream
         return plain(state, output or ANYTHING)
 
     def _program_of(self, node: tree_sitter.Node) -> str | None:
@@ -252,7 +253,7 @@ class Walk:
                 continue
             if node.type == "pipeline" and node.children and not node.children[0].is_named:
                 outer = self._setting
-                self._setting = replace(outer, piped_from=program)
+                self._setting = replace(outer, piped_from=() if program is None else (program,))
                 outcome = self._pipeline(node, outcome.state, outcome.output)
                 self._setting = outer
                 continue

@@ -396,8 +396,8 @@ def test_wrappers_stack(outer: str, inner: str) -> None:
 
 def test_a_command_says_where_it_runs_what_is_piped_and_where_it_writes() -> None:
     (_, cat, tee) = request("cd sub && cat a 2>err | tee b").commands
-    assert (cat.cwd, cat.redirects, cat.piped_from) == (f"{CWD}/sub", (("2>", "err"),), None)
-    assert (tee.argv, tee.piped_from) == (("tee", "b"), "cat")
+    assert (cat.cwd, cat.redirects, cat.piped_from) == (f"{CWD}/sub", (("2>", "err"),), ())
+    assert (tee.argv, tee.piped_from) == (("tee", "b"), ("cat",))
 
 
 def test_an_unknown_word_is_marked_and_a_glob_is_too() -> None:
