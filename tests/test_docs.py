@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from datetime import date
 from pathlib import Path
 
 import pytest
 
 from agent.cli.main import VERBS
-from agent.daemon.policy_store import read_policy
+from agent.daemon.policy_store import PackFiles, read_policy
 from agent.describe import describe
 from agent.exits import Exit
 from agent.policy.decide import decide
 from agent.policy.decision import Decision, Verdict
 from agent.policy.load import LayerSource, load_policy
+from agent.policy.model import CommandMatch
+from agent.policy.path_classes import CLASSES
 from agent.policy.request import Access, CommandRequest, EgressRequest, Origin, PathRequest, Stage
 from agent.policy.rule_ids import RESERVED
 from agent.policy.schema import DOCUMENT
@@ -108,8 +111,18 @@ def test_every_policy_in_the_docs_loads_without_a_complaint_and_agrees_with_its_
     github = "version: 1\nallow:\n  - github.com\n"
     for index, policy in enumerate(policies):
         layer = LayerSource("docs", ((f"policy-{index}.yaml", policy),))
-        loaded = load_policy([layer], {"github": github}, read_command=read_command)
+        packs = PackFiles(ROOT / "policies/packs")
+        loaded = load_policy([layer], {"github": github}, read_command=read_command, packs=packs)
         assert loaded.warnings == ()
+
+
+def test_the_keys_of_a_command_match_and_the_classes_of_paths_are_all_described() -> None:
+    commands = section("docs/policy.md", "## `commands`")
+    rows = dict(re.findall(r"^\| `([^`]+)` \| (.*) \|$", commands, re.M))
+    assert {field.name for field in fields(CommandMatch)} == {key for key in rows if not key.startswith("<")}
+    assert {name: described.about for name, described in CLASSES.items()} == {
+        key: meaning for key, meaning in rows.items() if key.startswith("<")
+    }
 
 
 def read_command(text: str) -> CommandRequest:

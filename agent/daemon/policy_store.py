@@ -59,6 +59,22 @@ class Bundles(Mapping[str, Bundle]):
         )
 
 
+class PackFiles(Mapping[str, str]):
+    """The shipped packs of command rules, name to text; each is read only when it is asked for."""
+
+    def __init__(self, directory: Path) -> None:
+        self._files = {file.stem: file for file in sorted(directory.glob("*.yaml"))}
+
+    def __getitem__(self, name: str) -> str:
+        return self._files[name].read_text(encoding="utf-8")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
 class PatternFiles:
     """The shipped shapes of credentials, (name, text) of each file; read only when a policy asks for a scan."""
 
@@ -156,6 +172,7 @@ def read_policy(directories: Sequence[Path]) -> Policy:
         read_command=_read_command,
         offers=bundles.offers(),
         patterns=PatternFiles(embedded / "patterns"),
+        packs=PackFiles(embedded / "packs"),
     )
     empty = (f"{source.name}: no *.yaml file here: the policy allows nothing" for source in sources if not source.files)
     return replace(
@@ -219,7 +236,12 @@ def _read(file: Path, shown: str, problems: list[Problem]) -> str | None:
 def _problems_of(sources: Sequence[LayerSource], embedded: Path) -> tuple[Problem, ...]:
     """The problems inside the files that could be read, so that one run shows all."""
     try:
-        load_policy(sources, Bundles(embedded / "bundles", ToolHosts(dict(os.environ))), read_command=_read_command)
+        load_policy(
+            sources,
+            Bundles(embedded / "bundles", ToolHosts(dict(os.environ))),
+            read_command=_read_command,
+            packs=PackFiles(embedded / "packs"),
+        )
     except PolicyError as error:
         return error.problems
     return ()

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from typing import Final
 
 from agent.policy.build import Bench, examples, severity, wording
 from agent.policy.build_egress import host_pattern
-from agent.policy.commands import ShorthandError, parse_shorthand, program_fits
+from agent.policy.commands import redirection
+from agent.policy.credential_shapes import CREDENTIAL_WORD
 from agent.policy.decision import Severity
-from agent.policy.model import CommandMatch, CommandRule, HostRule, RuleException
+from agent.policy.model import CommandMatch, CommandRule, HostRule, InDoubt, RuleException
+from agent.policy.path_classes import CLASSES, named_class
 from agent.policy.paths import is_normal
+from agent.policy.program_names import GROUPS, program_fits
 from agent.policy.rule_ids import is_reserved
 from agent.policy.shape import Day, Record, Text, Value
+from agent.policy.shorthand import ShorthandError, parse_shorthand
+
+_MARKS: Final = ("<fork-bomb>", "<reverse-shell>")
+"""What the analysis of a text reports as if it were a program (`agent.shell`)."""
 
 
 def command_rule(bench: Bench, value: Value, rule_id: str) -> CommandRule | None:
@@ -28,6 +37,10 @@ def command_rule(bench: Bench, value: Value, rule_id: str) -> CommandRule | None
         reason=reason,
         instead=instead,
         examples=examples(value),
+        tags=value.words("tags") if isinstance(value, Record) else (),
+        in_doubt=InDoubt(value.text("in_doubt") or InDoubt.UNVERIFIABLE)
+        if isinstance(value, Record)
+        else InDoubt.UNVERIFIABLE,
     )
 
 
@@ -80,23 +93,38 @@ def _foreign_programs(match: CommandMatch, rules: Sequence[CommandRule]) -> bool
     return not any(program_fits(one, other) or program_fits(other, one) for one, other in pairs)
 
 
+_KEYS: Final = tuple(field.name for field in fields(CommandMatch))
+
+
 def command_match(bench: Bench, record: Record) -> CommandMatch | None:
-    """The match, None where it could never hold."""
+    """The match, None where it could never hold, or would always."""
     if record.faulty:
         return None
     before = len(bench.problems)
-    for text in record.texts("operands"):
-        fault = _operand_fault(text.value)
+    for key, text in [(name, entry) for name in _KEYS for entry in record.texts(name)]:
+        fault = _entry_fault(key, text.value)
         if fault is not None:
-            bench.fault(text.where, f"the operand '{text.value}' can never match: {fault[0]}", fault[1])
+            bench.fault(text.where, f"the entry '{text.value}' can never match: {fault[0]}", fault[1])
+    if not any(record.words(key) for key in _KEYS if key != "without"):
+        bench.fault(record.where, "a match that looks at nothing fits every command", "name a program, or another key")
     if len(bench.problems) > before:
         return None
-    return CommandMatch(
-        program=record.words("program"),
-        subcommand=record.words("subcommand"),
-        options=record.words("options"),
-        operands=record.words("operands"),
-    )
+    return CommandMatch(**{key: record.words(key) for key in _KEYS})
+
+
+def _entry_fault(key: str, entry: str) -> tuple[str, str] | None:
+    """Why an entry can never match, and what would help."""
+    match key:
+        case "operands":
+            return _operand_fault(entry)
+        case "redirects":
+            found = redirection(entry)
+            return None if found is None else _operand_fault(found[1])
+        case "program" | "piped_from" | "code_from" if entry.startswith("<") and entry not in (*GROUPS, *_MARKS):
+            return "there is no such group of programs", f"the groups are: {', '.join(GROUPS)}"
+        case "words" if entry.startswith("<") and entry.endswith(">") and entry != CREDENTIAL_WORD:
+            return "there is no such kind of word", f"the only kind is {CREDENTIAL_WORD}"
+    return None
 
 
 def _rule_match(bench: Bench, value: Value) -> CommandMatch | None:
@@ -119,6 +147,10 @@ def _shorthand(bench: Bench, text: Text) -> CommandMatch | None:
 
 
 def _operand_fault(pattern: str) -> tuple[str, str] | None:
+    named = named_class(pattern)
+    if named is not None:
+        known = ", ".join(CLASSES)
+        return None if named in CLASSES else ("there is no such class of paths", f"the classes are: {known}")
     if pattern.startswith("~") and pattern != "~" and not pattern.startswith("~/"):
         return "'~user' is not expanded", "write the directory itself, or ~/ for the session's home"
     if pattern.startswith("/") and pattern != "/" and not is_normal(pattern):

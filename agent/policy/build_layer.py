@@ -15,6 +15,7 @@ from agent.policy.build_trust import authorities
 from agent.policy.bundles import Bundle, BundleFault
 from agent.policy.model import (
     AuditSection,
+    CommandRule,
     CommandSection,
     Durability,
     EgressLimits,
@@ -27,8 +28,8 @@ from agent.policy.model import (
     PathSection,
     Secret,
     Unverifiable,
-    Where,
 )
+from agent.policy.packs import pack_rules
 from agent.policy.problem import Problem
 from agent.policy.reader import Reader
 from agent.policy.schema import BUNDLE
@@ -40,10 +41,17 @@ class LayerBuilder:
     """Builds one layer. `records`: the files, read, in the order of their names. `first`: the layer that allows."""
 
     def __init__(
-        self, records: Sequence[Record], bundles: Mapping[str, Bundle], problems: list[Problem], *, first: bool
+        self,
+        records: Sequence[Record],
+        bundles: Mapping[str, Bundle],
+        packs: Mapping[str, str],
+        problems: list[Problem],
+        *,
+        first: bool,
     ) -> None:
         self._records = records
         self._bundles = bundles
+        self._packs = packs
         self._bench = Bench(problems)
         self._first = first
 
@@ -122,7 +130,8 @@ class LayerBuilder:
 
     def _commands(self) -> CommandSection | None:
         records = self._sections("commands")
-        if not records:
+        used = self._pack_rules()
+        if not records and not used:
             return None
         deny = [
             command_rule(self._bench, value, self._bench.identify(value, "commands", "deny", index))
@@ -131,7 +140,7 @@ class LayerBuilder:
         return CommandSection(
             mode=self._setting(records, "mode", Mode, Mode.ENFORCE),
             unverifiable=self._setting(records, "unverifiable", Unverifiable, Unverifiable.SUPERVISE),
-            deny=tuple(rule for rule in deny if rule is not None),
+            deny=(*(rule for rule in deny if rule is not None), *used),
         )
 
     def _paths(self) -> PathSection | None:
@@ -176,18 +185,35 @@ class LayerBuilder:
         """What all used bundles allow, and what they take out again."""
         allow: list[HostRule] = []
         deny: list[HostRule] = []
-        seen: dict[str, Where] = {}
-        for text in self._joined(self._records, "use"):
-            if not isinstance(text, Text):
-                continue
-            if text.value in seen:
-                self._bench.fault(text.where, f"the bundle '{text.value}' is used twice", "remove one of the two")
-                continue
-            seen[text.value] = text.where
+        for text in self._used("use", "bundle"):
             opened, closed = self._bundle(text)
             allow += opened
             deny += closed
         return allow, deny
+
+    def _pack_rules(self) -> list[CommandRule]:
+        """The rules of all used packs."""
+        found: list[CommandRule] = []
+        bench = Bench(self._bench.problems)  # ids of packs may meet the layer's own: both rules hold
+        for text in self._used("packs", "pack"):
+            if text.value in self._packs:
+                found += pack_rules(bench, text.value, self._packs[text.value])
+                continue
+            names = ", ".join(sorted(self._packs)) or "none are installed"
+            self._bench.fault(text.where, f"there is no pack '{text.value}'", f"the packs are: {names}")
+        return found
+
+    def _used(self, key: str, what: str) -> list[Text]:
+        """The names under `key`, each once."""
+        seen: dict[str, Text] = {}
+        for text in self._joined(self._records, key):
+            if not isinstance(text, Text):
+                continue
+            if text.value in seen:
+                self._bench.fault(text.where, f"the {what} '{text.value}' is used twice", "remove one of the two")
+                continue
+            seen[text.value] = text
+        return list(seen.values())
 
     def _bundle(self, use: Text) -> tuple[list[HostRule], list[HostRule]]:
         if use.value not in self._bundles:

@@ -33,7 +33,7 @@ from agent.policy.rule_ids import is_by_place
 
 type Json = str | int | bool | list["Json"] | dict[str, "Json"] | None
 
-FORM = 2
+FORM = 3
 """Raised when the form changes, so that equal digests always mean equal policies."""
 
 
@@ -128,15 +128,20 @@ def _commands(section: CommandSection) -> Json:
 
 
 def _command(rule: CommandRule) -> Json:
-    return {**_words(rule), "match": _match(rule.match), "severity": str(rule.severity)}
+    return {
+        **_words(rule),
+        "match": _match(rule.match),
+        "severity": str(rule.severity),
+        "tags": _sorted(rule.tags),
+        "in_doubt": str(rule.in_doubt),
+    }
 
 
 def _match(match: CommandMatch) -> Json:
+    """All keys are sets, but for the words of the subcommand, which have an order."""
     return {
-        "program": _sorted(match.program),
-        "subcommand": list(match.subcommand),
-        "options": _sorted(match.options),
-        "operands": _sorted(match.operands),
+        field.name: list(match.subcommand) if field.name == "subcommand" else _sorted(getattr(match, field.name))
+        for field in fields(match)
     }
 
 

@@ -1,167 +1,193 @@
 """Does a command rule's `match` describe a command? Three answers: YES, NO, and MAYBE.
 
-Rules: every key given must hold, the weakest decides; `operands` asks for one that fits, an exception for all
-(`covers`); a program is matched by meaning: `mkfs` is also `mkfs.ext4` and `mke2fs`, `python` also `python3.12`; MAYBE
-means that it hangs on text which is known only when the command runs (a variable from outside, an unknown directory).
+Rules: every key given must hold, the weakest decides; of the entries of one key one has to fit (of `options` all, of
+`without` none), and an exception's `operands` have to describe all operands (`covers`); a program is matched by meaning
+(`agent.policy.program_names`); MAYBE means that it hangs on text which is known only when the command runs (a variable
+from outside, an unknown directory). What a `CommandMatch` may say is written there.
 
-What a `CommandMatch` may say:
-- `program`: base names, ``*`` and ``?`` allowed.
-- `subcommand`: the first operands in order (options in front of them, with their values, are stepped over).
-- `options`: each must be there, by long name (``recursive``), letter (``r``) or semantic name (`agent.policy.options`).
-- `operands`: globs as in `agent.policy.operands`. Where `options` asks for ``recursive``, an operand above the pattern
-  fits too: ``rm -r /`` deletes ``/etc/**``.
+Where `options` asks for ``recursive``, an operand above the pattern fits too: ``rm -r /`` deletes ``/etc/**``. Where a
+redirection goes is not guessed at: it is no exec, so nothing would decide it later, and the path guard bounds it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
+from dataclasses import replace
 from fnmatch import fnmatchcase
-from types import MappingProxyType
 
+from agent.policy.credential_shapes import CREDENTIAL_WORD, holds_credential
 from agent.policy.model import CommandMatch
-from agent.policy.operands import Fit, operand_fit, operand_within
+from agent.policy.operands import Fit, operand_fit, operand_within, text_fit
 from agent.policy.options import GENERIC, GRAMMARS, Grammar, Words, canonical_option, says, sort_words
+from agent.policy.path_classes import Places, class_fit, class_within, named_class
+from agent.policy.program_names import any_fits
 from agent.policy.request import UNKNOWN, SimpleCommand
 
-__all__ = ["Fit", "ShorthandError", "covers", "judge", "matches", "may_match", "parse_shorthand"]
-
-_ALSO_CALLED: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "mkfs": ("mke2fs", "mkdosfs", "mkntfs", "mkexfatfs", "mkreiserfs", "mkudffs", "newfs", "mkfs_*", "newfs_*"),
-        "node": ("nodejs",),
-        "awk": ("gawk", "mawk", "nawk"),
-        "vim": ("vi", "nvim", "view", "ex"),
-        "nc": ("ncat", "netcat", "nc.traditional", "nc.openbsd"),
-        "docker": ("podman",),
-        "apt": ("apt-get",),
-    }
-)
-_VERSIONED = frozenset(("python", "pip", "perl", "ruby", "node", "lua", "php", "gcc", "clang", "java", "tclsh"))
+__all__ = ["Fit", "Places", "covers", "judge", "matches", "may_match", "redirection"]
 
 
-class ShorthandError(ValueError):
-    """A shorthand that says nothing or more than one line can; `fix` is what to write instead."""
-
-    def __init__(self, message: str, fix: str) -> None:
-        super().__init__(message)
-        self.fix = fix
-
-
-def judge(match: CommandMatch, command: SimpleCommand, *, home: str) -> Fit:
-    """How far `match` describes `command`. `home` is the session's home directory."""
-    if not any(program_fits(name, command.program) for name in match.program):
+def judge(match: CommandMatch, command: SimpleCommand, places: Places) -> Fit:
+    """How far `match` describes `command`; the cheapest questions come first."""
+    if match.program and not any_fits(match.program, command.program):
         return Fit.NO
-    grammar = _grammar(command.program)
-    words = sort_words(command.argv, grammar)
-    answers = [Fit.YES, _options_fit(match, words, grammar), _subcommand_fit(match, words)]
-    if match.operands:
-        answers.append(_operands_fit(match, words, command, grammar, home))
-    return min(answers)
+    if match.code_from and not _among(match.code_from, command.code_from):
+        return Fit.NO
+    if match.piped_from and not _among(match.piped_from, command.piped_from):
+        return Fit.NO
+    answer = Fit.YES
+    if match.redirects:
+        answer = _redirects_fit(match, command, places)
+    if match.environment and answer:
+        answer = min(answer, _environment_fit(match, command))
+    if match.words and answer:
+        answer = min(answer, max(_words_fit(match.words, command), default=Fit.NO))
+    if answer and (match.options or match.without or match.subcommand or match.operands):
+        answer = min(answer, _arguments_fit(match, command, places))
+    return answer
 
 
-def matches(match: CommandMatch, command: SimpleCommand, *, home: str) -> bool:
+def matches(match: CommandMatch, command: SimpleCommand, places: Places) -> bool:
     """True where `match` describes `command` for certain."""
-    return judge(match, command, home=home) is Fit.YES
+    return judge(match, command, places) is Fit.YES
 
 
-def may_match(match: CommandMatch, command: SimpleCommand, *, home: str) -> bool:
+def may_match(match: CommandMatch, command: SimpleCommand, places: Places) -> bool:
     """True where it cannot be known before the command runs whether `match` describes it."""
-    return judge(match, command, home=home) is Fit.MAYBE
+    return judge(match, command, places) is Fit.MAYBE
 
 
-def covers(match: CommandMatch, command: SimpleCommand, *, home: str) -> bool:
+def covers(match: CommandMatch, command: SimpleCommand, places: Places) -> bool:
     """True where `match` describes the whole command: *every* operand fits. For exceptions, which must not let
     ``rm -r /opt/scratch /etc`` pass because one of its operands is excepted. In doubt False."""
-    bare = CommandMatch(match.program, match.subcommand, match.options)
-    if judge(bare, command, home=home) is not Fit.YES:
+    if judge(replace(match, operands=()), command, places) is not Fit.YES:
         return False
     if not match.operands:
         return True
     words = sort_words(command.argv, _grammar(command.program))
     rest = words.operands[len(match.subcommand) :]
     return bool(rest) and all(
-        any(
-            operand_within(pattern, word, cwd=command.cwd, home=home, glob=index in command.globs)
-            for pattern in match.operands
-        )
+        any(_within(pattern, word, command, places, glob=index in command.globs) for pattern in match.operands)
         for index, word in rest
     )
 
 
-def parse_shorthand(text: str) -> CommandMatch:
-    """``mkfs`` or ``dd if=/dev/zero`` as a `CommandMatch`: program, subcommand words, options, one operand.
-
-    Raises ShorthandError.
-    """
-    words = text.split()
-    if not words or words[0].startswith("-") or "/" in words[0] or "=" in words[0]:
-        raise ShorthandError(f"{text!r} does not start with a program's name", "write a program, such as mkfs")
-    if any(char in text for char in "'\"`$;|&<>(){}\\\0"):
-        raise ShorthandError(f"{text!r} is shell syntax", "write {id: ..., match: {program: ..., operands: [...]}}")
-    program = words[0]
-    grammar = _grammar(program)
-    options: list[str] = []
-    subcommand: list[str] = []
-    operands: list[str] = []
-    for word in words[1:]:
-        if word.startswith("--") and len(word) > 2:
-            options.append(canonical_option(word[2:], grammar))
-        elif word.startswith("-") and len(word) > 1:
-            letters = [word[1:]] if grammar.single_dash else list(word[1:])
-            options += [canonical_option(letter, grammar) for letter in letters]
-        elif operands or any(char in word for char in "=/.~*?[") or grammar.plain:
-            operands.append(word)
-        else:
-            subcommand.append(word)
-    if len(operands) > 1:
-        raise ShorthandError(
-            f"{text!r} names {len(operands)} operands", "write {id: ..., match: {program: ..., operands: [...]}}"
-        )
-    return CommandMatch((program,), tuple(subcommand), tuple(dict.fromkeys(options)), tuple(operands))
-
-
-def program_fits(name: str, program: str) -> bool:
-    """True where a rule about `name` is about `program`: itself, its variants, versions and other names."""
-    if name == program or program.startswith(name + "."):
-        return True
-    if any(char in name for char in "*?["):
-        return fnmatchcase(program, name)
-    if name in _VERSIONED and program.startswith(name) and not program[len(name) :].strip("0123456789.-"):
-        return True
-    return any(fnmatchcase(program, other) for other in _ALSO_CALLED.get(name, ()))
+def redirection(text: str) -> tuple[bool, str] | None:
+    """Of an entry of `redirects`: does it write, and the pattern of its target. None where it is no such entry."""
+    operator, _, pattern = text.partition(" ")
+    pattern = pattern.strip()
+    return (operator == ">", pattern) if operator in ("<", ">") and pattern else None
 
 
 def _grammar(program: str) -> Grammar:
     return GRAMMARS.get(program, GENERIC)
 
 
+def _among(names: tuple[str, ...], programs: tuple[str, ...]) -> bool:
+    return any(any_fits(names, program) for program in programs)
+
+
+def _redirects_fit(match: CommandMatch, command: SimpleCommand, places: Places) -> Fit:
+    best = Fit.NO
+    for operator, target in command.redirects:
+        if "&" in operator and (target == "-" or target.isdecimal()):
+            continue  # a copy of a descriptor
+        writes, reads = ">" in operator, "<" in operator
+        for entry in match.redirects:
+            wanted = redirection(entry)
+            if wanted is None or not (writes if wanted[0] else reads):
+                continue
+            if UNKNOWN in target:
+                continue
+            best = max(best, _operand_fit(wanted[1], target, command, places, glob=False, recursive=False))
+    return Fit.YES if best is Fit.YES else Fit.NO
+
+
+def _environment_fit(match: CommandMatch, command: SimpleCommand) -> Fit:
+    best = Fit.NO
+    for name, value in command.assignments:
+        for entry in match.environment:
+            wanted, equals, pattern = entry.partition("=")
+            if not fnmatchcase(name, wanted):
+                continue
+            best = max(best, text_fit(pattern, value, glob=False) if equals else Fit.YES)
+    return best
+
+
+def _words_fit(patterns: tuple[str, ...], command: SimpleCommand) -> Iterable[Fit]:
+    for index, word in enumerate(command.argv[1:], 1):
+        for pattern in patterns:
+            if pattern == CREDENTIAL_WORD:
+                yield Fit.YES if holds_credential(word) else Fit.NO
+            elif word != UNKNOWN:  # any word at all may be any word at all: that says nothing
+                yield text_fit(pattern, word, glob=index in command.globs)
+
+
+def _arguments_fit(match: CommandMatch, command: SimpleCommand, places: Places) -> Fit:
+    grammar = _grammar(command.program)
+    words = sort_words(command.argv, grammar)
+    answer = min(_options_fit(match, words, grammar), _subcommand_fit(match, words))
+    if match.operands and answer:
+        answer = min(answer, _operands_fit(match, words, command, grammar, places))
+    return answer
+
+
 def _options_fit(match: CommandMatch, words: Words, grammar: Grammar) -> Fit:
-    if all(says(words.options, wanted, grammar) for wanted in match.options):
-        return Fit.YES
-    return Fit.MAYBE if words.uncertain else Fit.NO
+    answer = min((_option_fit(entry, words, grammar) for entry in match.options), default=Fit.YES)
+    ruled_out = max((_option_fit(entry, words, grammar) for entry in match.without), default=Fit.NO)
+    if ruled_out is Fit.YES:
+        return Fit.NO
+    return min(answer, Fit.MAYBE) if ruled_out is Fit.MAYBE and not match.options else answer
+
+
+def _option_fit(entry: str, words: Words, grammar: Grammar) -> Fit:
+    names, equals, pattern = entry.partition("=")
+    best = Fit.MAYBE if words.uncertain else Fit.NO
+    for name in names.split("|"):
+        if not says(words.options, name, grammar):
+            continue
+        if not equals:
+            return Fit.YES
+        spelled = grammar.means.get(canonical_option(name, grammar), frozenset((name,))) | {name}
+        for given, value in words.values:
+            if given in spelled:
+                best = max(best, *(text_fit(one, value, glob=False) for one in pattern.split("|")))
+    return best
 
 
 def _subcommand_fit(match: CommandMatch, words: Words) -> Fit:
-    answer = Fit.YES
     given = [word for _, word in words.operands]
     for index, wanted in enumerate(match.subcommand):
         word = given[index] if index < len(given) else None
         if word is not None and UNKNOWN in word:
             return Fit.MAYBE
-        if word != wanted:
+        if word is None or not any(fnmatchcase(word, one) for one in wanted.split("|")):
             return Fit.NO
-    return answer
+    return Fit.YES
 
 
-def _operands_fit(match: CommandMatch, words: Words, command: SimpleCommand, grammar: Grammar, home: str) -> Fit:
-    recursive = any(canonical_option(option, grammar) == "recursive" for option in match.options)
+def _operands_fit(match: CommandMatch, words: Words, command: SimpleCommand, grammar: Grammar, places: Places) -> Fit:
+    recursive = any(
+        canonical_option(name, grammar) == "recursive" for entry in match.options for name in entry.split("|")
+    )
     best = Fit.NO
     for index, word in words.operands[len(match.subcommand) :]:
         for pattern in match.operands:
-            fit = operand_fit(
-                pattern, word, cwd=command.cwd, home=home, glob=index in command.globs, recursive=recursive
-            )
+            fit = _operand_fit(pattern, word, command, places, glob=index in command.globs, recursive=recursive)
+            if fit is Fit.YES:
+                return fit
             best = max(best, fit)
-        if best is Fit.YES:
-            break
     return best
+
+
+def _operand_fit(
+    pattern: str, word: str, command: SimpleCommand, places: Places, *, glob: bool, recursive: bool
+) -> Fit:
+    if named_class(pattern) is not None:
+        return class_fit(pattern, word, cwd=command.cwd, places=places, glob=glob, recursive=recursive)
+    return operand_fit(pattern, word, cwd=command.cwd, home=places.home, glob=glob, recursive=recursive)
+
+
+def _within(pattern: str, word: str, command: SimpleCommand, places: Places, *, glob: bool) -> bool:
+    if named_class(pattern) is not None:
+        return class_within(pattern, word, cwd=command.cwd, places=places, glob=glob)
+    return operand_within(pattern, word, cwd=command.cwd, home=places.home, glob=glob)

@@ -7,30 +7,35 @@ meaning cannot be known; unverifiable runs only where every exec is decided agai
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
 
 from agent.policy import rule_ids
-from agent.policy.commands import Fit, covers, judge
+from agent.policy.command_index import CommandIndex
+from agent.policy.commands import Fit, Places, covers, judge
 from agent.policy.decision import Decision, Severity, Verdict
-from agent.policy.model import CommandRule, CommandSection, Layer, Policy, Unverifiable
+from agent.policy.model import CommandRule, CommandSection, InDoubt, Layer, Policy, RuleException, Unverifiable
 from agent.policy.request import CommandRequest, SimpleCommand
 from agent.policy.self_protection import RULES, WHERE
 from agent.policy.verdicts import allowed, by_rule, denied, enforces, exceptions_of, worst
 from agent.policy.words import shown
 
-_OWN: Layer = Layer(source=WHERE.file)
+_OWN: Final = Layer(source=WHERE.file)
+_OWN_INDEX: Final = CommandIndex(RULES)
 
 
 def decide_commands(policy: Policy, request: CommandRequest) -> Decision:
     """The decision for a command line or an exec."""
-    own, _ = _hits(_OWN, RULES, request)
+    places = Places(request.home, policy.workspace)
+    own, _ = _hits(_OWN, _OWN_INDEX, request, places)
     if own:
         return denied(policy, replace(by_rule(own[0], "", own[0].severity), where=None))  # in no file of the policy
     layers = [(layer, layer.commands) for layer in policy.layers if layer.commands is not None]
     found: list[CommandRule] = []
     perhaps: list[CommandRule] = []
     for layer, section in layers:
-        hits, maybe = _hits(layer, section.deny, request)
+        hits, maybe = _hits(layer, section.denies, request, places)
         found += hits
         perhaps += maybe
     enforced = enforces(section.mode for _, section in layers)
@@ -42,31 +47,60 @@ def decide_commands(policy: Policy, request: CommandRequest) -> Decision:
     return allowed(policy, rule_ids.COMMANDS_DEFAULT, "no rule of the policy refuses this command")
 
 
+@dataclass(frozen=True, slots=True)
+class RuleFit:
+    """How a rule fits one of the request's commands (its position). `excepted`: an exception lets it pass."""
+
+    rule: CommandRule
+    command: int
+    fit: Fit
+    excepted: RuleException | None = None
+
+
+def command_fits(policy: Policy, request: CommandRequest) -> tuple[RuleFit, ...]:
+    """Every rule that describes, or may describe, some command of the request: for the reader, it decides nothing."""
+    places = Places(request.home, policy.workspace)
+    found = list(_fits(_OWN, _OWN_INDEX, request, places))
+    for layer in policy.layers:
+        if layer.commands is not None:
+            found += _fits(layer, layer.commands.denies, request, places)
+    return tuple(found)
+
+
+def _fits(layer: Layer, rules: CommandIndex, request: CommandRequest, places: Places) -> Iterator[RuleFit]:
+    for position, command in enumerate(request.commands):
+        for rule in rules.about(command.program):
+            fit = judge(rule.match, command, places)
+            if fit is not Fit.NO:
+                yield RuleFit(rule, position, fit, _excepted(layer, rule, command, request, places))
+
+
 def _hits(
-    layer: Layer, rules: tuple[CommandRule, ...], request: CommandRequest
+    layer: Layer, rules: CommandIndex, request: CommandRequest, places: Places
 ) -> tuple[list[CommandRule], list[CommandRule]]:
     """The rules that describe some command, and those that might."""
-    sure, perhaps = [], []
-    for rule in rules:
-        fits = [
-            judge(rule.match, command, home=request.home)
-            for command in request.commands
-            if not _excepted(layer, rule, command, request)
-        ]
-        if Fit.YES in fits:
-            sure.append(rule)
-        elif Fit.MAYBE in fits:
-            perhaps.append(rule)
-    return sure, perhaps
+    sure: dict[str, CommandRule] = {}
+    perhaps: dict[str, CommandRule] = {}
+    for found in _fits(layer, rules, request, places):
+        if found.excepted is not None:
+            continue
+        if found.fit is Fit.YES:
+            sure[found.rule.id] = found.rule
+        elif found.rule.in_doubt is InDoubt.UNVERIFIABLE:
+            perhaps[found.rule.id] = found.rule
+    return list(sure.values()), [rule for rule in perhaps.values() if rule.id not in sure]
 
 
-def _excepted(layer: Layer, rule: CommandRule, command: SimpleCommand, request: CommandRequest) -> bool:
+def _excepted(
+    layer: Layer, rule: CommandRule, command: SimpleCommand, request: CommandRequest, places: Places
+) -> RuleException | None:
     """An exception must describe the whole command: one excepted operand does not take the others with it."""
-    return any(
-        request.today <= exception.expires
-        and (exception.match is None or covers(exception.match, command, home=request.home))
-        for exception in exceptions_of(layer, rule.id)
-    )
+    for exception in exceptions_of(layer, rule.id):
+        if request.today > exception.expires:
+            continue
+        if exception.match is None or covers(exception.match, command, places):
+            return exception
+    return None
 
 
 def _unverifiable(
@@ -96,4 +130,4 @@ def _unverifiable(
 def _meaning(rule: CommandRule) -> str:
     match = rule.match
     words = [*match.program[:1], *match.subcommand, *(f"--{option}" for option in match.options), *match.operands[:3]]
-    return " ".join(words)
+    return " ".join(words) or rule.id

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from agent.policy.egress_match import conditional, looks_inside
 from agent.policy.hosts import covers_pattern
-from agent.policy.model import EgressSection, HostRule, Layer, Mode, SourceKind
+from agent.policy.model import CommandRule, CommandSection, EgressSection, HostRule, Layer, Mode, SourceKind
 from agent.policy.paths import covers
 from agent.policy.request import Protocol
 from agent.policy.rule_ids import is_by_place, is_of_bundle
@@ -21,6 +21,8 @@ def findings(layers: Sequence[Layer]) -> tuple[str, ...]:
     found: list[str] = []
     for layer in layers:
         found += _exceptions(layer)
+        if layer.commands is not None:
+            found += _named_twice(layer.commands)
         if layer.egress is not None:
             found += _shared_hosting(layer.egress)
             found += _drops(layer.egress)
@@ -37,6 +39,18 @@ def _exceptions(layer: Layer) -> Iterator[str]:
             yield f"{exception.where}: {exception.rule} is a place and moves with its file; give the rule an id"
         if exception.match is None and exception.host is None:
             yield f"{exception.where}: cancels the whole rule {exception.rule} until {exception.expires}"
+
+
+def _named_twice(section: CommandSection) -> Iterator[str]:
+    """Own rules that are named like one of a pack."""
+    first: dict[str, CommandRule] = {}
+    for rule in section.deny:
+        other = first.setdefault(rule.id, rule)
+        if other is not rule:
+            yield (
+                f"{other.where}: {rule.id} is also the name of a rule of a pack ({rule.where}): both hold, and an "
+                "exception of that name is one from both"
+            )
 
 
 def _shared_hosting(section: EgressSection) -> Iterator[str]:

@@ -7,10 +7,11 @@ granted tree) is not here: the launcher hides the latter, `doctor` says what is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.policy.decide_paths import sections
-from agent.policy.model import PathRule, PathSection, Policy
+from agent.policy.model import Layer, PathRule, PathSection, Policy
 from agent.policy.paths import AGENT_FILES, DEVICES, PROC, below, covered, intersection, outermost
 
 __all__ = ["DEVICES", "Grants", "path_grants"]
@@ -48,6 +49,15 @@ def path_grants(policy: Policy, *, home: str, tmpdir: str) -> Grants:
         write=write,
         agent_files=tuple(place for place in places if any(below(root, place) or root == place for root in everything)),
     )
+
+
+def workspace(layers: Sequence[Layer]) -> tuple[str, ...]:
+    """The trees that every layer lets the session write, sorted; its own home and TMPDIR left aside."""
+    given = [layer.paths for layer in layers if layer.paths is not None and layer.paths.write_given]
+    roots: tuple[str, ...] = _EVERYTHING if given else ()
+    for section in given:
+        roots = intersection(roots, _paths(section.write))
+    return roots
 
 
 def _paths(rules: tuple[PathRule, ...]) -> tuple[str, ...]:

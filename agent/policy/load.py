@@ -18,6 +18,7 @@ from agent.policy.bundles import Bundle
 from agent.policy.canonical import digest
 from agent.policy.examples import ReadCommand
 from agent.policy.findings import findings
+from agent.policy.grants import workspace
 from agent.policy.model import Layer, Offer, Pattern, Policy, Secret, Where
 from agent.policy.passthrough import report_passthrough
 from agent.policy.patterns import load_patterns
@@ -45,18 +46,20 @@ def load_policy(
     read_command: ReadCommand | None = None,
     offers: tuple[Offer, ...] = (),
     patterns: Iterable[tuple[str, str]] | None = None,
+    packs: Mapping[str, str] | None = None,
 ) -> Policy:
     """The effective policy of the layers, the first of which allows and the others narrow.
 
-    `bundles`: what `use:` may name. `read_command` reads the examples of command rules; without it these are not
-    checked. `offers`: bundles that denials point to. `patterns`: (name, text) of the files of credential shapes, read
-    only where a rule says `scan`: without any shape such a rule is a problem, with None it is not. Raises PolicyError
-    with every problem found.
+    `bundles`: what `use:` may name; `packs`: what `packs:` may name, as YAML text. `read_command` reads the examples of
+    command rules; without it these are not checked. `offers`: bundles that denials point to. `patterns`: (name, text)
+    of the files of credential shapes, read only where a rule says `scan`: without any shape such a rule is a problem,
+    with None it is not. Raises PolicyError with every problem found.
     """
     problems: list[Problem] = []
     layers: list[Layer] = []
     for index, source in enumerate(sources):
-        layer = _layer(source, bundles or {}, problems, read_command, first=index == 0)
+        builder = LayerBuilder(_records(source, problems), bundles or {}, packs or {}, problems, first=index == 0)
+        layer = _layer(source.name, builder, problems, read_command)
         layers.append(_settled(layer, layers[0].secrets if layers else layer.secrets, problems))
     report_passthrough(problems, layers)
     searched = _searched(layers, patterns, problems)
@@ -68,6 +71,7 @@ def load_policy(
         warnings=findings(layers),
         offers=offers,
         patterns=searched,
+        workspace=workspace(layers),
     )
 
 
@@ -80,22 +84,18 @@ def offer(name: str, text: str) -> Offer:
     return Offer(name, tuple(dict.fromkeys(rule.pattern for rule in rules)))
 
 
-def _layer(
-    source: LayerSource,
-    bundles: Mapping[str, Bundle],
-    problems: list[Problem],
-    read_command: ReadCommand | None,
-    *,
-    first: bool,
-) -> Layer:
-    records = [
-        record for name, text in sorted(source.files) if isinstance(record := _read_file(name, text, problems), Record)
-    ]
+def _layer(name: str, builder: LayerBuilder, problems: list[Problem], read_command: ReadCommand | None) -> Layer:
     before = len(problems)
-    layer, bench = LayerBuilder(records, bundles, problems, first=first).build(source.name)
+    layer, bench = builder.build(name)
     if len(problems) == before:
         examples.report(bench, layer, read_command)
     return layer
+
+
+def _records(source: LayerSource, problems: list[Problem]) -> list[Record]:
+    return [
+        record for name, text in sorted(source.files) if isinstance(record := _read_file(name, text, problems), Record)
+    ]
 
 
 def _read_file(name: str, text: str, problems: list[Problem]) -> Record | None:

@@ -11,6 +11,7 @@ from datetime import date
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 
+from agent.policy.command_index import CommandIndex
 from agent.policy.decision import Severity
 from agent.policy.host_index import HostIndex
 from agent.policy.request import Protocol
@@ -182,9 +183,17 @@ class CommandMatch:
     code_from: tuple[str, ...] = ()
 
 
+class InDoubt(StrEnum):
+    """What a rule says of a command that it may describe: it is unverifiable, or the rule lets it pass."""
+
+    UNVERIFIABLE = "unverifiable"
+    ALLOW = "allow"
+
+
 @dataclass(frozen=True, slots=True)
 class CommandRule:
-    """One entry of `commands.deny`, of the policy's own or of a pack's. `tags` group rules for readers."""
+    """One entry of `commands.deny`, of the policy's own or of a pack's. `tags` group rules for readers. `in_doubt`:
+    what becomes of a command of which it is not known beforehand whether the rule describes it."""
 
     id: str
     match: CommandMatch
@@ -194,6 +203,7 @@ class CommandRule:
     instead: str = ""
     examples: Examples = Examples()
     tags: tuple[str, ...] = ()
+    in_doubt: InDoubt = InDoubt.UNVERIFIABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,9 +263,15 @@ class EgressSection:
 
 @dataclass(frozen=True, slots=True)
 class CommandSection:
+    """`deny`: the layer's own rules and those of the packs that it uses. `denies`: the same, found by program."""
+
     mode: Mode = Mode.ENFORCE
     unverifiable: Unverifiable = Unverifiable.SUPERVISE
     deny: tuple[CommandRule, ...] = ()
+    denies: CommandIndex = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "denies", CommandIndex(self.deny))
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,7 +360,8 @@ class Pattern:
 @dataclass(frozen=True, slots=True)
 class Policy:
     """The effective policy: layers that each can only narrow. `digest`: lower-case hex SHA-256 of its canonical form.
-    `patterns`: what is searched for in uploads; none where no rule says `scan`.
+    `patterns`: what is searched for in uploads; none where no rule says `scan`. `workspace`: the trees that every layer
+    lets the session write, for the rules of commands.
 
     Not part of the digest, because they change no rule: `offers`; `agent_files`, the agent's own places of this
     machine, which no grant opens; `links`, grants that are symlinks here, as (path as written, place it leads to).
@@ -355,6 +372,7 @@ class Policy:
     warnings: tuple[str, ...] = ()
     offers: tuple[Offer, ...] = ()
     patterns: tuple[Pattern, ...] = ()
+    workspace: tuple[str, ...] = ()
     agent_files: tuple[str, ...] = ()
     links: tuple[tuple[str, str], ...] = ()
 

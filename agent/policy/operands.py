@@ -67,7 +67,7 @@ def operand_fit(pattern: str, word: str, *, cwd: str | None, home: str, glob: bo
     elif pattern.startswith("**/"):
         pattern = "/" + pattern
     if not pattern.startswith("/"):
-        return _text_fit(pattern, word, glob)
+        return text_fit(pattern, word, glob)
     path = normalise_operand(word, cwd, home)
     if path == UNKNOWN or len(path) > PATH_MAX:
         return Fit.MAYBE
@@ -96,7 +96,8 @@ def _could_start(word: str, key: str) -> bool:
     return key.startswith(known) or known.startswith(key)
 
 
-def _text_fit(pattern: str, word: str, glob: bool) -> Fit:
+def text_fit(pattern: str, word: str, glob: bool) -> Fit:
+    """Does `pattern` meet `word` as it is written, path or not?"""
     if len(word) > PATH_MAX:
         return Fit.MAYBE
     if UNKNOWN in word:

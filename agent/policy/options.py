@@ -107,17 +107,20 @@ GRAMMARS: Mapping[str, Grammar] = MappingProxyType(
 @dataclass(frozen=True, slots=True)
 class Words:
     """The words after the program, sorted out. `operands` are (position in argv, word). `uncertain`: some word may be
-    an option that cannot be known beforehand."""
+    an option that cannot be known beforehand. `values` are (option, value); where it is not known whether an option
+    takes one, the word behind it is both an operand and its value."""
 
     options: frozenset[str]
     operands: tuple[tuple[int, str], ...]
     uncertain: bool
+    values: tuple[tuple[str, str], ...] = ()
 
 
 def sort_words(argv: Sequence[str], grammar: Grammar) -> Words:
     """Tell options from operands."""
     options: set[str] = set()
     operands: list[tuple[int, str]] = []
+    values: list[tuple[str, str]] = []
     uncertain = False
     position, ended = 1, grammar.plain
     while position < len(argv):
@@ -131,10 +134,10 @@ def sort_words(argv: Sequence[str], grammar: Grammar) -> Words:
             operands.append((position, word))
         else:
             uncertain |= UNKNOWN in word
-            takes_next = _read_option(word, grammar, options)
-            position += takes_next
+            following = argv[position + 1] if position + 1 < len(argv) else ""
+            position += _read_option(word, following, grammar, options, values)
         position += 1
-    return Words(frozenset(options), tuple(operands), uncertain)
+    return Words(frozenset(options), tuple(operands), uncertain, tuple(values))
 
 
 def says(options: frozenset[str], wanted: str, grammar: Grammar) -> bool:
@@ -154,17 +157,24 @@ def canonical_option(word: str, grammar: Grammar) -> str:
     return next((name for name, spelled in grammar.means.items() if word in spelled), word)
 
 
-def _read_option(word: str, grammar: Grammar, options: set[str]) -> int:
-    """Record the options of one word; 1 where the next word is the value of the last, else 0."""
+def _read_option(word: str, following: str, grammar: Grammar, options: set[str], values: list[tuple[str, str]]) -> int:
+    """Record the options of one word, and their values; 1 where `following` is the value of the last, else 0."""
     if word.startswith("--") or grammar.single_dash:
-        name, equals, _ = word.lstrip("-").partition("=")
+        name, equals, value = word.lstrip("-").partition("=")
         name = _completed(name, grammar)
         options.add(name)
+        values.append((name, value if equals else following))
         return int(not equals and name in grammar.valued)
     for index, letter in enumerate(word[1:], 1):
         options.add(letter)
+        rest = word[index + 1 :]
         if letter in grammar.valued:
-            return int(index == len(word) - 1)
+            values.append((letter, rest or following))
+            return int(not rest)
+        if not rest:
+            values.append((letter, following))
+    if len(word) > 2 and not grammar.valued:
+        values.append((word[1], word[2:]))
     return 0
 
 

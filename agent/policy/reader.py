@@ -262,8 +262,6 @@ def _range_of(shape: QuantityShape) -> str:
 def _key_fix(name: str, allowed: list[str]) -> str:
     if name == "<<":
         return "merge keys are not used: write the values out"
-    if name == "packs":  # in the contract, not yet in this version
-        return "command packs are not built yet: write the rules under commands.deny"
     close = get_close_matches(name, allowed, 1)
     return f"did you mean '{close[0]}'?" if close else f"the keys here are {', '.join(allowed)}"
 

@@ -1,87 +1,18 @@
 """THE table of what a policy file may say.
 
 `agent.policy.reader` reads by this table and `agent.policy.json_schema` prints it, so that editor, linter and agent
-agree. Keys are documented here once; its parts are `schema_common` and `schema_egress`.
+agree. Keys are documented here once; its parts are `schema_common`, `schema_commands` and `schema_egress`.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from agent.policy.model import Durability, OnFailure, Unverifiable
-from agent.policy.schema_common import ID, INSTEAD, MODE, REASON, SEVERITY, examples
+from agent.policy.model import Durability, OnFailure
+from agent.policy.schema_commands import COMMANDS, MATCH, PACKS
+from agent.policy.schema_common import ID, INSTEAD, MODE, REASON, examples
 from agent.policy.schema_egress import BUNDLED_HOST, DENIED_HOST, EGRESS, HOST, SECRETS
 from agent.policy.shape import DayShape, Key, ListShape, NumberShape, RecordShape, TextShape
-
-_WORD: Final = TextShape("A word of the command.", meant="a word")
-_MATCH: Final = RecordShape(
-    "What the rule looks at; every key given must hold.",
-    (
-        Key(
-            "program",
-            ListShape(
-                "Base names of programs, by meaning (mkfs is also mkfs.ext4); wildcards allowed.",
-                TextShape("A program's name.", pattern=r"[^/\s]+", meant="a program's name without directory"),
-                single=True,
-                nonempty="name the program",
-            ),
-            required=True,
-        ),
-        Key("subcommand", ListShape("The first operands, in order.", _WORD, single=True, nonempty="leave the key out")),
-        Key(
-            "options",
-            ListShape(
-                "Options that must be there: long names, letters, or names of meaning such as recursive.",
-                TextShape("An option without dashes.", pattern=r"[^-\s].*", meant="an option without dashes"),
-                single=True,
-                nonempty="leave the key out",
-            ),
-        ),
-        Key(
-            "operands",
-            ListShape(
-                "Globs of which one operand must match, relative to the command's directory; ~ is the session's home.",
-                _WORD,
-                single=True,
-                nonempty="leave the key out",
-            ),
-        ),
-    ),
-    name="a match",
-)
-
-_COMMAND_RULE: Final = RecordShape(
-    "A command that is refused.",
-    (
-        Key("id", ID),
-        Key("match", _MATCH, required=True),
-        Key("severity", SEVERITY),
-        Key("reason", REASON),
-        Key("instead", INSTEAD),
-        Key("examples", examples("a command line")),
-    ),
-    name="a command rule",
-    shorthand=TextShape("A program, with options and one operand, such as mkfs or dd if=/dev/zero.", meant="a command"),
-)
-
-_COMMANDS: Final = RecordShape(
-    "Commands that are refused before they run. A tripwire and a seat belt: paths and egress are the wall.",
-    (
-        Key("mode", MODE),
-        Key(
-            "unverifiable",
-            TextShape(
-                "A command whose meaning cannot be known before it runs: supervise lets it run only where every exec "
-                "it leads to is decided again; deny refuses it.",
-                tuple(str(choice) for choice in Unverifiable),
-                meant="supervise or deny",
-            ),
-        ),
-        Key("deny", ListShape("The commands that are refused.", _COMMAND_RULE)),
-    ),
-    name="the section commands",
-    empty=True,
-)
 
 
 def _path_list(doc: str, path: TextShape) -> ListShape:
@@ -123,7 +54,7 @@ _EXCEPTION: Final = RecordShape(
     "Cancels one rule of this layer for what it describes, until a day.",
     (
         Key("rule", TextShape("The id of a deny rule of the same layer.", meant="a rule id"), required=True),
-        Key("match", _MATCH),
+        Key("match", MATCH),
         Key("host", HOST),
         Key("owner", TextShape("Who answers for it.", meant="a name", prose=True, longest=200), required=True),
         Key("reason", REASON, required=True),
@@ -143,8 +74,9 @@ DOCUMENT: Final = RecordShape(
                 TextShape("A bundle's name.", pattern=r"[a-z0-9][a-z0-9-]*", meant="a bundle's name", longest=64),
             ),
         ),
+        Key("packs", PACKS),
         Key("egress", EGRESS),
-        Key("commands", _COMMANDS),
+        Key("commands", COMMANDS),
         Key("paths", _PATHS),
         Key("secrets", SECRETS),
         Key("exceptions", ListShape("Rules that do not hold for something, for some time.", _EXCEPTION)),

@@ -29,13 +29,15 @@ MODE: Final = TextShape(
 )
 
 
-def examples(what: str) -> RecordShape:
+def examples(what: str, *, both: bool = False) -> RecordShape:
+    """`both`: examples of either kind have to be given."""
     example = TextShape(f"One example: {what}.", meant="an example", longest=4000)
+    nonempty = "write at least one example" if both else ""
     return RecordShape(
         "Checked when the policy is loaded: a rule that disagrees with its own example is an error.",
         (
-            Key("match", ListShape("What the rule must match.", example)),
-            Key("no_match", ListShape("What the rule must not match.", example)),
+            Key("match", ListShape("What the rule must match.", example, nonempty=nonempty), required=both),
+            Key("no_match", ListShape("What the rule must not match.", example, nonempty=nonempty), required=both),
         ),
         name="the examples",
     )

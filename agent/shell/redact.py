@@ -4,8 +4,7 @@ Rules: what has the shape of a credential becomes `[redacted]` and the words aro
 what was done; ordinary text is returned unchanged; a reference such as ``$TOKEN`` is no credential and stays; the time
 taken is linear in the length of the text (every repetition is bounded or cannot overlap with what follows it).
 
-Shapes are those the issuers document: AWS IAM unique identifiers, GitHub "token formats", Anthropic ``sk-ant-``, GitLab
-``glpat-``, Slack ``xox?-``, PyPI and npm tokens, Google ``AIza``, JWT (RFC 7519), PEM (RFC 7468), userinfo (RFC 3986).
+Shapes are those of `agent.policy.credential_shapes`, PEM (RFC 7468) and userinfo (RFC 3986).
 """
 
 from __future__ import annotations
@@ -13,25 +12,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-REDACTED = "[redacted]"
+from agent.policy.credential_shapes import TOKENS
 
-_TOKENS = re.compile(
-    r"(?<![A-Za-z0-9_])(?:"
-    r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}(?![A-Za-z0-9])"
-    r"|gh[pousr]_[A-Za-z0-9]{20,255}"
-    r"|github_pat_[A-Za-z0-9_]{22,255}"
-    r"|sk-ant-[A-Za-z0-9_-]{8,512}"
-    r"|sk-(?:proj-|svcacct-)?[A-Za-z0-9_]{20,255}"
-    r"|(?:sk|rk)_live_[A-Za-z0-9]{10,255}"
-    r"|glpat-[A-Za-z0-9_-]{20,255}"
-    r"|xox[abeprs]-[A-Za-z0-9-]{10,255}"
-    r"|npm_[A-Za-z0-9]{36}(?![A-Za-z0-9])"
-    r"|pypi-[A-Za-z0-9_-]{32,512}"
-    r"|hf_[A-Za-z0-9]{30,255}"
-    r"|AIza[A-Za-z0-9_-]{35}(?![A-Za-z0-9])"
-    r"|eyJ[A-Za-z0-9_-]{10,4096}\.eyJ[A-Za-z0-9_-]{10,8192}\.[A-Za-z0-9_-]{0,2048}"
-    r")"
-)
+REDACTED = "[redacted]"
 
 _NAMED = (
     r"(?:password|passwd|passphrase|secret|token|api[_-]?key|apikey|access[_-]key|secret[_-]access[_-]key"
@@ -62,7 +45,7 @@ _PEM_END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 def redact(text: str) -> str:
     """`text` with the parts that look like credentials replaced by `[redacted]`. Never raises."""
     text = _without_private_keys(text)
-    text = _TOKENS.sub(REDACTED, text)
+    text = TOKENS.sub(REDACTED, text)
     if "://" in text:
         text = _USERINFO.sub(rf"\1:{REDACTED}@", text)
     text = _HEADER.sub(_keep_lead, text)

@@ -35,6 +35,7 @@ commands:
       match: {program: rm, options: [recursive], operands: [/, /etc/**]}
       reason: deletes the system
       instead: delete inside
+      examples: {match: [rm -r /], no_match: [rm -r x]}
 paths:
   write: [/vol/parhelia/workspaces, %(place)s/w]
   read: [/usr, /etc]

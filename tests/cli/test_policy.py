@@ -18,7 +18,8 @@ def directory(tmp_path: Path) -> Path:
     place.mkdir()
     (place / "x.yaml").write_text(
         "egress: {allow: [a.test, {id: own, host: b.test, methods: [GET], addresses: [10.0.0.0/8]}], deny: [c.test]}\n"
-        "commands: {deny: [{id: tree, match: {program: rm, options: [recursive], operands: [/]}}]}\n"
+        "commands: {deny: [{id: tree, match: {program: rm, options: [recursive], operands: [/]},\n"
+        "  examples: {match: [rm -r /], no_match: [ls]}}]}\n"
         "paths: {write: [/w], read: [/etc], protect: [.env]}\n"
         "exceptions: [{rule: tree, owner: me, reason: why, expires: 2027-01-31}]\n"
     )
@@ -59,7 +60,7 @@ def test_lint_takes_layers_as_arguments_flags_or_environment(
 
 def test_lint_says_which_exceptions_have_ended(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text(
-        "commands: {deny: [{id: x, match: {program: mkfs}}]}\n"
+        "commands: {deny: [{id: x, match: {program: mkfs}, examples: {match: [mkfs x], no_match: [ls]}}]}\n"
         "exceptions:\n"
         "  - {rule: x, match: {program: mkfs.ext4}, owner: o, reason: r, expires: 2020-01-31}\n"
         "  - {rule: x, match: {program: mkfs.xfs}, owner: o, reason: r, expires: 2999-01-31}\n"

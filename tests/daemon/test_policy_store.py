@@ -91,7 +91,7 @@ def test_the_default_commands_hold_by_meaning(text: str, rule: str) -> None:
     assert decision.rule == rule
     if rule == "recursive-delete-system":
         assert decision.severity is Severity.CRITICAL
-        assert decision.where is not None and decision.where.startswith("policies/commands.yaml:")
+        assert decision.where is not None and decision.where.startswith("policies/packs/core.yaml:")
 
 
 def test_a_default_denial_points_to_the_bundles() -> None:

@@ -75,7 +75,10 @@ def test_the_reason_stands_between_the_sessions_own_words_in_a_file(host: Host, 
 def test_an_observed_exec_runs_and_leaves_one_line(host: Host) -> None:
     text = policy(write="/tmp").replace("commands:\n", "commands:\n  mode: observe\n")
     text = text.replace(
-        "  deny:\n    - mkfs\n", "  deny:\n    - id: no-dash\n      match: {program: [dash, sh]}\n    - mkfs\n", 1
+        "  deny:\n    - mkfs\n",
+        "  deny:\n    - mkfs\n    - id: no-dash\n      match: {program: [dash, sh]}\n"
+        "      examples: {match: [dash], no_match: [ls]}\n",
+        1,
     )
     outcome = host.run(Case(("/bin/bash", "-c", '"$(id -un | sed s/session/sh/)" -c true; echo status=$?'), text))
     assert outcome.stdout == "status=0\n", outcome.stderr

@@ -13,7 +13,8 @@ BASE = """\
 egress:
   allow: [a.test, {id: b, host: b.test, methods: [GET, HEAD], ports: [443, 8443]}]
   deny: [c.test]
-commands: {deny: [mkfs, {id: rm, match: {program: [rm, shred], operands: [/etc, /usr]}}]}
+commands: {deny: [mkfs, {id: rm, match: {program: [rm, shred], operands: [/etc, /usr]},
+  examples: {match: [rm /etc], no_match: [ls]}}]}
 paths: {write: [/tmp], read: [/usr, /etc], protect: [.env]}
 exceptions: [{rule: rm, match: {program: rm}, owner: o, reason: r, expires: 2027-01-31}]
 session: {env: [A, B]}

@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.policy.commands import Fit, ShorthandError, covers, judge, matches, may_match, parse_shorthand
+from agent.policy.commands import Fit, Places, covers, judge, matches, may_match
 from agent.policy.model import CommandMatch
 from agent.policy.operands import normalise_operand, operand_fit
 from agent.policy.request import UNKNOWN, SimpleCommand
+from agent.policy.shorthand import ShorthandError, parse_shorthand
 
 HOME = "/home/session"
+PLACES = Places(HOME, ("/vol/parhelia/workspaces",))
 SYSTEM = CommandMatch(("rm",), options=("recursive",), operands=("/", "/*", "/etc/**"))
 
 
@@ -48,15 +50,15 @@ def command(*argv: str, cwd: str | None = "/work", globs: tuple[int, ...] = ()) 
 )
 def test_options_and_operands_in_every_order_and_spelling(argv: tuple[str, ...], fit: Fit) -> None:
     asked = command(*argv)
-    assert judge(SYSTEM, asked, home=HOME) is fit
-    assert (matches(SYSTEM, asked, home=HOME), may_match(SYSTEM, asked, home=HOME)) == (
+    assert judge(SYSTEM, asked, PLACES) is fit
+    assert (matches(SYSTEM, asked, PLACES), may_match(SYSTEM, asked, PLACES)) == (
         fit is Fit.YES,
         fit is Fit.MAYBE,
     )
 
 
 def test_a_relative_operand_in_an_unknown_directory_may_be_anything() -> None:
-    assert judge(SYSTEM, command("rm", "-r", "x", cwd=None), home=HOME) is Fit.MAYBE
+    assert judge(SYSTEM, command("rm", "-r", "x", cwd=None), PLACES) is Fit.MAYBE
 
 
 @pytest.mark.parametrize(
@@ -115,7 +117,7 @@ def test_an_operand_has_one_spelling(path: str, cwd: str | None, normalised: str
     ],
 )
 def test_a_program_is_matched_with_its_variants(name: str, program: str, fits: bool) -> None:
-    assert matches(CommandMatch((name,)), command(program), home=HOME) is fits
+    assert matches(CommandMatch((name,)), command(program), PLACES) is fits
 
 
 @pytest.mark.parametrize(
@@ -131,7 +133,7 @@ def test_a_program_is_matched_with_its_variants(name: str, program: str, fits: b
     ],
 )
 def test_a_subcommand_is_found_behind_global_options(argv: tuple[str, ...], fits: bool) -> None:
-    assert matches(parse_shorthand("git push --force"), command(*argv), home=HOME) is fits
+    assert matches(parse_shorthand("git push --force"), command(*argv), PLACES) is fits
 
 
 @pytest.mark.parametrize(
@@ -175,7 +177,7 @@ def test_an_exception_covers_only_commands_all_of_whose_operands_it_names(
     argv: tuple[str, ...], globs: tuple[int, ...], covered: bool
 ) -> None:
     excepted = CommandMatch(("rm",), operands=("/opt/scratch/**",))
-    assert covers(excepted, command(*argv, globs=globs), home=HOME) is covered
+    assert covers(excepted, command(*argv, globs=globs), PLACES) is covered
 
 
 _PARTS = st.lists(st.sampled_from(["a", "b", "/", "*", "?", "**", "[ab]"]), max_size=7).map("".join)

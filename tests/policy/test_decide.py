@@ -26,7 +26,14 @@ ALLOWS = st.sampled_from(
 DENIES = st.sampled_from(
     [*HOSTS, "{host: a.test, methods: [POST]}", "{host: a.test, paths: ['/p/x']}", "{host: b.test, protocol: http}"]
 )
-COMMANDS = st.sampled_from(["mkfs", "dd if=/dev/zero", "{match: {program: rm, operands: [/etc/**]}}", "git push"])
+COMMANDS = st.sampled_from(
+    [
+        "mkfs",
+        "dd if=/dev/zero",
+        "{match: {program: rm, operands: [/etc/**]}, examples: {match: [rm /etc/x], no_match: [ls]}}",
+        "git push",
+    ]
+)
 TREES = st.sampled_from(["/w", "/w/a", "/usr", "/etc", "/"])
 MODES = st.sampled_from(["", "mode: enforce, ", "mode: observe, "])
 

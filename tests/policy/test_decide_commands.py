@@ -15,7 +15,8 @@ commands:
   deny:
     - mkfs
     - {id: tree, match: {program: rm, options: [recursive], operands: [/, /*, /etc/**, /opt/**]}, severity: critical,
-       reason: deletes the system, instead: delete inside the workspace}
+       reason: deletes the system, instead: delete inside the workspace,
+       examples: {match: [rm -r /], no_match: [rm -r x]}}
 """
 
 

@@ -146,7 +146,7 @@ def test_every_setting_has_its_place() -> None:
         ("egress: {allow: [{host: x.test, ports: [0x1bb]}]}", "0x1bb where a number is meant"),
         ("egress: {allow: [{host: x.test, ports: [7:23]}]}", "7:23 where a number is meant"),
         ("egress: {allow: [{host: x.test, ports: ['443']}]}", "443 where a number is meant"),
-        ("packs: [git]", "unknown key 'packs' in a policy file; command packs are not built yet"),
+        ("packs: [git]", "there is no pack 'git'; the packs are: none are installed"),
         ("egress: {allow: [{host: x.test, ports: [65536]}]}", "65536 is out of range"),
         ("egress: {allow: [{host: x.test, ports: [0]}]}", "0 is out of range"),
         ("egress: {allow: [{ports: [443]}]}", "p/a.yaml:1:18: a host rule without 'host'; add 'host:'"),
@@ -180,12 +180,12 @@ def test_every_setting_has_its_place() -> None:
         ),
         ("exceptions: [{rule: x, owner: o, reason: r, expires: soon}]", "soon where a day is meant"),
         (
-            "commands: {deny: [{id: x, match: {program: rm}}]}\n"
+            "commands: {deny: [{id: x, match: {program: rm}, examples: {match: [rm a], no_match: [ls]}}]}\n"
             "exceptions: [{rule: x, host: x.test, owner: o, reason: r, expires: 2027-01-31}]",
             "p/a.yaml:2:30: 'x' is a command rule; say what passes with `match:`",
         ),
         (
-            "commands: {deny: [{id: x, match: {program: rm}}]}\n"
+            "commands: {deny: [{id: x, match: {program: rm}, examples: {match: [rm a], no_match: [ls]}}]}\n"
             "exceptions: [{rule: x, match: {program: dd}, owner: o, reason: r, expires: 2027-01-31}]",
             "'x' is not about dd: it can never apply; name a program of the rule",
         ),
@@ -258,9 +258,14 @@ def test_a_host_rule_that_can_never_match_is_an_error(rule: str, expected: str) 
         ("'cp /a /b'", "names 2 operands"),
         ("{match: {program: /bin/rm}}", "'/bin/rm' where a program's name without directory is meant"),
         ("{match: {program: []}}", "an empty list; name the program"),
-        ("{match: {options: [r]}}", "a match without 'program'"),
+        ("{match: {without: [r]}}", "a match that looks at nothing fits every command"),
+        ("{match: {program: rm, operands: [<disk>]}}", "there is no such class of paths; the classes are: <system>, "),
+        ("{match: {redirects: ['> <disk>']}}", "there is no such class of paths"),
+        ("{match: {redirects: ['>> x']}}", "where '> GLOB' or '< GLOB' is meant"),
+        ("{match: {program: <shells>}}", "there is no such group of programs; the groups are: <shell>, <interpreter>"),
+        ("{match: {words: [<password>]}}", "there is no such kind of word; the only kind is <secret>"),
         ("{match: {program: rm, options: [--force]}}", "'--force' where an option without dashes is meant"),
-        ("{match: {program: rm, operands: [/etc/]}}", "the operand '/etc/' can never match: operands are compared"),
+        ("{match: {program: rm, operands: [/etc/]}}", "the entry '/etc/' can never match: operands are compared"),
         ("{match: {program: rm, operands: [/a/../b]}}", "can never match"),
         ("{match: {program: rm, operands: ['~root/x']}}", "'~user' is not expanded"),
         ("{id: x}", "a command rule without 'match'"),
@@ -356,15 +361,16 @@ def test_a_write_grant_inside_a_read_grant_is_no_error() -> None:
     ("text", "expected"),
     [
         (
-            "commands: {deny: [{id: x, match: {program: rm}, examples: {match: [ls]}}]}",
+            "commands: {deny: [{id: x, match: {program: rm}, examples: {match: [ls], no_match: [pwd]}}]}",
             "p/a.yaml:1:19: x does not match its example 'ls' under match",
         ),
         (
-            "commands: {deny: [{id: x, match: {program: rm}, examples: {no_match: ['sudo rm a']}}]}",
+            "commands: {deny: [{id: x, match: {program: rm}, examples: {match: [rm b], no_match: ['sudo rm a']}}]}",
             "x matches its example 'sudo rm a' under no_match",
         ),
         (
-            "commands: {deny: [{id: x, match: {program: rm, operands: [/etc]}, examples: {no_match: ['rm \"$X\"']}}]}",
+            "commands: {deny: [{id: x, match: {program: rm, operands: [/etc]},\n"
+            "  examples: {match: [rm /etc], no_match: ['rm \"$X\"']}}]}",
             "x may match its example",
         ),
         (

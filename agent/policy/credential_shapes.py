@@ -1,0 +1,37 @@
+"""What the literal text of a credential looks like, where its issuer gave it a shape of its own.
+
+Sources: AWS IAM unique identifiers, GitHub "token formats", Anthropic ``sk-ant-``, OpenAI ``sk-``, Stripe ``sk_live_``,
+GitLab ``glpat-``, Slack ``xox?-``, npm, PyPI and Hugging Face tokens, Google ``AIza``, JWT (RFC 7519).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+CREDENTIAL_WORD: Final = "<secret>"
+"""What a rule writes for a word that holds one."""
+
+TOKENS: Final = re.compile(
+    r"(?<![A-Za-z0-9_])(?:"
+    r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}(?![A-Za-z0-9])"
+    r"|gh[pousr]_[A-Za-z0-9]{20,255}"
+    r"|github_pat_[A-Za-z0-9_]{22,255}"
+    r"|sk-ant-[A-Za-z0-9_-]{8,512}"
+    r"|sk-(?:proj-|svcacct-)?[A-Za-z0-9_]{20,255}"
+    r"|(?:sk|rk)_live_[A-Za-z0-9]{10,255}"
+    r"|glpat-[A-Za-z0-9_-]{20,255}"
+    r"|xox[abeprs]-[A-Za-z0-9-]{10,255}"
+    r"|npm_[A-Za-z0-9]{36}(?![A-Za-z0-9])"
+    r"|pypi-[A-Za-z0-9_-]{32,512}"
+    r"|hf_[A-Za-z0-9]{30,255}"
+    r"|AIza[A-Za-z0-9_-]{35}(?![A-Za-z0-9])"
+    r"|eyJ[A-Za-z0-9_-]{10,4096}\.eyJ[A-Za-z0-9_-]{10,8192}\.[A-Za-z0-9_-]{0,2048}"
+    r")"
+)
+"""Found anywhere in a text; linear in its length (every repetition is bounded)."""
+
+
+def holds_credential(word: str) -> bool:
+    """Does `word` hold the literal text of a credential?"""
+    return TOKENS.search(word) is not None

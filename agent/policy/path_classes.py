@@ -1,0 +1,184 @@
+"""Classes of paths that a command rule names in angle brackets: ``<system>``, ``<device>``, …
+
+Rules kept here: what lies in a class is said once, in `CLASSES`; a class is globs, as in `agent.policy.operands`, less
+trees and globs that are taken out of it, and only where all of the operand lies there; a word with an unknown part
+*may* lie in every class.
+
+Sources: hier(7), null(4), mem(4), the kernel's Documentation/admin-guide/devices.txt; the files of credentials are
+those that ssh(1), curl(1), git-credential-store(1), docker(1), the AWS, Google and Azure command lines, npm(1), psql(1)
+and gpg(1) name in their manuals.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from agent.policy.operands import Fit, normalise_operand, operand_fit
+from agent.policy.paths import AGENT_FILES, DEVICES, HOOK_SETTINGS, covers
+from agent.policy.request import UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the session is at home: its home directory, and the trees that `paths.write` grants."""
+
+    home: str
+    workspace: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PathClass:
+    """`globs`: what belongs to it. `below`: trees whose inside does not; `globs_out`: what else does not. ``~`` is the
+    home; `HOME` and `WORKSPACE` stand for the session's own trees."""
+
+    about: str
+    globs: tuple[str, ...]
+    below: tuple[str, ...] = ()
+    globs_out: tuple[str, ...] = ()
+
+
+HOME: Final = "(home)"
+WORKSPACE: Final = "(workspace)"
+_SCRATCH: Final = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108
+_STREAMS: Final = (*DEVICES, "/dev/pts/*", "/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/fd/*", "/proc/*/fd/*")
+_TREES: Final = (
+    *("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/media", "/mnt", "/opt", "/proc"),
+    *("/root", "/run", "/sbin", "/srv", "/sys", "/usr", "/var"),
+)
+
+CLASSES: Final[Mapping[str, PathClass]] = MappingProxyType(
+    {
+        "<system>": PathClass(
+            "the system: / itself and its trees, other users' homes, the roots of shared directories",
+            (
+                *("/", "/*", "/home", "/home/*", "/tmp", "/vol", "/vol/parhelia"),  # noqa: S108
+                *(f"{tree}/**" for tree in _TREES),
+            ),
+            below=(*_SCRATCH, HOME, WORKSPACE),
+            globs_out=(*_STREAMS, "~"),
+        ),
+        "<home>": PathClass("the session's home, itself and below", ("~", "~/**")),
+        "<workspace>": PathClass("what paths.write grants, itself and below", (WORKSPACE,)),
+        "<outside>": PathClass(
+            "outside of every tree that paths.write grants, of the home and of /tmp",
+            ("/**",),
+            below=(*_SCRATCH, HOME, WORKSPACE),
+            globs_out=(*_STREAMS, "~"),
+        ),
+        "<device>": PathClass(
+            "disks and memory",
+            (
+                *("/dev/sd*", "/dev/hd*", "/dev/vd*", "/dev/xvd*", "/dev/nvme*", "/dev/mmcblk*", "/dev/pmem*"),
+                *("/dev/dm-*", "/dev/md*", "/dev/mapper/*", "/dev/loop*", "/dev/nbd*", "/dev/zram*", "/dev/ram*"),
+                *("/dev/disk/**", "/dev/disk*", "/dev/rdisk*", "/dev/sr*", "/dev/mtd*"),
+                *("/dev/mem", "/dev/kmem", "/dev/port", "/proc/kcore"),
+            ),
+        ),
+        "<agent>": PathClass("the agent's own files", tuple(f"{place}/**" for place in (*AGENT_FILES, HOOK_SETTINGS))),
+        "<secret-file>": PathClass(
+            "files that hold credentials",
+            (
+                *(
+                    "**/.env",
+                    "**/.env.*",
+                    "**/*.env",
+                    "**/.envrc",
+                    "**/.netrc",
+                    "**/_netrc",
+                    "**/.pgpass",
+                    "**/.my.cnf",
+                ),
+                *("**/.pypirc", "**/.npmrc", "**/.git-credentials", "**/.htpasswd", "**/.vault-token", "**/.boto"),
+                *("**/id_rsa*", "**/id_dsa*", "**/id_ecdsa*", "**/id_ed25519*", "**/*.pem", "**/*.key", "**/*.p12"),
+                *("**/*.pfx", "**/*.jks", "**/*.keystore", "**/*.kdbx", "**/*.ppk", "**/.s3cfg", "**/.dockercfg"),
+                *("~/.ssh/**", "**/.ssh/**", "**/.aws/credentials", "**/.aws/config", "**/.aws/sso/**"),
+                *("**/.azure/**", "**/.config/gcloud/**", "**/.kube/config", "**/.docker/config.json"),
+                *("**/.config/gh/hosts.yml", "**/.gnupg/**", "**/.password-store/**", "**/.cargo/credentials*"),
+                *(
+                    "**/.gem/credentials",
+                    "**/.terraform.d/credentials*",
+                    "**/.config/op/**",
+                    "**/.claude/.credentials*",
+                ),
+                *("**/credentials.json", "**/service-account*.json", "**/service_account*.json", "**/secrets.y*ml"),
+                *("/run/secrets/**", "/var/run/secrets/**", "/etc/shadow*", "/etc/gshadow*", "/etc/sudoers*"),
+                *("/etc/ssh/ssh_host_*_key", "/proc/*/environ", "/etc/kubernetes/**"),
+            ),
+            globs_out=(
+                *("**/*.example", "**/*.sample", "**/*.template", "**/*.tmpl", "**/*.dist", "**/*.pub"),
+                *("**/.env.schema", "**/.env.defaults", "**/.ssh/known_hosts*", "**/.ssh/config", "**/example.env"),
+            ),
+        ),
+    }
+)
+"""Every class, by the name that rules give it."""
+
+_KEYED: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_-]*=)?(<[a-z-]+>)")
+_WILD: Final = re.compile(r"[*?\[]")
+
+
+def named_class(pattern: str) -> str | None:
+    """The class that `pattern` names (``<device>``, ``of=<device>``), None where it names none; it need not exist."""
+    found = _KEYED.fullmatch(pattern)
+    return None if found is None else found[2]
+
+
+def class_fit(pattern: str, word: str, *, cwd: str | None, places: Places, glob: bool, recursive: bool) -> Fit:
+    """Does `word` lie in the class that `pattern` names? The flags are those of `agent.policy.operands.operand_fit`."""
+    found = _KEYED.fullmatch(pattern)
+    if found is None:
+        return Fit.NO
+    if found[1] is not None:
+        if not word.startswith(found[1]):
+            return Fit.MAYBE if word.startswith(UNKNOWN) else Fit.NO
+        word = word[len(found[1]) :]
+    described = CLASSES[found[2]]
+    path = normalise_operand(word, cwd, places.home)
+    if path == UNKNOWN:
+        return Fit.MAYBE
+    if _taken_out(described, path, places, glob):
+        return Fit.NO
+    best = Fit.NO
+    for shape in _spelled(described.globs, places):
+        fit = operand_fit(shape, path, cwd=cwd, home=places.home, glob=glob, recursive=recursive)
+        if fit is Fit.YES:
+            return fit
+        best = max(best, fit)
+    return best
+
+
+def class_within(pattern: str, word: str, *, cwd: str | None, places: Places, glob: bool) -> bool:
+    """True where everything that `word` can stand for lies in the class (for exceptions: in doubt, False)."""
+    if UNKNOWN in word or glob:
+        return False
+    return class_fit(pattern, word, cwd=cwd, places=places, glob=False, recursive=False) is Fit.YES
+
+
+def _spelled(globs: tuple[str, ...], places: Places) -> tuple[str, ...]:
+    if WORKSPACE not in globs:
+        return globs
+    return tuple(f"{root}/**" for root in places.workspace)
+
+
+def _taken_out(described: PathClass, path: str, places: Places, glob: bool) -> bool:
+    for tree in described.below:
+        roots = places.workspace if tree == WORKSPACE else (places.home,) if tree == HOME else (tree,)
+        if any(_inside(root, path, glob) for root in roots):
+            return True
+    if glob:
+        return False
+    return any(
+        operand_fit(shape, path, cwd="/", home=places.home, glob=False, recursive=False) is Fit.YES
+        for shape in described.globs_out
+    )
+
+
+def _inside(root: str, path: str, glob: bool) -> bool:
+    """Is all that `path` stands for strictly below `root`? ``.*`` may be ``..`` in older shells, so that it may not."""
+    if root in ("/", path) or not covers(root, path):
+        return False
+    return not glob or not any(part.startswith(".") and _WILD.search(part) for part in path[len(root) :].split("/"))
