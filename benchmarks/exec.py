@@ -1,31 +1,70 @@
-"""What exec supervision costs: spawn a program N times with and without it, interleaved, and print the ratio.
+"""What exec supervision costs: programs run N times with and without it, interleaved, as a ratio and by its parts.
 
-Run as root: ``.venv/bin/python -m benchmarks.exec [-n 300] [-r 5] [--program /bin/true]``. Three variants per round:
-no filter, the filter alone, the filter with the supervisor (real gate, an empty command policy). A spawn is one
-posix_spawn of the program by a child of this process, and its wait.
+Run as root: ``.venv/bin/python -m benchmarks.exec [-n 60] [-r 15] [--cpu 1]``. Two loads: one posix_spawn of /bin/true
+by a child of this process and its wait; a shell script of some 250 execs of everyday tools on small files. Variants of
+each round, in changing order: no filter; the filter without notifications; notifications that are answered at once
+(`notify`); the whole ring with the shipped policy, the check after the exec included (`supervised`).
+
+A ratio is the median of the rounds' own ratios. The parts are the handlers' time by the clock, of rounds of their own:
+what is not in them is the kernel's notifications, two per exec, and the loop around them.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import shutil
 import statistics
 import struct
+import tempfile
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
+from agent.daemon.policy_store import read_policy
+from agent.enforce.commands.judge import ExecJudge
 from agent.enforce.commands.supervisor import ExecSupervisor
+from agent.enforce.notify_loop import PROCEED, Answer, NotifyLoop
 from agent.gate import Gate
-from agent.linux import process, seccomp
-from agent.policy.model import CommandSection, Layer, Policy
+from agent.linux import notify, process, seccomp
+from agent.linux.syscalls import number
 from agent.policy.request import CommandRequest, Origin
 from agent.record.event import Event
 from agent.session.filter import FilterOptions, build
 from agent.shell.requests import from_argv
 from tests.enforce.commands.filtered import GID, UID, Filtered
 
-PLAIN, FILTERED, SUPERVISED = "plain", "filter", "supervised"
+PLAIN, FILTERED, NOTIFIED, SUPERVISED = "plain", "filter", "notify", "supervised"
+PARTS = {"_read": "read", "_decide": "decide", "_verify": "check after exec"}
+SCRIPT = r"""
+cd "$(mktemp -d)" || exit 1
+i=0
+while [ $i -lt 12 ]; do
+    i=$(expr $i + 1)
+    mkdir -p src/$i
+    seq 1 200 > src/$i/numbers
+    sed 's/1/one/' src/$i/numbers > src/$i/text
+    grep -c one src/$i/text
+    cat src/$i/text | tr a-z A-Z > src/$i/upper
+    sort -r src/$i/upper | uniq | head -n 3
+    cut -c1-2 src/$i/upper > src/$i/cut
+    wc -l src/$i/cut
+    cp src/$i/cut src/$i/copy
+    cmp src/$i/cut src/$i/copy
+    mv src/$i/copy src/$i/moved
+    basename src/$i/moved
+    dirname src/$i/moved
+    touch src/$i/stamp
+    awk '{ n += $1 } END { print n }' src/$i/numbers
+    find src/$i -name '*.x'
+    ls -l src/$i
+    rm -f src/$i/stamp
+done
+rm -r src
+"""
 
 
 class Discard:
@@ -38,15 +77,31 @@ class Discard:
         """Nothing is kept."""
 
 
-def spawn_repeatedly(program: str, count: int) -> float:
+class AtOnce:
+    """Lets every call through: what is left is the price of being asked."""
+
+    def answer(self, stopped: notify.Notification, listener: int) -> Answer:
+        return PROCEED
+
+    def fault(self, stopped: notify.Notification) -> None:
+        """Cannot happen."""
+
+    def overdue(self, stopped: notify.Notification, seconds: float) -> None:
+        """Cannot happen."""
+
+    def took(self, stopped: notify.Notification, seconds: float) -> None:
+        """Not asked."""
+
+
+def spawn_repeatedly(argv: list[str], count: int) -> float:
     """Seconds per spawn and wait."""
     started = time.perf_counter()
     for _ in range(count):
-        os.waitpid(os.posix_spawn(program, [program], {}), 0)
+        os.waitpid(os.posix_spawn(argv[0], argv, {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}), 0)
     return (time.perf_counter() - started) / count
 
 
-def in_child(prepare: Callable[[], None], program: str, count: int) -> float:
+def in_child(prepare: Callable[[], None], argv: list[str], count: int) -> float:
     """The same in a child that runs as the session's user after `prepare`."""
     read_end, write_end = os.pipe()
     child = os.fork()
@@ -56,8 +111,9 @@ def in_child(prepare: Callable[[], None], program: str, count: int) -> float:
             os.setresgid(GID, GID, GID)
             os.setresuid(UID, UID, UID)
             process.set_no_new_privs()
+            _quietly()
             prepare()
-            os.write(write_end, struct.pack("=d", spawn_repeatedly(program, count)))
+            os.write(write_end, struct.pack("=d", spawn_repeatedly(argv, count)))
         finally:
             os._exit(0)
     os.close(write_end)
@@ -67,35 +123,24 @@ def in_child(prepare: Callable[[], None], program: str, count: int) -> float:
     return float(struct.unpack("=d", answer)[0])
 
 
-def supervised(program: str, count: int, latencies: list[float]) -> float:
-    """The same under the whole exec ring."""
-    policy = Policy(layers=(Layer(source="benchmark", commands=CommandSection()),), digest="0" * 64)
+def _quietly() -> None:
+    os.dup2(os.open("/dev/null", os.O_RDWR), 1)
 
-    def request(argv: tuple[str, ...], exe: str, cwd: str) -> CommandRequest:
-        today = datetime.now(UTC).date()
-        return from_argv(argv, exe=exe, cwd=cwd, home="/", today=today, origin=Origin("exec"), supervised=True)
 
+def notified(start: Callable[[int], Callable[[], None]], argv: list[str], count: int) -> float:
+    """The same under a filter that notifies the one who is started with its listener; `start` returns what stops it."""
     read_end, write_end = os.pipe()
 
     def spawns() -> None:
-        os.write(write_end, struct.pack("=d", spawn_repeatedly(program, count)))
+        _quietly()
+        os.write(write_end, struct.pack("=d", spawn_repeatedly(argv, count)))
         os._exit(0)
 
     session = Filtered(["/bin/true"], before_exec=spawns)
-    supervisor = ExecSupervisor(
-        session.listener,
-        Gate(lambda: policy, Discard(), "session:benchmark"),
-        request,
-        session_uid=UID,
-        session_gid=GID,
-        actor="session:benchmark",
-        post=Discard().post,
-        observe=latencies.append,
-    )
-    supervisor.start()
+    stop = start(session.listener)
     session.go()
     session.finish()
-    supervisor.stop()
+    stop()
     session.close()
     os.close(write_end)
     answer = os.read(read_end, 8)
@@ -103,25 +148,115 @@ def supervised(program: str, count: int, latencies: list[float]) -> float:
     return float(struct.unpack("=d", answer)[0])
 
 
+def at_once(listener: int) -> Callable[[], None]:
+    """The loop alone."""
+    numbers = [found for name in ("execve", "execveat", "arch_prctl") if (found := number(name)) is not None]
+    eyes = process.FilesystemIdentity(UID, GID)
+    loop = NotifyLoop(listener, dict.fromkeys(numbers, AtOnce()), eyes, deadline=5.0)
+    loop.start()
+    return loop.stop
+
+
+class Ring:
+    """The whole ring, as a guard runs it."""
+
+    def __init__(self) -> None:
+        self._policy = read_policy(())
+        self.answers: list[float] = []
+
+    def start(self, listener: int) -> Callable[[], None]:
+        supervisor = ExecSupervisor(
+            listener,
+            Gate(lambda: self._policy, Discard(), "session:benchmark"),
+            self._request,
+            session_uid=UID,
+            session_gid=GID,
+            actor="session:benchmark",
+            post=Discard().post,
+            observe=self.answers.append,
+        )
+        supervisor.start()
+        return supervisor.stop
+
+    def _request(self, argv: tuple[str, ...], exe: str, cwd: str) -> CommandRequest:
+        today = datetime.now(UTC).date()
+        return from_argv(argv, exe=exe, cwd=cwd, home="/", today=today, origin=Origin("exec"), supervised=True)
+
+
+@contextlib.contextmanager
+def by_parts(taken: dict[str, list[float]]) -> Iterator[None]:
+    """Measure the judge's steps while this lasts."""
+    kept = {name: getattr(ExecJudge, name) for name in PARTS}
+
+    def timed(name: str) -> Callable[..., object]:
+        def step(*arguments: object) -> object:
+            started = time.perf_counter()
+            try:
+                return kept[name](*arguments)
+            finally:
+                taken[PARTS[name]].append(time.perf_counter() - started)
+
+        return step
+
+    for name in kept:
+        setattr(ExecJudge, name, timed(name))
+    try:
+        yield
+    finally:
+        for name, method in kept.items():
+            setattr(ExecJudge, name, method)
+
+
+def compare(argv: list[str], count: int, rounds: int) -> None:
+    """Measure one load and print it."""
+    bare = build(FilterOptions(notify_exec=False, jail=False, shared_uid=False))
+    ring = Ring()
+    taken: dict[str, list[float]] = defaultdict(list)
+    variants: dict[str, Callable[[], float]] = {
+        PLAIN: lambda: in_child(lambda: None, argv, count),
+        FILTERED: lambda: in_child(lambda: seccomp.install(bare) and None, argv, count),
+        NOTIFIED: lambda: notified(at_once, argv, count),
+        SUPERVISED: lambda: notified(ring.start, argv, count),
+    }
+    found: dict[str, list[float]] = {name: [] for name in variants}
+    for turn in range(rounds):
+        order = list(variants)
+        for name in order[turn % len(order) :] + order[: turn % len(order)]:
+            found[name].append(variants[name]())
+    answers = statistics.quantiles(ring.answers, n=100)
+    with by_parts(taken):
+        for _ in range(max(rounds // 5, 1)):
+            notified(ring.start, argv, count)
+    for name, seconds in found.items():
+        ratio = statistics.median(one / plain for one, plain in zip(seconds, found[PLAIN], strict=True))
+        print(f"  {name:<18}{statistics.median(seconds) * 1e6:9.0f} us   x{ratio:.3f}")
+    for part, seconds in taken.items():
+        print(f"  {part:<18}{statistics.median(seconds) * 1e6:9.1f} us median of {len(seconds)}")
+    print(f"  {'answer to an exec':<18}{answers[49] * 1e6:9.1f} us median, {answers[98] * 1e6:.0f} us p99")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-n", "--count", type=int, default=300, help="spawns per variant and round")
-    parser.add_argument("-r", "--rounds", type=int, default=5)
-    parser.add_argument("--program", default="/bin/true")
+    parser.add_argument("-n", "--count", type=int, default=60, help="spawns of /bin/true per variant and round")
+    parser.add_argument("-r", "--rounds", type=int, default=15)
+    parser.add_argument("--cpu", type=int, help="everything on this one CPU")
+    parser.add_argument("--only", choices=("true", "script"))
     options = parser.parse_args()
-    bare = build(FilterOptions(notify_exec=False, jail=False, shared_uid=False))
-    found: dict[str, list[float]] = {PLAIN: [], FILTERED: [], SUPERVISED: []}
-    latencies: list[float] = []
-    for _ in range(options.rounds):
-        found[PLAIN].append(in_child(lambda: None, options.program, options.count))
-        found[FILTERED].append(in_child(lambda: seccomp.install(bare) and None, options.program, options.count))
-        found[SUPERVISED].append(supervised(options.program, options.count, latencies))
-    plain = statistics.median(found[PLAIN])
-    for name, seconds in found.items():
-        middle = statistics.median(seconds)
-        print(f"{name:<12}{middle * 1e6:9.0f} us per spawn   x{middle / plain:.2f}   +{(middle - plain) * 1e6:.0f} us")
-    deciles = statistics.quantiles(latencies, n=100)
-    print(f"answers     {deciles[49] * 1e6:9.0f} us median, {deciles[98] * 1e6:.0f} us p99, {len(latencies)} answers")
+    if options.cpu is not None:
+        os.sched_setaffinity(0, {options.cpu})
+    directory = Path(tempfile.mkdtemp(prefix="parhelia-bench-"))
+    try:
+        directory.chmod(0o755)
+        script = directory / "script"
+        script.write_text(SCRIPT)
+        if options.only != "script":
+            print("spawn of /bin/true, each:")
+            compare(["/bin/true"], options.count, options.rounds)
+        if options.only != "true":
+            print("script of some 250 execs, each:")
+            compare(["/bin/sh", str(script)], 1, options.rounds)
+    finally:
+        shutil.rmtree(directory)
 
 
 if __name__ == "__main__":

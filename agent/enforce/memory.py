@@ -1,8 +1,8 @@
 """Reading a stopped task: its ids, its memory, its directories.
 
-Everything here goes through /proc/TID, where TID may be reused the moment the task dies: whoever opens a `Task` checks
-that its notification is still valid afterwards (seccomp_unotify(2)), and only then believes what it reads. Rules: the
-memory belongs to an adversary and may change while it is read; every length is bounded.
+Everything here goes through one open /proc/TID, where TID may be reused the moment the task dies: whoever opens a
+`Task` checks that its notification is still valid afterwards (seccomp_unotify(2)), and only then believes what it
+reads. Rules: the memory belongs to an adversary and may change while it is read; every length is bounded.
 """
 
 from __future__ import annotations
@@ -40,6 +40,10 @@ class Memory:
 
     def string(self, address: int, limit: int) -> bytes:
         """The bytes at `address` up to a NUL. Raises Unreadable past `limit` bytes or where nothing is mapped."""
+        page, offset = self._at(address)
+        end = page.find(b"\0", offset)
+        if 0 <= end - offset <= limit:
+            return page[offset:end]
         parts: list[bytes] = []
         length = 0
         while length <= limit:
@@ -124,46 +128,88 @@ class Identity:
 
 
 class Task:
-    """A stopped task's open descriptors: memory, root and working directory. Use as a context manager.
+    """A stopped task, looked at through one open /proc/TID: what is found there later is the same task, or nothing
+    (ESRCH), whoever has its number by then. Use as a context manager.
 
     Raises ProcessLookupError where it is gone, Unreadable where the kernel does not let us look.
     """
 
     def __init__(self, tid: int) -> None:
-        self.root = self.cwd = self._mem = -1
+        self.tid = tid
+        self._open: list[int] = []
+        self._root = self._cwd = -1
+        self._identity: Identity | None = None
         try:
-            self.identity = _identity(tid)
-            self._mem = os.open(f"/proc/{tid}/mem", _O_READ)
-            self.root = os.open(f"/proc/{tid}/root", _O_PATH)
-            self.cwd = os.open(f"/proc/{tid}/cwd", _O_PATH)
+            self._proc = self._keep(os.open(f"/proc/{tid}", _O_PATH))
+            self.memory = Memory(self._keep(os.open("mem", _O_READ, dir_fd=self._proc)))
         except (FileNotFoundError, ProcessLookupError) as error:
             self.close()
             raise ProcessLookupError(f"task {tid} is gone") from error
         except PermissionError as error:
             self.close()
             raise Unreadable("the process does not let its memory be read (PR_SET_DUMPABLE 0)") from error
-        self.memory = Memory(self._mem)
+
+    @property
+    def root(self) -> int:
+        """Its root directory, open as a place. Raises ProcessLookupError and Unreadable, as the following do."""
+        if self._root < 0:
+            self._root = self._keep(self._inside("root"))
+        return self._root
+
+    @property
+    def cwd(self) -> int:
+        """Its working directory, the same one whenever it is asked for."""
+        if self._cwd < 0:
+            self._cwd = self._keep(self._inside("cwd"))
+        return self._cwd
+
+    @property
+    def tgid(self) -> int:
+        """The process it belongs to."""
+        try:
+            os.close(os.pidfd_open(self.tid))  # only for a process's first thread (pidfd_open(2))
+        except OSError:
+            return self.identity.tgid
+        return self.tid
+
+    @property
+    def identity(self) -> Identity:
+        if self._identity is None:
+            try:
+                self._identity = _identity(self.tid, self._proc)
+            except (FileNotFoundError, ProcessLookupError) as error:
+                raise ProcessLookupError(f"task {self.tid} is gone") from error
+        return self._identity
 
     def directory(self, descriptor: int) -> int:
         """A new descriptor for what the task has open as `descriptor`. Raises OSError (ENOENT: nothing)."""
-        return os.open(f"/proc/{self.identity.tid}/fd/{descriptor}", _O_PATH)
+        return os.open(f"fd/{descriptor}", _O_PATH, dir_fd=self._proc)
 
     def umask(self) -> int:
         """The task's file mode creation mask (proc_pid_status(5), Linux 4.7). Raises OSError where it is gone."""
-        with open(f"/proc/{self.identity.tid}/status", "rb") as file:
-            for line in file:
-                if line.startswith(b"Umask:"):
-                    return int(line[6:], 8)
+        for line in _read("status", self._proc).splitlines():
+            if line.startswith(b"Umask:"):
+                return int(line[6:], 8)
         return 0o077
 
     def cwd_path(self) -> str:
         return path_of(self.cwd)
 
     def close(self) -> None:
-        for descriptor in (self._mem, self.root, self.cwd):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self.root = self.cwd = self._mem = -1
+        while self._open:
+            os.close(self._open.pop())
+
+    def _inside(self, name: str) -> int:
+        try:
+            return os.open(name, _O_PATH, dir_fd=self._proc)
+        except (FileNotFoundError, ProcessLookupError) as error:
+            raise ProcessLookupError(f"task {self.tid} is gone") from error
+        except PermissionError as error:
+            raise Unreadable("the process does not let itself be looked at (PR_SET_DUMPABLE 0)") from error
+
+    def _keep(self, descriptor: int) -> int:
+        self._open.append(descriptor)
+        return descriptor
 
     def __enter__(self) -> Self:
         return self
@@ -184,14 +230,19 @@ def readable(raw: bytes) -> str:
     return raw.decode("utf-8", "backslashreplace")
 
 
-def _identity(tid: int) -> Identity:
-    descriptor = os.open(f"/proc/{tid}/status", _O_READ)
+def _read(name: str, directory: int) -> bytes:
+    descriptor = os.open(name, _O_READ, dir_fd=directory)
     try:
-        text = os.read(descriptor, 4096)
+        return os.read(descriptor, 4096)
     finally:
         os.close(descriptor)
+
+
+def _identity(tid: int, directory: int) -> Identity:
     tgid = ppid = uid = -1
-    for line in text.splitlines():  # proc_pid_status(5); the name in the first line has its newlines escaped
+    for line in _read(
+        "status", directory
+    ).splitlines():  # proc_pid_status(5); the name in the first line has its newlines escaped
         if line.startswith(b"Tgid:"):
             tgid = int(line[5:])
         elif line.startswith(b"PPid:"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+from collections.abc import Callable
 from enum import IntEnum
 
 from agent.linux.syscalls import syscall
@@ -28,7 +29,12 @@ CLOSE_RANGE_CLOEXEC = 1 << 2
 CAPABILITY_VERSION_3 = 0x20080522
 LAST_DESCRIPTOR = 0xFFFFFFFF
 _EINVAL = 22
-_KEEP = -1  # setfsuid(-1) changes nothing and returns the present id
+_KEEP = 0xFFFFFFFF  # setfsuid(-1) changes nothing and returns the present id
+
+_LIBC = ctypes.PyDLL(None)  # these two never wait, so the interpreter's lock is kept
+_setfsuid, _setfsgid = _LIBC.setfsuid, _LIBC.setfsgid
+for _call in (_setfsuid, _setfsgid):
+    _call.argtypes, _call.restype = (ctypes.c_uint,), ctypes.c_uint
 
 
 class Capability(IntEnum):
@@ -118,12 +124,12 @@ def set_fsuid(uid: int) -> None:
     The call itself reports nothing (setfsuid(2)), so the result is read back. Set the group first: leaving root's
     fsuid drops the file capabilities.
     """
-    _set_filesystem_id("setfsuid", uid)
+    _set_filesystem_id(_setfsuid, uid)
 
 
 def set_fsgid(gid: int) -> None:
     """The same for the group."""
-    _set_filesystem_id("setfsgid", gid)
+    _set_filesystem_id(_setfsgid, gid)
 
 
 class FilesystemIdentity:
@@ -140,15 +146,17 @@ class FilesystemIdentity:
 
     def __enter__(self) -> None:
         if self._gid is not None:
-            syscall("setfsgid", self._gid)  # refused together with the uid, which is read back
+            _setfsgid(self._gid)  # refused together with the uid, which is read back
         if self._uid is not None:
-            set_fsuid(self._uid)
+            _setfsuid(self._uid)
+            if (present := _setfsuid(_KEEP)) != self._uid:
+                raise PermissionError(1, f"setfsuid: still {present}, not {self._uid}")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if self._uid is not None:
-            syscall("setfsuid", self._own_uid)  # one of the thread's own ids: never refused (setfsuid(2))
+            _setfsuid(self._own_uid)  # one of the thread's own ids: never refused (setfsuid(2))
         if self._gid is not None:
-            syscall("setfsgid", self._own_gid)
+            _setfsgid(self._own_gid)
 
 
 def close_range(first: int, last: int = LAST_DESCRIPTOR, *, cloexec: bool = False) -> None:
@@ -172,11 +180,11 @@ def _close_one(descriptor: int, cloexec: bool) -> None:
         return  # the listing's own descriptor is gone already
 
 
-def _set_filesystem_id(call: str, wanted: int) -> None:
-    syscall(call, wanted)
-    present = syscall(call, _KEEP) & 0xFFFFFFFF
+def _set_filesystem_id(call: Callable[[int], int], wanted: int) -> None:
+    call(wanted)
+    present = call(_KEEP)
     if present != wanted:
-        raise PermissionError(1, f"{call}: still {present}, not {wanted}")
+        raise PermissionError(1, f"still {present}, not {wanted}")
 
 
 def _capability_header() -> bytes:

@@ -14,16 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from agent.enforce.memory import MAX_PATH, Task, Unreadable, path_of, readable
+from agent.enforce.commands.walk import walked as _walked
+from agent.enforce.memory import Task, Unreadable, path_of, readable
 
 AT_FDCWD = -100  # linux/fcntl.h
 AT_EMPTY_PATH = 0x1000
 
-_MAX_LINKS = 40  # MAXSYMLINKS, linux/namei.h
 _MAX_INTERPRETERS = 5  # fs/exec.c, exec_binprm
 _FIRST_LINE = 256  # BINPRM_BUF_SIZE, linux/binfmts.h
-_PROC_ROOT_INODE = 1  # PROC_ROOT_INO, include/linux/proc_ns.h
-_O_WALK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _BLANK = b" \t"
 
 
@@ -156,71 +154,3 @@ def _inspect(opened: int) -> tuple[File, tuple[bytes, bytes | None] | None]:
         return file, script_line(os.pread(reader, _FIRST_LINE, 0))
     finally:
         os.close(reader)
-
-
-@contextmanager
-def _walked(task: Task, start: int, path: bytes) -> Iterator[int]:
-    if len(path) >= MAX_PATH:
-        raise OSError(errno.ENAMETOOLONG, "the path is too long")
-    walk = _Walk(task, start)
-    try:
-        walk.go(path)
-        yield walk.at
-    finally:
-        os.close(walk.at)
-
-
-class _Walk:
-    """One path resolution. `at` is the descriptor reached so far, owned by whoever made the walk."""
-
-    def __init__(self, task: Task, start: int) -> None:
-        self._task = task
-        self._links = 0
-        self.at = os.dup(start)
-
-    def go(self, path: bytes) -> None:
-        pending = self._components(path)
-        while pending:
-            name = pending.pop()
-            if name == b"..":
-                self._up()
-                continue
-            found = os.open(name, _O_WALK, dir_fd=self.at)
-            if stat.S_ISLNK(os.fstat(found).st_mode):
-                try:
-                    pending.extend(self._follow(name, found))
-                finally:
-                    os.close(found)
-            else:
-                self._move(found)
-
-    def _components(self, path: bytes) -> list[bytes]:
-        """What is left to walk, next one last; an absolute path starts again at the task's root."""
-        if path.startswith(b"/"):
-            self._move(os.dup(self._task.root))
-        return [part for part in reversed(path.split(b"/")) if part not in (b"", b".")]
-
-    def _follow(self, name: bytes, link: int) -> list[bytes]:
-        self._links += 1
-        if self._links > _MAX_LINKS:
-            raise OSError(errno.ELOOP, "too many symbolic links")
-        here = os.fstat(self.at)
-        if here.st_dev == os.stat("/proc").st_dev:  # noqa: PTH116
-            identity = self._task.identity
-            if here.st_ino == _PROC_ROOT_INODE and name == b"self":
-                return [b"%d" % identity.tgid]
-            if here.st_ino == _PROC_ROOT_INODE and name == b"thread-self":
-                return [b"%d" % identity.tid, b"task", b"%d" % identity.tgid]
-            if here.st_ino != _PROC_ROOT_INODE:  # exe, cwd, root, fd/N: links to an object, not to a name
-                self._move(os.open(name, os.O_PATH | os.O_CLOEXEC, dir_fd=self.at))
-                return []
-        return self._components(os.readlink(b"", dir_fd=link))
-
-    def _up(self) -> None:
-        here, root = os.fstat(self.at), os.fstat(self._task.root)
-        if (here.st_dev, here.st_ino) != (root.st_dev, root.st_ino):
-            self._move(os.open(b"..", _O_WALK, dir_fd=self.at))
-
-    def _move(self, to: int) -> None:
-        os.close(self.at)
-        self.at = to

@@ -1,0 +1,111 @@
+"""A path as the kernel will walk it for a stopped task: from its own root and working directory, its own /proc/self.
+
+Rules kept here: the kernel walks where it can be told to do so in the task's stead (openat2(2)); wherever that fails,
+for whatever reason, the walk is made name by name (path_resolution(7)), and its errno counts. The two agree on what
+they find: the only names that mean another thing for us than for the task are ``self`` and ``thread-self`` in /proc,
+and below them lie no programs but behind links to objects, which the kernel is told not to follow.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from types import TracebackType
+
+from agent.enforce.memory import MAX_PATH, Task
+from agent.linux.openat2 import place_below, place_in_root
+
+_MAX_LINKS = 40  # MAXSYMLINKS, linux/namei.h
+_PROC_ROOT_INODE = 1  # PROC_ROOT_INO, include/linux/proc_ns.h
+_O_WALK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class walked:
+    """What `path` is for `task`, from its root where the path is absolute, else from the directory `start`: a
+    descriptor (O_PATH), open while the context lasts. Raises OSError with the errno the kernel would give."""
+
+    __slots__ = ("_at",)
+
+    def __init__(self, task: Task, start: int, path: bytes) -> None:
+        if len(path) >= MAX_PATH:
+            raise OSError(errno.ENAMETOOLONG, "the path is too long")
+        try:
+            self._at = place_in_root(task.root, path) if path.startswith(b"/") else place_below(start, path)
+        except OSError:
+            self._at = by_names(task, start, path)
+
+    def __enter__(self) -> int:
+        return self._at
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._at)
+
+
+def by_names(task: Task, start: int, path: bytes) -> int:
+    """The same name by name; the caller owns the descriptor."""
+    walk = _Walk(task, start)
+    try:
+        walk.go(path)
+    except BaseException:
+        os.close(walk.at)
+        raise
+    return walk.at
+
+
+class _Walk:
+    """One path resolution. `at` is the descriptor reached so far, owned by whoever made the walk."""
+
+    def __init__(self, task: Task, start: int) -> None:
+        self._task = task
+        self._links = 0
+        self.at = os.dup(start)
+
+    def go(self, path: bytes) -> None:
+        pending = self._components(path)
+        while pending:
+            name = pending.pop()
+            if name == b"..":
+                self._up()
+                continue
+            found = os.open(name, _O_WALK, dir_fd=self.at)
+            if stat.S_ISLNK(os.fstat(found).st_mode):
+                try:
+                    pending.extend(self._follow(name, found))
+                finally:
+                    os.close(found)
+            else:
+                self._move(found)
+
+    def _components(self, path: bytes) -> list[bytes]:
+        """What is left to walk, next one last; an absolute path starts again at the task's root."""
+        if path.startswith(b"/"):
+            self._move(os.dup(self._task.root))
+        return [part for part in reversed(path.split(b"/")) if part not in (b"", b".")]
+
+    def _follow(self, name: bytes, link: int) -> list[bytes]:
+        self._links += 1
+        if self._links > _MAX_LINKS:
+            raise OSError(errno.ELOOP, "too many symbolic links")
+        here = os.fstat(self.at)
+        if here.st_dev == os.stat("/proc").st_dev:  # noqa: PTH116
+            task = self._task
+            if here.st_ino == _PROC_ROOT_INODE and name == b"self":
+                return [b"%d" % task.tgid]
+            if here.st_ino == _PROC_ROOT_INODE and name == b"thread-self":
+                return [b"%d" % task.tid, b"task", b"%d" % task.tgid]
+            if here.st_ino != _PROC_ROOT_INODE:  # exe, cwd, root, fd/N: links to an object, not to a name
+                self._move(os.open(name, os.O_PATH | os.O_CLOEXEC, dir_fd=self.at))
+                return []
+        return self._components(os.readlink(b"", dir_fd=link))
+
+    def _up(self) -> None:
+        here, root = os.fstat(self.at), os.fstat(self._task.root)
+        if (here.st_dev, here.st_ino) != (root.st_dev, root.st_ino):
+            self._move(os.open(b"..", _O_WALK, dir_fd=self.at))
+
+    def _move(self, to: int) -> None:
+        os.close(self.at)
+        self.at = to
