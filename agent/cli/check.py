@@ -14,15 +14,16 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, Final
 
-from agent.cli import egress_words, questions
+from agent.cli import command_words, egress_words, questions
 from agent.cli.policy_flags import add_policy_flag, load, show_problems
 from agent.cli.questions import QuestionError, Surroundings, surroundings
 from agent.exits import Exit
 from agent.policy.decide import decide
+from agent.policy.decide_commands import command_fits
 from agent.policy.decision import Decision, Verdict
 from agent.policy.model import Policy
 from agent.policy.problem import PolicyError
-from agent.policy.request import Access, Request
+from agent.policy.request import Access, CommandRequest, Request
 from agent.policy.terms import terms
 
 LONGEST_LINE: Final = 1 << 20
@@ -41,6 +42,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command = kinds.add_parser("command", help="may this shell text run?")
     command.add_argument("text", metavar="TEXT")
     command.add_argument("--cwd", metavar="D", help=f"where it would run (default {questions.WORKDIR})")
+    command.add_argument(
+        "--explain", action="store_true", help="what was understood of it, every rule that fits, the one that decided"
+    )
     egress = kinds.add_parser("egress", help="may this be reached?")
     egress.add_argument("url", metavar="URL")
     egress.add_argument("--method", metavar="M", help="HTTP method (default GET)")
@@ -70,17 +74,23 @@ def check(args: argparse.Namespace) -> int:
     if args.jsonl:
         return answer_lines(policy, around, sys.stdin.buffer, _print_line)
     try:
-        decision = decide(policy, _question(args, around))
+        request = _question(args, around)
+        decision = decide(policy, request)
     except QuestionError as error:
         if args.json:
             print(json.dumps({"error": str(error)}, ensure_ascii=False))
         else:
             print(f"parhelia: {error}", file=sys.stderr)
         return Exit.USAGE
+    page: list[str] = []
+    further: dict[str, command_words.Json] = {}
+    if isinstance(request, CommandRequest) and args.explain:
+        fits = command_fits(policy, request)
+        page, further = command_words.explained(request, fits, decision.rule), command_words.as_json(request, fits)
     if args.json:
-        print(json.dumps(as_json(decision), ensure_ascii=False))
+        print(json.dumps({**as_json(decision), **further}, ensure_ascii=False))
     else:
-        print(explain(decision), file=sys.stderr)
+        print("\n".join([*page, explain(decision)]), file=sys.stderr)
     return Exit.OK if decision.verdict is Verdict.ALLOW else Exit.DENIED
 
 

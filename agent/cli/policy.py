@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime
 
-from agent.cli import egress_words
+from agent.cli import command_words, egress_words
 from agent.cli.policy_flags import add_policy_flag, load, show_problems
 from agent.cli.questions import surroundings
 from agent.exits import Exit
@@ -196,12 +196,7 @@ def _rules(layer: Layer) -> list[tuple[str, str, HostRule | CommandRule | PathRu
 
 
 def _command(rule: CommandRule) -> str:
-    match = rule.match
-    words = ["|".join(match.program[:4]) + ("|…" if len(match.program) > 4 else ""), *match.subcommand]
-    words += [f"[{option}]" for option in match.options]
-    if match.operands:
-        words.append(" or ".join(match.operands[:4]) + (" or …" if len(match.operands) > 4 else ""))
-    return " ".join(words)
+    return command_words.of_match(rule.match)
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:

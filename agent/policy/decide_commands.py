@@ -21,6 +21,9 @@ from agent.policy.self_protection import RULES, WHERE
 from agent.policy.verdicts import allowed, by_rule, denied, enforces, exceptions_of, worst
 from agent.policy.words import shown
 
+_RANK: Final = {severity: rank for rank, severity in enumerate(reversed(Severity))}
+"""The most severe of the rules that deny is the one that is reported; of equals, the policy's first."""
+
 _OWN: Final = Layer(source=WHERE.file)
 _OWN_INDEX: Final = CommandIndex(RULES)
 
@@ -39,6 +42,7 @@ def decide_commands(policy: Policy, request: CommandRequest) -> Decision:
         found += hits
         perhaps += maybe
     enforced = enforces(section.mode for _, section in layers)
+    found.sort(key=lambda rule: _RANK[rule.severity])
     denial = worst([by_rule(rule, f"{_meaning(rule)} is refused", rule.severity) for rule in found])
     if denial is not None:
         return denied(policy, denial, enforced=enforced)
