@@ -18,7 +18,7 @@ from fnmatch import fnmatchcase
 from agent.policy.credential_shapes import CREDENTIAL_WORD, holds_credential
 from agent.policy.model import CommandMatch
 from agent.policy.operands import Fit, operand_fit, operand_within, text_fit
-from agent.policy.options import GENERIC, GRAMMARS, Grammar, Words, canonical_option, says, sort_words
+from agent.policy.options import GENERIC, GRAMMARS, Grammar, Words, canonical_option, says, sort_words, values_of
 from agent.policy.path_classes import Places, class_fit, class_within, named_class
 from agent.policy.program_names import any_fits
 from agent.policy.request import UNKNOWN, SimpleCommand
@@ -123,34 +123,31 @@ def _words_fit(patterns: tuple[str, ...], command: SimpleCommand) -> Iterable[Fi
 
 
 def _arguments_fit(match: CommandMatch, command: SimpleCommand, places: Places) -> Fit:
-    grammar = _grammar(command.program)
-    words = sort_words(command.argv, grammar)
-    answer = min(_options_fit(match, words, grammar), _subcommand_fit(match, words))
+    words = sort_words(command.argv, _grammar(command.program))
+    answer = min(_options_fit(match, words), _subcommand_fit(match, words))
     if match.operands and answer:
-        answer = min(answer, _operands_fit(match, words, command, grammar, places))
+        answer = min(answer, _operands_fit(match, words, command, places))
     return answer
 
 
-def _options_fit(match: CommandMatch, words: Words, grammar: Grammar) -> Fit:
-    answer = min((_option_fit(entry, words, grammar) for entry in match.options), default=Fit.YES)
-    ruled_out = max((_option_fit(entry, words, grammar) for entry in match.without), default=Fit.NO)
+def _options_fit(match: CommandMatch, words: Words) -> Fit:
+    answer = min((_option_fit(entry, words) for entry in match.options), default=Fit.YES)
+    ruled_out = max((_option_fit(entry, words) for entry in match.without), default=Fit.NO)
     if ruled_out is Fit.YES:
         return Fit.NO
     return min(answer, Fit.MAYBE) if ruled_out is Fit.MAYBE and not match.options else answer
 
 
-def _option_fit(entry: str, words: Words, grammar: Grammar) -> Fit:
+def _option_fit(entry: str, words: Words) -> Fit:
     names, equals, pattern = entry.partition("=")
     best = Fit.MAYBE if words.uncertain else Fit.NO
     for name in names.split("|"):
-        if not says(words.options, name, grammar):
-            continue
-        if not equals:
+        if equals:
+            for value in values_of(words, name):
+                unknown = Fit.MAYBE if UNKNOWN in value else Fit.NO
+                best = max(best, unknown, *(text_fit(one, value, glob=False) for one in pattern.split("|")))
+        elif says(words.options, name, words.grammar):
             return Fit.YES
-        spelled = grammar.means.get(canonical_option(name, grammar), frozenset((name,))) | {name}
-        for given, value in words.values:
-            if given in spelled:
-                best = max(best, *(text_fit(one, value, glob=False) for one in pattern.split("|")))
     return best
 
 
@@ -165,9 +162,9 @@ def _subcommand_fit(match: CommandMatch, words: Words) -> Fit:
     return Fit.YES
 
 
-def _operands_fit(match: CommandMatch, words: Words, command: SimpleCommand, grammar: Grammar, places: Places) -> Fit:
+def _operands_fit(match: CommandMatch, words: Words, command: SimpleCommand, places: Places) -> Fit:
     recursive = any(
-        canonical_option(name, grammar) == "recursive" for entry in match.options for name in entry.split("|")
+        canonical_option(name, words.grammar) == "recursive" for entry in match.options for name in entry.split("|")
     )
     best = Fit.NO
     for index, word in words.operands[len(match.subcommand) :]:
