@@ -139,22 +139,23 @@ class NotifyLoop:
         poller = select.poll()
         poller.register(self._listener, select.POLLIN)
         poller.register(self._wake, select.POLLIN)
+        usual = [(self._listener, select.POLLIN)]
         while not self._stopping.is_set():
-            seen = dict(poller.poll()).get(self._listener, 0)
-            if seen & select.POLLIN:
+            ready = poller.poll()
+            if ready == usual or dict(ready).get(self._listener, 0) & select.POLLIN:
                 with self._listening:
                     stopped = notify.receive(self._listener)
                 if stopped is not None:
                     self._handle(stopped)
-            elif seen:  # POLLHUP: no task is left under the filter
+            elif self._listener in dict(ready):  # POLLHUP: no task is left under the filter
                 return
 
     def _handle(self, stopped: notify.Notification) -> None:
+        handler = self._handlers.get(stopped.number)
         started = time.monotonic()
         self._in_hand = (stopped, started)
         if not self._busy.is_set():
             self._busy.set()
-        handler = self._handlers.get(stopped.number)
         fault = False
         try:
             answer = DENIED if handler is None else handler.answer(stopped, self._listener)

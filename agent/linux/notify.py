@@ -8,9 +8,9 @@ ENOENT only says that one task vanished.
 from __future__ import annotations
 
 import errno
-import fcntl
 import struct
-from dataclasses import dataclass
+from fcntl import ioctl
+from typing import NamedTuple
 
 RECV = 0xC0502100
 SEND = 0xC0182101
@@ -29,8 +29,7 @@ _ADDFD = struct.Struct("=QIIII")  # struct seccomp_notif_addfd: id, flags, srcfd
 _ID = struct.Struct("=Q")
 
 
-@dataclass(frozen=True, slots=True)
-class Notification:
+class Notification(NamedTuple):
     """One stopped system call. `tid` is a thread id in the receiver's pid namespace, 0 where it has none there."""
 
     id: int
@@ -45,19 +44,19 @@ def receive(listener: int) -> Notification | None:
     """The next stopped call; blocks where there is none. None: the task vanished, or a signal came."""
     buffer = bytearray(_NOTIFICATION.size)
     try:
-        fcntl.ioctl(listener, RECV, buffer, True)
+        ioctl(listener, RECV, buffer, True)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.EINTR):
             return None
         raise
-    ident, tid, _flags, number, arch, pointer, *arguments = _NOTIFICATION.unpack(buffer)
-    return Notification(ident, tid, number, arch, pointer, _six(arguments))
+    ident, tid, _flags, number, arch, pointer, a, b, c, d, e, f = _NOTIFICATION.unpack(buffer)
+    return Notification(ident, tid, number, arch, pointer, (a, b, c, d, e, f))
 
 
 def is_valid(listener: int, ident: int) -> bool:
     """True while the notification waits for an answer: what was opened under /proc/PID before belongs to that task."""
     try:
-        fcntl.ioctl(listener, ID_VALID, _ID.pack(ident))
+        ioctl(listener, ID_VALID, _ID.pack(ident))
     except OSError as error:
         if error.errno == errno.ENOENT:
             return False
@@ -98,14 +97,14 @@ def add_fd(
     cloexec = 0o2000000 if close_on_exec else 0  # O_CLOEXEC, asm-generic/fcntl.h
     # A mutable buffer, so that the ioctl's own result comes back and not the buffer.
     request = bytearray(_ADDFD.pack(ident, flags, source, replace or 0, cloexec))
-    placed: int = fcntl.ioctl(listener, ADDFD, request, True)
+    placed: int = ioctl(listener, ADDFD, request, True)
     return placed
 
 
 def prefer_sync_wake_up(listener: int) -> bool:
     """Hint that the supervisor answers at once, on the same CPU. False where the kernel is older than 6.6."""
     try:
-        fcntl.ioctl(listener, SET_FLAGS, FD_SYNC_WAKE_UP)
+        ioctl(listener, SET_FLAGS, FD_SYNC_WAKE_UP)
     except OSError:
         return False
     return True
@@ -113,14 +112,9 @@ def prefer_sync_wake_up(listener: int) -> bool:
 
 def _send(listener: int, response: bytes) -> bool:
     try:
-        fcntl.ioctl(listener, SEND, response)
+        ioctl(listener, SEND, response)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.EINPROGRESS):
             return False
         raise
     return True
-
-
-def _six(arguments: list[int]) -> tuple[int, int, int, int, int, int]:
-    a, b, c, d, e, f = arguments
-    return a, b, c, d, e, f

@@ -22,6 +22,8 @@ from agent.enforce.memory import MAX_ARGUMENT_BYTES
 
 PER_PROCESS = 16
 _PRUNE_ABOVE = 256
+_AT_ONCE = 1 << 16
+_O_READ = os.O_RDONLY | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +42,16 @@ def approval(file: File, argv: tuple[bytes, ...], cwd: int) -> Approval:
 
 def observed(pid: int) -> Approval:
     """What /proc/PID shows now. Raises OSError where it cannot be read."""
-    with open(f"/proc/{pid}/cmdline", "rb", buffering=0) as file:
-        parts: list[bytes] = []
-        length = 0
-        while length <= MAX_ARGUMENT_BYTES and (part := file.read(1 << 16)):
-            parts.append(part)
-            length += len(part)
+    descriptor = os.open(f"/proc/{pid}/cmdline", _O_READ)
+    try:
+        arguments = os.read(descriptor, _AT_ONCE)
+        while len(arguments) <= MAX_ARGUMENT_BYTES and (more := os.read(descriptor, _AT_ONCE)):
+            arguments += more
+    finally:
+        os.close(descriptor)
     return Approval(
         _identity(os.stat(f"/proc/{pid}/exe")),  # noqa: PTH116
-        _digest(b"".join(parts)),
+        _digest(arguments),
         _identity(os.stat(f"/proc/{pid}/cwd")),  # noqa: PTH116
     )
 
