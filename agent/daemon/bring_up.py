@@ -12,6 +12,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -51,6 +52,7 @@ from agent.session.plan import Plan
 from agent.session.probe import probe
 from agent.session.proofs import PRIVATE
 from agent.shell.requests import from_argv
+from agent.shell.scripts import Environment
 from agent.version import version
 
 log = logging.getLogger(__name__)
@@ -266,22 +268,18 @@ class BringUp:
 
     def _judge_command(self, gate: Gate, offer: Offer) -> None:
         origin = Origin(mechanism="launch", argv=self._spec.command)
-        decision = gate.check(self._request(self._spec.command, None, workdir(self._spec), origin, offer.notify))
+        request = self._request(self._spec.command, None, workdir(self._spec), origin)
+        decision = gate.check(replace(request, supervised=offer.notify))
         if not decision.permitted:
             raise Refused(Exit.COMMAND_DENIED, refusal_line(decision).removeprefix("parhelia: "))
 
     def _request(
-        self, argv: tuple[str, ...], exe: str | None, cwd: str, origin: Origin, supervised: bool
+        self, argv: tuple[str, ...], exe: str | None, cwd: str, origin: Origin, env: Environment = ()
     ) -> CommandRequest:
-        return from_argv(
-            argv,
-            exe=exe,
-            cwd=cwd,
-            home=self._spec.session_user.home if self._places is None else self._places.home,
-            today=datetime.datetime.now(datetime.UTC).date(),
-            origin=origin,
-            supervised=supervised,
-        )
+        home = self._spec.session_user.home if self._places is None else self._places.home
+        today = datetime.datetime.now(datetime.UTC).date()
+        known = from_argv(argv, exe=exe, cwd=cwd, home=home, today=today, origin=origin, environment=env)
+        return replace(known, supervised=True)
 
     def _lay_out(self, policy: Policy, offer: Offer, secrets: Secrets) -> Ground:
         spec = self._spec
@@ -366,7 +364,7 @@ class BringUp:
         return ExecSupervisor(
             listener,
             gate,
-            lambda argv, exe, cwd: self._request(argv, exe, cwd, Origin(mechanism="exec"), True),
+            lambda argv, exe, cwd, env: self._request(argv, exe, cwd, Origin(mechanism="exec"), env),
             session_uid=user.uid if separate else None,
             session_gid=user.gid if separate else None,
             actor=self._spec.actor,

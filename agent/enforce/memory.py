@@ -8,6 +8,7 @@ reads. Rules: the memory belongs to an adversary and may change while it is read
 from __future__ import annotations
 
 import os
+import re
 import struct
 from dataclasses import dataclass
 from types import TracebackType
@@ -56,6 +57,13 @@ class Memory:
         if length > limit:
             raise Unreadable(f"a string is longer than {limit} bytes")
         return b"".join(parts)
+
+    def begins(self, address: int, pattern: re.Pattern[bytes]) -> bool:
+        """Does the string at `address` start with `pattern` (at most 64 bytes of it)? Raises Unreadable."""
+        page, offset = self._at(address)
+        if len(page) - offset < 64:
+            return pattern.match(self.string(address, MAX_STRING)) is not None
+        return pattern.match(page, offset) is not None
 
     def pointers(self, address: int, limit: int) -> list[int]:
         """The NULL-terminated array of 64-bit pointers at `address`. Raises Unreadable past `limit` entries."""

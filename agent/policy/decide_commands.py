@@ -46,7 +46,7 @@ def decide_commands(policy: Policy, request: CommandRequest) -> Decision:
     denial = worst([by_rule(rule, f"{_meaning(rule)} is refused", rule.severity) for rule in found])
     if denial is not None:
         return denied(policy, denial, enforced=enforced)
-    if layers and (perhaps or request.unverifiable is not None):
+    if layers and not request.certain and (perhaps or request.unverifiable is not None):
         return _unverifiable(policy, request, perhaps, [section for _, section in layers], enforced)
     return allowed(policy, rule_ids.COMMANDS_DEFAULT, "no rule of the policy refuses this command")
 

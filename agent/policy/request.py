@@ -149,7 +149,8 @@ class CommandRequest:
 
     `text` is what was asked, for the record. `commands` is everything it can run. `unverifiable` says why its meaning
     cannot be known beforehand, None where it can. `supervised`: every exec it leads to is decided again by the exec
-    ring. `understood` is how the commands were found, for the reader (``check command --explain``); it decides nothing.
+    ring. `certain`: only what is known for certain counts (a script's body, whose every exec is decided again anyway).
+    `understood` is how the commands were found, for the reader (``check command --explain``); it decides nothing.
     """
 
     text: str
@@ -161,6 +162,7 @@ class CommandRequest:
     cwd: str = "/"
     home: str = "/"
     understood: tuple[Understood, ...] = ()
+    certain: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,8 +39,11 @@ def analyse_text(text: str, *, cwd: str, home: str) -> Analysis:
     return _analysis(findings)
 
 
-def analyse_argv(argv: tuple[str, ...], *, exe: str | None, cwd: str, home: str) -> Analysis:
-    """What an exec of `argv` runs; `exe` is the file that will run, None where `argv[0]` has to do.
+def analyse_argv(
+    argv: tuple[str, ...], *, exe: str | None, cwd: str, home: str, environment: tuple[tuple[str, str], ...] = ()
+) -> Analysis:
+    """What an exec of `argv` runs; `exe` is the file that will run, None where `argv[0]` has to do. `environment` are
+    the variables it is given that change what it does (`agent.shell.environment`).
 
     Where the two name different programs both are taken for what runs, unless the file is one of those that become what
     `argv[0]` says (busybox).
@@ -58,7 +61,7 @@ def analyse_argv(argv: tuple[str, ...], *, exe: str | None, cwd: str, home: str)
     words = [Word(word) for word in argv[1:]]
     try:
         for name in names:
-            walker.runner.run([Word(name), *words], State(cwd=(cwd,)), Setting(final=True))
+            walker.runner.run([Word(name), *words], State(cwd=(cwd,)), Setting(environment, final=True))
     except RecursionError:
         findings.unknown("the command is nested too deeply")
     return _analysis(findings)

@@ -10,18 +10,18 @@ from collections.abc import Sequence
 
 from agent.shell.fold import Word
 from agent.shell.getopt import read_options
-from agent.shell.steps import Code, Inner, Opaque, ShellText, Step, reads_descriptor, word_at
+from agent.shell.steps import Code, Inner, Opaque, Script, ShellText, Step, reads_descriptor, word_at
 from agent.shell.wrappers import Wrapper
 
 
 def awk_steps(words: Sequence[Word], _stdin: Word | None) -> list[Step]:
     read = read_options(words, 1, Wrapper("F:v:f:W:e:i:l:bcCd::D::gh:IkL::Mno::NOp::PrsStV", "", lenient=True))
     code: list[Step] = [Code("awk", value) for name, value in read.given if name == "e"]
-    files = [value.text for name, value in read.given if name in ("f", "file")]
-    if any(reads_descriptor(name) for name in files):
+    files = [value for name, value in read.given if name in ("f", "file")]
+    if any(reads_descriptor(file.text) for file in files):
         return [*code, Opaque("awk reads its program from a descriptor")]
     if files or code:
-        return code
+        return [*code, *(Script("awk", file) for file in files)]
     return [Code("awk", words[read.end])] if read.end < len(words) else []
 
 

@@ -1,7 +1,7 @@
 """Command lines of shells and interpreters: where the text or code is that they run.
 
-Rules: a script file is not read; a program read from a pipe whose content is unknown is unknown. Sources: bash(1),
-dash(1), python(1), perlrun(1), ruby(1), node(1), php(1), lua(1), su(1), gawk(1).
+Rules: a script file is named, not read; a program read from a pipe whose content is unknown is unknown. Sources:
+bash(1), dash(1), python(1), perlrun(1), ruby(1), node(1), php(1), lua(1), su(1), gawk(1).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from agent.policy.request import UNKNOWN
 from agent.shell.fold import Word
-from agent.shell.steps import Code, Opaque, ShellText, Step, reads_descriptor, word_at
+from agent.shell.steps import SHELL, Code, Opaque, Script, ShellText, Step, reads_descriptor, word_at
 
 _SHELL_VALUED = frozenset(("-o", "+o", "-O", "+O", "--rcfile", "--init-file", "-C", "--init-command"))
 
@@ -42,7 +42,7 @@ def shell_steps(words: Sequence[Word], stdin: Word | None) -> list[Step]:
         return [ShellText(words[index], tuple(words[index + 1 :]))]
     script = words[index].text if index < len(words) and not reads_stdin else None
     if script is not None and not reads_descriptor(script):
-        return []
+        return [Script(SHELL, words[index], tuple(words[index + 1 :]))]
     if script is not None and stdin is None:
         return [Opaque("a shell reads its commands from a descriptor")]
     return [ShellText(stdin)] if stdin is not None else []
@@ -77,6 +77,11 @@ _INTERPRETERS: Mapping[str, _Interpreter] = MappingProxyType(
 )
 
 
+def is_interpreter(program: str) -> bool:
+    """Does `program` read code of a language that is known here, versions (``python3.12``) included?"""
+    return re.sub(r"[\d.]+$", "", program) in _INTERPRETERS
+
+
 def interpreter_steps(program: str, words: Sequence[Word], stdin: Word | None) -> list[Step]:
     """The inline code of `program` where it is an interpreter, versions (``python3.12``) included."""
     spec = _INTERPRETERS.get(re.sub(r"[\d.]+$", "", program))
@@ -103,7 +108,9 @@ def _interpreter(words: Sequence[Word], stdin: Word | None, spec: _Interpreter) 
         if ended:
             return found
     script = word_at(words, index).text
-    if not found and stdin is None and reads_descriptor(script):
+    if script not in ("", "-") and not reads_descriptor(script) and (not found or spec.language == "lua"):
+        found.append(Script(spec.language, words[index], tuple(words[index + 1 :])))
+    elif not found and stdin is None and reads_descriptor(script):
         found.append(Opaque("an interpreter reads its program from a descriptor"))
     elif not found and stdin is not None and (script in ("", "-") or reads_descriptor(script)):
         found.append(Code(spec.language, stdin))

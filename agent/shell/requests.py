@@ -34,11 +34,20 @@ def from_text(
 
 
 def from_argv(
-    argv: Sequence[str], *, exe: str | None, cwd: str, home: str, today: date, origin: Origin, supervised: bool = False
+    argv: Sequence[str],
+    *,
+    exe: str | None,
+    cwd: str,
+    home: str,
+    today: date,
+    origin: Origin,
+    supervised: bool = False,
+    environment: tuple[tuple[str, str], ...] = (),
 ) -> CommandRequest:
     """The request for an exec. `argv` is final; `exe` is the file that will run (path, symlinks resolved), None where
-    it is not known: then `argv[0]` names the program. Text handed to shells and interpreters is analysed further."""
-    analysis = analyse_argv(tuple(argv), exe=exe, cwd=cwd, home=home)
+    it is not known: then `argv[0]` names the program. Text handed to shells and interpreters is analysed further.
+    `environment`: the variables it is given that change what it does (`agent.shell.environment`)."""
+    analysis = analyse_argv(tuple(argv), exe=exe, cwd=cwd, home=home, environment=environment)
     text = " ".join(argv)
     return _request(text, analysis, today=today, origin=origin, supervised=supervised, cwd=cwd, home=home)
 

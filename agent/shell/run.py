@@ -16,10 +16,11 @@ from typing import Protocol
 from agent.policy.operands import normalise_operand
 from agent.policy.request import UNKNOWN, SimpleCommand
 from agent.shell.code import RunsArgv, RunsCode, RunsText, RunsUnknown, calls_in
+from agent.shell.environment import payloads
 from agent.shell.finding import find_targets
 from agent.shell.fold import Word
 from agent.shell.state import ANYTHING, MAX_DEPTH, NOTHING, Findings, Function, Outcome, State, plain
-from agent.shell.steps import Code, Inner, Opaque, ShellText, Step, basename, reads_descriptor
+from agent.shell.steps import Code, Inner, Opaque, Script, ShellText, Step, basename, reads_descriptor
 from agent.shell.unwrap import unwrap
 
 _EXPANDS_AGAIN = frozenset(("declare", "typeset", "local", "let", "test", "[", "unset", "read"))
@@ -84,6 +85,9 @@ class Runner:
                 return builtin(self, words, state, setting)
         for step in unwrap(program, words, setting.stdin):
             self._follow(step, program, state, setting)
+        if setting.assignments:
+            for step in payloads(program, words, setting.assignments):
+                self._follow(step, program, state, replace(setting, assignments=()))
         return plain(state, _output(program, words, setting))
 
     def _unnamed(self, words: Sequence[Word], state: State, setting: Setting) -> Outcome:
@@ -136,9 +140,11 @@ class Runner:
             case ShellText(text, positional):
                 self.text(text, _of_shell(state, positional), inner)
             case Code(language, text):
-                self._code(text, language, state, inner)
+                self.code(text, language, state, inner)
             case Opaque(reason):
                 self._findings.unknown(reason)
+            case Script():
+                pass  # each exec in it is decided by itself, and where the ring runs, it reads the file
 
     def text(self, text: Word, state: State, setting: Setting) -> Outcome:
         """Text that a shell reads."""
@@ -147,7 +153,8 @@ class Runner:
             text = Word(text.text.replace(UNKNOWN, "${_parhelia_unknown}"))
         return self._texts.read_text(text.text, state, replace(setting, final=False))
 
-    def _code(self, text: Word, language: str, state: State, setting: Setting) -> None:
+    def code(self, text: Word, language: str, state: State, setting: Setting) -> None:
+        """Code that an interpreter reads."""
         if not text.known:
             self._findings.unknown("an interpreter runs code that is not known before it runs")
         if setting.depth > MAX_DEPTH:
@@ -162,7 +169,7 @@ class Runner:
                 case RunsArgv(argv):
                     self.run([Word(word) for word in argv], state, replace(setting, final=True))
                 case RunsCode(code):
-                    self._code(Word(code), language, state, replace(setting, depth=setting.depth + 1))
+                    self.code(Word(code), language, state, replace(setting, depth=setting.depth + 1))
                 case RunsUnknown(what):
                     self._findings.unknown(what)
 

@@ -61,11 +61,12 @@ def join(one: State, other: State) -> State:
     """Where two ways meet."""
     if one is other:
         return one
-    names = one.variables.keys() | other.variables.keys()
-    merged: dict[str, Values] = {}
-    for name in names:
-        values = _distinct((*one.variables.get(name, UNKNOWN_VALUES), *other.variables.get(name, UNKNOWN_VALUES)))
-        merged[name] = values if len(values) <= MAX_VALUES else UNKNOWN_VALUES
+    merged = dict(one.variables)
+    if one.variables is not other.variables:
+        for name in one.variables.keys() | other.variables.keys():
+            here, there = one.variables.get(name, UNKNOWN_VALUES), other.variables.get(name, UNKNOWN_VALUES)
+            values = here if here is there else _distinct((*here, *there))
+            merged[name] = values if len(values) <= MAX_VALUES else UNKNOWN_VALUES
     cwd = _distinct((*one.cwd, *other.cwd))
     return State(
         cwd=cwd if len(cwd) <= MAX_VALUES else (None,),
@@ -110,20 +111,24 @@ def concatenated(first: Word, second: Word) -> Word:
 
 
 class Findings:
-    """What one analysis has found; bounded. `home` is the session's home directory."""
+    """What one analysis has found; bounded, by `steps` too. `home` is the session's home directory. `cut`: a
+    bound was met, so the text goes on where nothing was looked at."""
 
-    def __init__(self, home: str) -> None:
+    def __init__(self, home: str, steps: int = MAX_STEPS) -> None:
         self.home = home
+        self._bound = steps
         self.commands: list[SimpleCommand] = []
         self.reasons: list[str] = []
         self.calls: list[Function] = []
         self._seen: set[SimpleCommand] = set()
         self._steps = 0
+        self.cut = False
 
     def add(self, command: SimpleCommand) -> None:
         if command in self._seen:
             return
         if len(self.commands) >= MAX_COMMANDS:
+            self.cut = True
             self.unknown("the text runs too many commands to follow")
             return
         self._seen.add(command)
@@ -137,7 +142,8 @@ class Findings:
     def step(self) -> bool:
         """Count one step of work; False once there were too many."""
         self._steps += 1
-        if self._steps > MAX_STEPS:
+        if self._steps > self._bound:
+            self.cut = True
             self.unknown("the text is too large to follow")
             return False
         return True

@@ -35,13 +35,26 @@ class Code:
 
 
 @dataclass(frozen=True, slots=True)
+class Script:
+    """A file whose text is run: shell text (`language` is `SHELL`) or code of an interpreter; `positional` are its
+    arguments. It is not read here: where the exec ring runs, it reads it (`agent.shell.scripts`)."""
+
+    language: str
+    path: Word
+    positional: tuple[Word, ...] = ()
+
+
+SHELL = "shell"
+
+
+@dataclass(frozen=True, slots=True)
 class Opaque:
     """Something runs, and this is why it cannot be known what."""
 
     reason: str
 
 
-type Step = Inner | ShellText | Code | Opaque
+type Step = Inner | ShellText | Code | Script | Opaque
 
 
 def basename(path: str) -> str:

@@ -23,8 +23,11 @@ from typing import Protocol
 
 from agent.describe import describe
 from agent.enforce.commands.approvals import Approval, Approvals, approval, observed
+from agent.enforce.commands.environment import read_environment
 from agent.enforce.commands.program import AT_FDCWD, Run, resolve
+from agent.enforce.commands.programs import Programs
 from agent.enforce.commands.refusal import tell
+from agent.enforce.commands.scripts import Found, Scripts, loaded
 from agent.enforce.memory import MAX_PATH, Identity, Task, Unreadable, readable
 from agent.linux.notify import Notification
 from agent.linux.process import FilesystemIdentity
@@ -32,6 +35,7 @@ from agent.linux.syscalls import number
 from agent.policy.decision import Decision, Severity, Verdict
 from agent.policy.request import CommandRequest, Origin
 from agent.record.event import Event, RecordError
+from agent.shell.scripts import Environment
 
 log = logging.getLogger(__name__)
 
@@ -40,18 +44,21 @@ CONTINUE = 0
 
 _PATH_DIRECTORIES = 64
 
-type BuildRequest = Callable[[tuple[str, ...], str, str], CommandRequest]
-"""(argv, exe, cwd) -> request. The judge fills in the origin."""
+type BuildRequest = Callable[[tuple[str, ...], str, str, Environment], CommandRequest]
+"""(argv, exe, cwd, variables that change what it does) -> request. The judge fills in the origin."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """An exec as it was read: who, where, every program it would run, and what /proc must show afterwards."""
+    """An exec as it was read: who, where, every program it would run, what /proc must show afterwards, the variables
+    that change what it does, and the scripts it would read."""
 
     identity: Identity
     cwd: str
     runs: tuple[Run, ...]
     approval: Approval
+    environment: Environment
+    scripts: tuple[Found, ...]
 
 
 class CommandGate(Protocol):
@@ -87,7 +94,8 @@ class ExecJudge:
     """Answers for one session's execs. For one thread only.
 
     `post` takes the events that are not the gate's own. `is_valid` says whether a notification still waits. `eyes` is
-    the file-system identity in which this thread looks at the session. `stderr`: see `refusal.tell`.
+    the file-system identity in which this thread looks at the session. `stderr`: see `refusal.tell`. `programs`: the
+    machine's, of which a copy or link is known.
     """
 
     def __init__(
@@ -100,8 +108,11 @@ class ExecJudge:
         is_valid: Callable[[int], bool],
         eyes: FilesystemIdentity,
         stderr: int | None = None,
+        programs: Programs | None = None,
     ) -> None:
         self._stderr = stderr
+        self._programs = programs or Programs()
+        self._scripts = Scripts(self._programs)
         self._gate = gate
         self._build = build_request
         self._actor = actor
@@ -146,18 +157,22 @@ class ExecJudge:
         """What the exec would run, or the errno where it would run nothing. Raises Unreadable."""
         a = stopped.arguments
         if stopped.number == self._execveat:
-            directory, path_at, argv_at, flags = _signed(a[0]), a[1], a[2], a[4] & 0xFFFFFFFF
+            directory, path_at, argv_at, envp_at, flags = _signed(a[0]), a[1], a[2], a[3], a[4] & 0xFFFFFFFF
         else:
-            directory, path_at, argv_at, flags = AT_FDCWD, a[0], a[1], 0
+            directory, path_at, argv_at, envp_at, flags = AT_FDCWD, a[0], a[1], a[2], 0
         path = task.memory.string(path_at, MAX_PATH)
         argv = task.memory.vector(argv_at)
         if not argv:
             raise Unreadable("an empty argv names no program")
         try:
-            runs = resolve(task, directory, path, flags, argv)
+            runs = resolve(task, directory, path, flags, argv, known=self._programs.names)
         except OSError as error:
             return error.errno or errno.EACCES
-        return Wanted(task.identity, task.cwd_path(), runs, approval(runs[-1].file, runs[-1].argv, task.cwd))
+        approved = approval(runs[-1].file, runs[-1].argv, task.cwd)
+        environment = read_environment(task.memory, envp_at)
+        runs = (*runs, *loaded(task, runs[-1], environment, self._programs.names))
+        scripts = self._scripts.find(task, runs, environment)
+        return Wanted(task.identity, task.cwd_path(), runs, approved, environment, scripts)
 
     def _decide(self, stopped: Notification, wanted: Wanted) -> int:
         if self._last is not None and self._last.repeats(wanted):
@@ -166,14 +181,25 @@ class ExecJudge:
             argv = tuple(readable(word) for word in run.argv)
             origin = _origin(wanted.identity, run.file.path, argv)
             for name in run.names():
-                decision = self._gate.check(replace(self._build(argv, name, wanted.cwd), origin=origin))
+                request = replace(self._build(argv, name, wanted.cwd, wanted.environment), origin=origin)
+                decision = self._gate.check(request)
                 if not decision.permitted:
-                    self._last = Refusal(wanted.identity.tgid, wanted.approval, {wanted.runs[0].asked})
-                    return self._refuse(stopped, decision)
+                    return self._refused(stopped, wanted, decision)
                 if decision.verdict is Verdict.DENY:
                     break  # observed only: one line for one exec, not one for each of its names
+        for found in wanted.scripts:
+            if self._scripts.is_cleared(found, request, decision):
+                continue
+            of_body = self._gate.check(self._scripts.request(found, request))
+            if not of_body.permitted:
+                return self._refused(stopped, wanted, of_body)
+            self._scripts.clear(found, request, of_body)
         self._approvals.add(wanted.identity.tgid, wanted.approval)
         return CONTINUE
+
+    def _refused(self, stopped: Notification, wanted: Wanted, decision: Decision) -> int:
+        self._last = Refusal(wanted.identity.tgid, wanted.approval, {wanted.runs[0].asked})
+        return self._refuse(stopped, decision)
 
     def _refuse(self, stopped: Notification, decision: Decision) -> int:
         tell(stopped.tid, decision, self._eyes, self._stderr)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from agent.enforce.commands.walk import walked as _walked
+from agent.enforce.commands.walk import walked
 from agent.enforce.memory import Task, Unreadable, path_of, readable
 
 AT_FDCWD = -100  # linux/fcntl.h
@@ -23,15 +23,23 @@ AT_EMPTY_PATH = 0x1000
 _MAX_INTERPRETERS = 5  # fs/exec.c, exec_binprm
 _FIRST_LINE = 256  # BINPRM_BUF_SIZE, linux/binfmts.h
 _BLANK = b" \t"
+_DELETED = " (deleted)"  # d_path(): the file has no name any more
+
+type Known = Callable[[str, os.stat_result, int], tuple[str, ...]]
+"""The further names of the file of this path and status, which is open for reading (`programs.Programs.names`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file's identity: `path` as the kernel names it, symlinks resolved."""
+    """A file's identity: `path` as the kernel names it, symlinks resolved; `also`: the machine's programs that this
+    file is as well, as a link or a copy; `text`: it is not in the machine's format for programs, so the kernel will not
+    run it by itself, but a shell that is told so reads it as its own."""
 
     path: str
     device: int
     inode: int
+    also: tuple[str, ...] = ()
+    text: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +55,19 @@ class Run:
 
         A multi-call program (busybox, mke2fs as mkfs.ext4) goes by the name it was called, not by its file.
         """
-        seen = {self.file.path.rpartition("/")[2]}
-        yield self.file.path
-        for other in (self.asked, readable(self.argv[0])):
+        path = self.file.path.removesuffix(_DELETED)
+        seen = {path.rpartition("/")[2]}
+        yield path
+        for other in (*self.file.also, self.asked, readable(self.argv[0])):
             base = other.rpartition("/")[2]
             if base and base not in seen:
                 seen.add(base)
                 yield other
 
 
-def resolve(task: Task, directory: int, path: bytes, flags: int, argv: tuple[bytes, ...]) -> tuple[Run, ...]:
+def resolve(
+    task: Task, directory: int, path: bytes, flags: int, argv: tuple[bytes, ...], *, known: Known
+) -> tuple[Run, ...]:
     """What execveat(directory, path, argv, flags) would run: the file, then its interpreter, and so on.
 
     The last one is what /proc/PID/exe will show, with the argv /proc/PID/cmdline will show. Raises OSError with the
@@ -65,15 +76,15 @@ def resolve(task: Task, directory: int, path: bytes, flags: int, argv: tuple[byt
     runs: list[Run] = []
     spelled = path if directory == AT_FDCWD or path.startswith(b"/") else _by_descriptor(directory, path)
     with _start(task, directory, path, flags) as opened:
-        file, script = _inspect(opened)
+        file, script = inspect(opened, known)
     runs.append(Run(argv, readable(path) or file.path, file))
     while script is not None:
         if len(runs) > _MAX_INTERPRETERS:
             raise OSError(errno.ELOOP, "interpreters nested too deeply")
         interpreter, option = script
         argv = (interpreter, *([] if option is None else [option]), spelled, *argv[1:])
-        with _walked(task, task.cwd, interpreter) as opened:
-            file, script = _inspect(opened)
+        with walked(task, task.cwd, interpreter) as opened:
+            file, script = inspect(opened, known)
         runs.append(Run(argv, readable(interpreter), file))
         spelled = interpreter
     return tuple(runs)
@@ -120,7 +131,7 @@ def _by_descriptor(directory: int, path: bytes) -> bytes:
 @contextmanager
 def _start(task: Task, directory: int, path: bytes, flags: int) -> Iterator[int]:
     if path.startswith(b"/") or (directory == AT_FDCWD and path):
-        with _walked(task, task.cwd, path) as opened:
+        with walked(task, task.cwd, path) as opened:
             yield opened
         return
     if not path and not flags & AT_EMPTY_PATH:
@@ -131,7 +142,7 @@ def _start(task: Task, directory: int, path: bytes, flags: int) -> Iterator[int]
         raise OSError(errno.EBADF, f"descriptor {directory} is not open") from error
     try:
         if path:
-            with _walked(task, base, path) as opened:
+            with walked(task, base, path) as opened:
                 yield opened
         else:
             yield base
@@ -139,18 +150,22 @@ def _start(task: Task, directory: int, path: bytes, flags: int) -> Iterator[int]
         os.close(base)
 
 
-def _inspect(opened: int) -> tuple[File, tuple[bytes, bytes | None] | None]:
+def inspect(opened: int, known: Known) -> tuple[File, tuple[bytes, bytes | None] | None]:
+    """The program that is open (for its path only), and what its first line names where it is a script. Raises OSError
+    with the kernel's errno, Unreadable where it may be executed but not read."""
     status = os.fstat(opened)
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EACCES, "not a regular file")
-    file = File(path_of(opened), status.st_dev, status.st_ino)
+    path = path_of(opened)
     try:
         reader = os.open(f"/proc/self/fd/{opened}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except PermissionError as error:
         if not status.st_mode & 0o111:
             raise  # the kernel refuses it as well
-        raise Unreadable(f"{file.path} may be executed but not read: what it runs is not known") from error
+        raise Unreadable(f"{path} may be executed but not read: what it runs is not known") from error
     try:
-        return file, script_line(os.pread(reader, _FIRST_LINE, 0))
+        head = os.pread(reader, _FIRST_LINE, 0)
+        also = known(path, status, reader)
+        return File(path, status.st_dev, status.st_ino, also, not head.startswith(b"\x7fELF")), script_line(head)
     finally:
         os.close(reader)

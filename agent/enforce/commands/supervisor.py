@@ -16,6 +16,7 @@ from agent.enforce.commands.judge import (
     bare_request,
     own_decision,
 )
+from agent.enforce.commands.programs import Programs
 from agent.enforce.notify_loop import PROCEED, Answer, Handler, NotifyLoop
 from agent.linux import notify, process
 from agent.linux.syscalls import number
@@ -62,6 +63,7 @@ class ExecSupervisor:
             is_valid=lambda ident: notify.is_valid(listener, ident),
             eyes=eyes,
             stderr=stderr,
+            programs=Programs(session_uid),
         )
         self._arch_prctl = number("arch_prctl")
         own: dict[int, Handler] = {found: self for name in _CALLS if (found := number(name)) is not None}

@@ -26,6 +26,7 @@ from agent.policy.request import CommandRequest, Origin
 from agent.record.event import Event, EventType, Result
 from agent.session.filter import FilterOptions
 from agent.shell.requests import from_argv
+from agent.shell.scripts import Environment
 from tests.conftest import require
 from tests.enforce.commands.filtered import GID, UID, Filtered, Finished
 
@@ -63,8 +64,17 @@ class Recorded:
         return [event.details["rule"] for event in self.events]
 
 
-def build_request(argv: tuple[str, ...], exe: str, cwd: str) -> CommandRequest:
-    return from_argv(argv, exe=exe, cwd=cwd, home="/nonexistent", today=TODAY, origin=Origin("exec"), supervised=True)
+def build_request(argv: tuple[str, ...], exe: str, cwd: str, environment: Environment) -> CommandRequest:
+    return from_argv(
+        argv,
+        exe=exe,
+        cwd=cwd,
+        home="/nonexistent",
+        today=TODAY,
+        origin=Origin("exec"),
+        supervised=True,
+        environment=environment,
+    )
 
 
 @cache
@@ -94,10 +104,10 @@ class Supervised:
     directory: Path
 
     def text(self, text: str) -> Finished:
-        """Run `text` as a script, whose meaning is not analysed beforehand: every exec in it comes to the ring."""
+        """Run `text` through a pipe, where nobody reads it beforehand: every exec in it comes to the ring by itself."""
         self.directory.chmod(0o755)
         (self.directory / "text").write_text(text)
-        return self.run("/bin/bash", str(self.directory / "text"), cwd=self.directory)
+        return self.run("/bin/bash", "-c", "cat text | bash", cwd=self.directory)
 
 
 @pytest.fixture
@@ -520,7 +530,7 @@ def test_supervision_ends_by_itself_with_the_last_task() -> None:
 
 def test_a_supervisor_without_cap_sys_ptrace_reads_by_the_sessions_user(workspace: Path) -> None:
     """As root in Docker: the capability is dropped in a child that supervises."""
-    text = script(workspace, "text", "/bin/echo seen; rm -rf /")
+    text = script(workspace, "text", "/bin/echo seen; $(id -u | sed s/.*/rm/) -rf /")
     child = os.fork()
     if child == 0:
         status = 1

@@ -187,7 +187,7 @@ def _listener() -> socket.socket:
     return listener
 
 
-def _build_request(argv: tuple[str, ...], exe: str, cwd: str) -> CommandRequest:
+def _build_request(argv: tuple[str, ...], exe: str, cwd: str, _environment: object) -> CommandRequest:
     from datetime import date
 
     today = date(2026, 11, 22)
