@@ -24,7 +24,7 @@ from itertools import pairwise
 
 from agent.enforce.commands.program import Known, Run, inspect
 from agent.enforce.commands.programs import Programs
-from agent.enforce.commands.walk import walked
+from agent.enforce.commands.walk import by_names, walked
 from agent.enforce.memory import Task, path_of, readable
 from agent.policy.decision import Decision, Verdict
 from agent.policy.request import CommandRequest
@@ -155,10 +155,15 @@ class Scripts:
         path = script.path.text
         for ending in ("", *_ENDINGS.get(script.language, ())):
             try:
-                with walked(task, task.cwd, (path + ending).encode()) as opened:
-                    found = self._body(script, opened)
+                opened = by_names(task, task.cwd, (path + ending).encode())  # as /proc/self is a file's place here too
             except (OSError, UnicodeEncodeError):
                 continue
+            try:
+                found = self._body(script, opened)
+            except OSError:
+                continue
+            finally:
+                os.close(opened)
             if found is not None:
                 return found
         return None
