@@ -12,14 +12,16 @@ redirection goes is not guessed at: it is no exec, so nothing would decide it la
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from agent.policy.credential_shapes import CREDENTIAL_WORD, holds_credential
 from agent.policy.model import CommandMatch
-from agent.policy.operands import Fit, operand_fit, operand_within, text_fit
+from agent.policy.operands import PATH_MAX, Fit, normalise_operand, of_a_value, operand_fit, operand_within, text_fit
 from agent.policy.options import GENERIC, GRAMMARS, Grammar, Words, canonical_option, says, sort_words, values_of
 from agent.policy.path_classes import Places, class_fit, class_within, named_class
+from agent.policy.path_sets import any_meets, is_path
 from agent.policy.program_names import any_fits
 from agent.policy.request import UNKNOWN, SimpleCommand
 
@@ -167,13 +169,42 @@ def _operands_fit(match: CommandMatch, words: Words, command: SimpleCommand, pla
         canonical_option(name, words.grammar) == "recursive" for entry in match.options for name in entry.split("|")
     )
     best = Fit.NO
+    sorted_out = _sorted_patterns(match.operands, places.home)
+    globs = frozenset(command.globs)
     for index, word in words.operands[len(match.subcommand) :]:
-        for pattern in match.operands:
-            fit = _operand_fit(pattern, word, command, places, glob=index in command.globs, recursive=recursive)
+        patterns = match.operands
+        path = UNKNOWN if index in globs else normalise_operand(word, command.cwd, places.home)
+        if path != UNKNOWN and len(path) <= PATH_MAX and UNKNOWN not in word:
+            if any_meets(sorted_out.paths, path, home=places.home, recursive=recursive):
+                return Fit.YES
+            patterns = sorted_out.others if word.startswith(sorted_out.keys) else sorted_out.words
+        for pattern in patterns:
+            fit = _operand_fit(pattern, word, command, places, glob=index in globs, recursive=recursive)
             if fit is Fit.YES:
                 return fit
             best = max(best, fit)
     return best
+
+
+@dataclass(frozen=True, slots=True)
+class _Sorted:
+    """The entries of `operands`: about `paths`, which are asked all at once; all `others`; those of the others that are
+    about `words` that begin with none of `keys`."""
+
+    paths: tuple[str, ...]
+    others: tuple[str, ...]
+    words: tuple[str, ...]
+    keys: tuple[str, ...]
+
+
+@lru_cache(maxsize=512)
+def _sorted_patterns(patterns: tuple[str, ...], home: str) -> _Sorted:
+    paths = tuple(pattern for pattern in patterns if named_class(pattern) is None and is_path(pattern, home))
+    others = tuple(pattern for pattern in patterns if pattern not in paths)
+    keys = {pattern: keyed[0] for pattern in others if (keyed := of_a_value(pattern)) is not None}
+    return _Sorted(
+        paths, others, tuple(pattern for pattern in others if pattern not in keys), tuple(set(keys.values()))
+    )
 
 
 def _operand_fit(

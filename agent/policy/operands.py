@@ -20,6 +20,7 @@ from agent.policy.request import UNKNOWN
 PATH_MAX = 4096  # linux/limits.h
 
 _KEYED = re.compile(r"(-{0,2}[A-Za-z_][A-Za-z0-9_-]*=)(.*)", re.DOTALL)
+_SPELLED_OTHERWISE = re.compile(r"/(?=/|$)|/\.\.?(?=/|$)")
 _PROC_ROOT = re.compile(r"/proc/[^/]+(?:/task/[^/]+)?/(root|cwd)(?=/|$)")
 _ANY, _ONE, _STAR, _GLOBSTAR = "any", "one", "star", "globstar"
 
@@ -43,6 +44,8 @@ def normalise_operand(word: str, cwd: str | None, home: str) -> str:
     if UNKNOWN in word:
         return UNKNOWN
     path = _collapse(word)
+    if not path.startswith("/proc/"):
+        return path
     for _ in range(8):
         found = _PROC_ROOT.match(path)
         if found is None:
@@ -59,13 +62,10 @@ def normalise_operand(word: str, cwd: str | None, home: str) -> str:
 def operand_fit(pattern: str, word: str, *, cwd: str | None, home: str, glob: bool, recursive: bool) -> Fit:
     """Does `pattern` meet `word`? `glob`: the word is still to be expanded. `recursive`: the command takes whole trees,
     so that a word above what the pattern names meets it too."""
-    keyed = _KEYED.fullmatch(pattern)
-    if keyed is not None and keyed[2].startswith(("/", "~")):
-        return _keyed_fit(keyed[1], keyed[2], word, cwd=cwd, home=home, glob=glob)
-    if pattern.startswith("~"):
-        pattern = home + pattern[1:]
-    elif pattern.startswith("**/"):
-        pattern = "/" + pattern
+    keyed = of_a_value(pattern)
+    if keyed is not None:
+        return _keyed_fit(*keyed, word, cwd=cwd, home=home, glob=glob)
+    pattern = rooted(pattern, home)
     if not pattern.startswith("/"):
         return text_fit(pattern, word, glob)
     path = normalise_operand(word, cwd, home)
@@ -76,6 +76,20 @@ def operand_fit(pattern: str, word: str, *, cwd: str | None, home: str, glob: bo
     if recursive and _is_above(path, pattern, glob):
         return Fit.YES
     return Fit.NO
+
+
+@lru_cache(maxsize=512)
+def of_a_value(pattern: str) -> tuple[str, str] | None:
+    """Key (with its ``=``) and path of a pattern ``key=/path``, None for any other."""
+    keyed = _KEYED.fullmatch(pattern)
+    return (keyed[1], keyed[2]) if keyed is not None and keyed[2].startswith(("/", "~")) else None
+
+
+def rooted(pattern: str, home: str) -> str:
+    """`pattern` with the home and the root spelled out, as an absolute one where it is about paths."""
+    if pattern.startswith("~"):
+        return home + pattern[1:]
+    return f"/{pattern}" if pattern.startswith("**/") else pattern
 
 
 def operand_within(pattern: str, word: str, *, cwd: str | None, home: str, glob: bool) -> bool:
@@ -106,6 +120,8 @@ def text_fit(pattern: str, word: str, glob: bool) -> Fit:
 
 
 def _collapse(path: str) -> str:
+    if path.startswith("/") and _SPELLED_OTHERWISE.search(path) is None:
+        return path
     parts: list[str] = []
     for part in path.split("/"):
         if part == "..":
@@ -118,21 +134,25 @@ def _collapse(path: str) -> str:
 
 def _is_above(path: str, pattern: str, glob: bool) -> bool:
     """True where `path` is a directory that holds what `pattern` names."""
+    return path == "/" or any(_meets(holder, path, glob) for holder in holders(pattern))
+
+
+@lru_cache(maxsize=512)
+def holders(pattern: str) -> tuple[str, ...]:
+    """The directories above what `pattern` names, as far as it is spelled out; without ``/``."""
     base = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
     fixed = base if base == pattern else base.rpartition("/")[0]
-    if path == "/":
-        return True
     parts = [part for part in fixed.split("/") if part]
-    holders = ["/" + "/".join(parts[: end + 1]) for end in range(len(parts))]
-    if fixed == pattern and holders:
-        holders.pop()
-    return any(_meets(holder, path, glob) for holder in holders)
+    found = ["/" + "/".join(parts[: end + 1]) for end in range(len(parts))]
+    if fixed == pattern and found:
+        found.pop()
+    return tuple(found)
 
 
 def _meets(pattern: str, subject: str, glob: bool) -> bool:
     plain = not glob and UNKNOWN not in subject
     if plain:
-        return any(expression.fullmatch(subject) for expression in _compiled(pattern))
+        return any(expression.fullmatch(subject) for expression in compiled(pattern))
     subjects = [_subject_tokens(spelled, glob) for spelled in (_alternatives(subject) if glob else (subject,))]
     return any(
         _intersect(_pattern_tokens(alternative), tokens)
@@ -142,7 +162,8 @@ def _meets(pattern: str, subject: str, glob: bool) -> bool:
 
 
 @lru_cache(maxsize=512)
-def _compiled(pattern: str) -> tuple[re.Pattern[str], ...]:
+def compiled(pattern: str) -> tuple[re.Pattern[str], ...]:
+    """The expressions of which one matches whatever `pattern` meets."""
     spelled = {_ANY: ".*", _GLOBSTAR: ".*", _STAR: "[^/]*", _ONE: "[^/]"}
     expressions = []
     for alternative in _alternatives(pattern):

@@ -14,10 +14,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
-from agent.policy.operands import Fit, normalise_operand, operand_fit
+from agent.policy.operands import PATH_MAX, Fit, normalise_operand, operand_fit
+from agent.policy.path_sets import any_meets
 from agent.policy.paths import AGENT_FILES, DEVICES, HOOK_SETTINGS, covers
 from agent.policy.request import UNKNOWN
 
@@ -121,6 +123,7 @@ _KEYED: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_-]*=)?(<[a-z-]+>)")
 _WILD: Final = re.compile(r"[*?\[]")
 
 
+@lru_cache(maxsize=1024)
 def named_class(pattern: str) -> str | None:
     """The class that `pattern` names (``<device>``, ``of=<device>``), None where it names none; it need not exist."""
     found = _KEYED.fullmatch(pattern)
@@ -142,8 +145,11 @@ def class_fit(pattern: str, word: str, *, cwd: str | None, places: Places, glob:
         return Fit.MAYBE
     if _taken_out(described, path, places, glob):
         return Fit.NO
+    shapes = _spelled(described.globs, places)
+    if not glob and len(path) <= PATH_MAX:
+        return Fit.YES if any_meets(shapes, path, home=places.home, recursive=recursive) else Fit.NO
     best = Fit.NO
-    for shape in _spelled(described.globs, places):
+    for shape in shapes:
         fit = operand_fit(shape, path, cwd=cwd, home=places.home, glob=glob, recursive=recursive)
         if fit is Fit.YES:
             return fit
@@ -171,10 +177,7 @@ def _taken_out(described: PathClass, path: str, places: Places, glob: bool) -> b
             return True
     if glob:
         return False
-    return any(
-        operand_fit(shape, path, cwd="/", home=places.home, glob=False, recursive=False) is Fit.YES
-        for shape in described.globs_out
-    )
+    return len(path) <= PATH_MAX and any_meets(described.globs_out, path, home=places.home, recursive=False)
 
 
 def _inside(root: str, path: str, glob: bool) -> bool:
