@@ -5,6 +5,20 @@
 # mounted while a step runs and never become part of a layer:
 #   docker build --secret id=ca,src=ca-bundle.pem --secret id=pip,src=pip.conf .
 
+# The one compiled piece: what coding agents start before each tool call (10 KB, static). The compiler stays in its stage.
+FROM python:3.13-slim-trixie AS native
+WORKDIR /build
+RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
+    set -eu; \
+    if ! command -v gcc > /dev/null; then \
+        ca=; if [ -s /run/secrets/ca.pem ]; then ca=--option=Acquire::https::CaInfo=/run/secrets/ca.pem; fi; \
+        apt-get $ca --quiet --quiet update; \
+        DEBIAN_FRONTEND=noninteractive apt-get $ca --quiet --quiet --yes --no-install-recommends install gcc > /dev/null; \
+    fi
+COPY container/build-hook.sh container/
+COPY agent/enforce/commands/native agent/enforce/commands/native
+RUN container/build-hook.sh parhelia-hook && test -x parhelia-hook
+
 FROM python:3.13-slim-trixie AS build
 WORKDIR /build
 COPY requirements-build.lock requirements.lock ./
@@ -20,6 +34,7 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.pem --mount=type=secret,id=
 COPY pyproject.toml README.md ./
 COPY policies policies
 COPY agent agent
+COPY --from=native /build/parhelia-hook agent/enforce/commands/native/
 RUN set -eu; \
     tools/bin/python -m pip wheel --no-index --no-deps --no-build-isolation --wheel-dir wheel .; \
     tools/bin/python -m pip --python /opt/parhelia/bin/python install --no-index --no-deps wheel/*.whl
@@ -31,6 +46,7 @@ RUN set -eu; \
     install -D -m 0755 entrypoint.sh root/entrypoint.sh; \
     install -D -m 0644 container/managed-settings.json root/etc/claude-code/managed-settings.json; \
     install -D -m 0644 container/ssh_config root/etc/ssh/ssh_config.d/50-parhelia.conf; \
+    install -D -m 0755 agent/enforce/commands/native/parhelia-hook root/usr/local/lib/parhelia/parhelia-hook; \
     install -D -m 0755 agent/enforce/commands/hook_client.py root/usr/local/lib/parhelia/hook_client.py; \
     install -D -m 0755 agent/enforce/egress/ssh_proxy.py root/usr/local/lib/parhelia/ssh_proxy.py; \
     install -d -m 0755 root/etc/parhelia root/usr/local/bin; \

@@ -8,6 +8,8 @@ SHELL := /bin/sh
 
 VENV := .venv
 CLI := $(VENV)/bin/parhelia-agent
+HOOK_SOURCES := $(wildcard agent/enforce/commands/native/*.[ch])
+HOOK := agent/enforce/commands/native/parhelia-hook
 DOCKER ?= docker
 comma := ,
 IMAGE ?= parhelia-agent:latest
@@ -23,7 +25,7 @@ export CMD
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
 
-setup: $(VENV)/.stamp-project users  ## .venv from the lock files, the CLI in it, the accounts `parhelia` and `session`
+setup: $(VENV)/.stamp-project users $(HOOK)  ## .venv from the lock files, the CLI in it, the hook client, the accounts `parhelia` and `session`
 	@container/reachable.sh $(VENV)/bin/python .
 
 # An environment whose Python is gone (moved checkout, removed interpreter) or too old is made anew.
@@ -40,6 +42,10 @@ $(VENV)/.stamp-deps: $(VENV)/.stamp-python requirements.lock requirements-dev.lo
 $(VENV)/.stamp-project: $(VENV)/.stamp-deps pyproject.toml
 	@PYTHONWARNINGS=ignore $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
+
+# Without a compiler there is no file, and no error: the Python client stays.
+$(HOOK): container/build-hook.sh $(HOOK_SOURCES)
+	@container/build-hook.sh $@
 
 users:
 	@container/users.sh
@@ -79,5 +85,5 @@ lock: $(VENV)/.stamp-project  ## requirements*.lock from pyproject.toml (UPGRADE
 	container/lock.sh $(VENV)/bin/python $(if $(UPGRADE),--upgrade)
 
 clean:  ## everything that can be made again (the audit log in var/ stays)
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(HOOK) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find agent tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,21 +1,27 @@
-"""What a coding agent waits for one tool call: the hook client's whole life against a Python that does nothing.
+"""What a coding agent waits for one tool call: the hook clients' whole lives, beside programs that do nothing.
 
-`python -m benchmarks.hook [ROUNDS]`: interleaved rounds of (a) `python3 -IS -c pass`, (b) the hook client with a
-harmless Bash call, (c) the same question over an open socket, without a process. Medians in ms, and ratios to (a).
+`python -m benchmarks.hook [ROUNDS]`: interleaved rounds, medians in ms. A client's time is that of a process from
+posix_spawn to its end: started, asked with a harmless Bash call, answered. Every process is started the same way.
+
+  bare process    /bin/true: what starting any program costs here
+  native client   the C client
+  bare python     python3 -IS -c pass
+  python client   hook_client.py
+  question alone  the same question over a socket, without a process: the guard's share
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agent.daemon.policy_store import read_policy
@@ -24,8 +30,9 @@ from agent.enforce.commands.hook_server import HookServer
 from agent.gate import Gate
 from agent.record.event import Event
 
-ROUNDS = 30
+ROUNDS = 300
 PYTHON = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable
+BUILD = Path(__file__).parents[1] / "container" / "build-hook.sh"
 CALL = {
     "hook_event_name": "PreToolUse",
     "tool_name": "Bash",
@@ -43,55 +50,83 @@ class Nothing:
     accept = post
 
 
-def serve(path: str, ready: threading.Event) -> None:
+def serve(path: str) -> int:
+    """A guard of its own process, as in life; returns its pid once it listens."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(writer)
+        os.read(reader, 1)
+        return pid
+
     async def run() -> None:
         policy = read_policy([])
         server = HookServer(path, Gate(lambda: policy, Nothing(), "session:bench"), home="/home/session")
         await server.start()
-        ready.set()
+        os.write(writer, b"1")
         await asyncio.Event().wait()
 
-    asyncio.run(run())
+    try:
+        asyncio.run(run())
+    finally:
+        os._exit(1)
 
 
-def milliseconds(action: Callable[[], None]) -> float:
-    started = time.perf_counter()
-    action()
-    return (time.perf_counter() - started) * 1000
+def process(argv: Sequence[str], call: Path) -> Callable[[], None]:
+    """Start it with the call on its stdin, and wait."""
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, str(call), os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+    ]
+
+    def run() -> None:
+        pid = os.posix_spawn(argv[0], argv, {}, file_actions=actions)
+        _, status = os.waitpid(pid, 0)
+        if status:
+            raise RuntimeError(f"{argv[0]} ended with {status}")
+
+    return run
+
+
+def question(path: str) -> Callable[[], None]:
+    data = b"parhelia-hook 1 claude-code\n" + json.dumps(CALL).encode()
+
+    def ask() -> None:
+        with socket.socket(socket.AF_UNIX) as peer:
+            peer.connect(path)
+            peer.sendall(data)
+            peer.shutdown(socket.SHUT_WR)
+            while peer.recv(65536):
+                pass
+
+    return ask
 
 
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
     with tempfile.TemporaryDirectory() as directory:
-        path, ready = f"{directory}/hook.sock", threading.Event()
-        threading.Thread(target=serve, args=(path, ready), daemon=True).start()
-        ready.wait(30)
-        call = json.dumps(CALL).encode()
-        question = json.dumps({"protocol": "claude-code", "payload": CALL}).encode()
-
-        def bare() -> None:
-            subprocess.run([PYTHON, "-IS", "-c", "pass"], check=True)
-
-        def client() -> None:
-            argv = [PYTHON, "-IS", hook_client.__file__, "claude-code", "--socket", path]
-            subprocess.run(argv, input=call, stdout=subprocess.DEVNULL, check=True)
-
-        def asked() -> None:
-            with socket.socket(socket.AF_UNIX) as peer:
-                peer.connect(path)
-                peer.sendall(question)
-                peer.shutdown(socket.SHUT_WR)
-                while peer.recv(65536):
-                    pass
-
-        taken: dict[str, list[float]] = {"bare python": [], "hook client": [], "question alone": []}
+        path, call, native = f"{directory}/hook.sock", Path(directory, "call"), f"{directory}/parhelia-hook"
+        call.write_text(json.dumps(CALL))
+        subprocess.run([BUILD, native], check=True)
+        guard = serve(path)
+        actions: dict[str, Callable[[], None]] = {"bare process": process(("/bin/true",), call)}
+        if Path(native).exists():
+            actions["native client"] = process((native, "claude-code", "--socket", path), call)
+        actions["bare python"] = process((PYTHON, "-IS", "-c", "pass"), call)
+        client = (PYTHON, "-IS", str(hook_client.__file__), "claude-code", "--socket", path)
+        actions["python client"] = process(client, call)
+        actions["question alone"] = question(path)
+        taken: dict[str, list[float]] = {name: [] for name in actions}
         for _ in range(rounds):
-            for name, action in zip(taken, (bare, client, asked), strict=True):
-                taken[name].append(milliseconds(action))
-    base = statistics.median(taken["bare python"])
+            for name, action in actions.items():
+                started = time.perf_counter()
+                action()
+                taken[name].append((time.perf_counter() - started) * 1000)
+        os.kill(guard, 9)
+        os.waitpid(guard, 0)
     for name, values in taken.items():
-        median = statistics.median(values)
-        print(f"{name:15} {median:8.2f} ms   {median / base:5.2f} x bare python")
+        values.sort()
+        print(f"{name:15} {statistics.median(values):8.3f} ms median   {values[len(values) * 99 // 100]:8.3f} ms p99")
 
 
 if __name__ == "__main__":

@@ -24,8 +24,13 @@ from agent.policy.grants import Grants
 from agent.policy.paths import covers
 
 _ENFORCE = Path(__file__).parent.parent / "enforce"
-CLIENTS = (_ENFORCE / "commands" / "hook_client.py", _ENFORCE / "egress" / "ssh_proxy.py")
-"""Programs for the session, of one file and the standard library only."""
+CLIENTS = (
+    _ENFORCE / "commands" / "native" / "parhelia-hook",
+    _ENFORCE / "commands" / "hook_client.py",
+    _ENFORCE / "egress" / "ssh_proxy.py",
+)
+"""Programs for the session: static, or of one file and the standard library only. The first is there where `make setup`
+found a C compiler."""
 
 
 CA_BUNDLE = "ca-bundle.pem"

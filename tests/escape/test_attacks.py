@@ -257,11 +257,12 @@ CALLS = {
 }
 ASK = r"""
 import json, socket, sys
-for message in [*(json.dumps({"protocol": "claude-code", "payload": call}) for call in json.loads(sys.argv[1])),
-                "[" * 100_000, "[]", "{", '{"protocol": 1, "payload": 2}']:
+for message in [*map(json.dumps, json.loads(sys.argv[1])), "[" * 100_000, "[]", "{", None]:
     with socket.socket(socket.AF_UNIX) as hook:
-        hook.connect(sys.argv[2]); hook.sendall(message.encode()); hook.shutdown(socket.SHUT_WR)
-        print(json.loads(hook.makefile().read())["permit"])
+        hook.connect(sys.argv[2])
+        hook.sendall(b"parhelia-hook 1 claude-code\n" + message.encode() if message else b'{"protocol": 1}')
+        hook.shutdown(socket.SHUT_WR)
+        print(hook.makefile("rb").read()[:4] == b"PH\1\0")
 """
 
 

@@ -28,6 +28,7 @@ def test_both_accounts_have_the_numbers_that_volumes_rely_on(docker_run: Run) ->
         ("/opt/parhelia/bin/parhelia-agent", "755", "root:root"),
         ("/etc/ssh/ssh_config.d/50-parhelia.conf", "644", "root:root"),
         ("/usr/local/lib/parhelia/hook_client.py", "755", "root:root"),
+        ("/usr/local/lib/parhelia/parhelia-hook", "755", "root:root"),
         ("/usr/local/lib/parhelia/ssh_proxy.py", "755", "root:root"),
         ("/var/lib/parhelia", "700", "parhelia:parhelia"),
         ("/vol/parhelia/audit", "700", "root:root"),

@@ -7,7 +7,9 @@ It hands the call on standard input to the agent's daemon and gives back its ans
 - every fault, a missing daemon and a time-out included, is a block, with the reason on stderr;
 - the daemon is found where this file says, never by the environment, which a repository's settings can change;
 - the daemon must be root or the owner of this file (SO_PEERCRED, unix(7); in gVisor, which answers the caller's own uid
-  there, the socket file must be root's); anybody else's answer is not read.
+  there, the socket file must be root's; an agent without root must be an ancestor); anybody else's answer is not read.
+
+The same in C, without the 30 ms of a Python's start, is native/parhelia_hook.c.
 
 Usage: hook_client.py [claude-code|codex|gemini|cursor] [--socket PATH]
 """
@@ -16,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import json
 import os
 import signal
 import socket
@@ -30,10 +31,12 @@ PROTOCOLS = ("claude-code", "codex", "gemini", "cursor")
 TIMEOUT = 20
 """Seconds for everything; less than what the hook's settings grant it."""
 MAX_INPUT = 64 << 20
-MAX_ANSWER = 1 << 20
+MAX_ANSWER = 64 << 10
 BLOCKED = 2
-NOT_NEEDED = ("content", "new_string", "old_string", "new_source", "edits")
-"""What files are to contain: nothing is decided on it, and it can be large or secret."""
+HEADER = struct.Struct("!2sBBII")
+"""Of the answer; what travels is defined in hook_wire.py."""
+UCRED = struct.Struct("3i")
+"""struct ucred: pid, uid, gid; unix(7)."""
 
 
 class Fault(Exception):
@@ -47,13 +50,11 @@ def run(protocol: str, path: str | None) -> int:
         signal.alarm(TIMEOUT)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, _too_late)
-        answer = _ask(protocol, path)
-        permit = answer.get("permit") is True
+        permit, output, message = _ask(protocol, path)
+        _write(2, message)
+        _write(1, output)
         if permit:
-            _write(1, str(answer.get("output", "")))
             return 0
-        _write(2, str(answer.get("message") or "parhelia: denied"))
-        _write(1, str(answer.get("output", "")))
     except Fault as fault:
         _refuse(f"parhelia: denied by agent-fault: {fault}")
     except BaseException as error:
@@ -94,36 +95,29 @@ def find_socket() -> str:
     raise Fault("the agent is not running here" if not found else "several sessions run here; say which by --socket")
 
 
-def _ask(protocol: str, path: str | None) -> dict[str, object]:
-    data = _read_input()
+def _ask(protocol: str, path: str | None) -> tuple[bool, bytes, bytes]:
+    """Whether the call may go on, and what belongs on stdout and stderr. Raises Fault."""
     try:
-        payload = json.loads(data)
-    except ValueError as error:
-        raise Fault("the call is not JSON") from error
-    if not isinstance(payload, dict):
-        raise Fault("the call is not a JSON object")
-    given = payload.get("tool_input")
-    if isinstance(given, dict):
-        payload["tool_input"] = {key: value for key, value in given.items() if key not in NOT_NEEDED}
-    message = json.dumps({"protocol": protocol, "payload": payload}).encode()
-    try:
-        answer = json.loads(_exchange(path or find_socket(), message))
+        answer = _exchange(path or find_socket(), b"parhelia-hook 1 %s\n" % protocol.encode() + _read_input())
     except OSError as error:
         raise Fault(f"the agent cannot be reached ({error.strerror or error})") from error
-    except ValueError as error:
-        raise Fault("the agent gave no answer") from error
-    if not isinstance(answer, dict):
+    if not answer:
+        raise Fault("the agent gave no answer")
+    if len(answer) < HEADER.size:
         raise Fault("the agent's answer is malformed")
-    return answer
+    magic, version, status, output, message = HEADER.unpack_from(answer)
+    if (magic, version, len(answer)) != (b"PH", 1, HEADER.size + output + message) or status not in (0, BLOCKED):
+        raise Fault("the agent's answer is malformed")
+    return status == 0, answer[HEADER.size : HEADER.size + output], answer[HEADER.size + output :]
 
 
 def _exchange(path: str, message: bytes) -> bytes:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
         server.settimeout(TIMEOUT)
         server.connect(path)
-        _, uid, _ = struct.unpack("3i", server.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+        pid, uid, _ = UCRED.unpack(server.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))
         owner = os.stat(__file__).st_uid  # noqa: PTH116
-        if uid not in (0, owner) and not (uid == os.getuid() and _bound_by_root(path)):
+        if uid not in (0, owner) and not (uid == os.getuid() and (_bound_by_root(path) or _is_ancestor(pid))):
             raise Fault(f"the socket belongs to uid {uid}, not to the agent")
         try:
             server.sendall(message)
@@ -150,6 +144,15 @@ def _bound_by_root(path: str) -> bool:
     return os.lstat(real).st_uid == 0 and parent.st_uid == 0 and parent.st_mode & 0o022 == 0
 
 
+def _is_ancestor(pid: int) -> bool:
+    """An agent without root has the session's uid, and is an ancestor of all that runs in it (proc_pid_stat(5))."""
+    at = os.getppid()
+    while at > 0 and at != pid:
+        with open(f"/proc/{at}/stat", "rb") as file:
+            at = int(file.read(1024).rpartition(b")")[2].split()[1])
+    return at == pid > 0
+
+
 def _read_input() -> bytes:
     parts: list[bytes] = []
     size = 0
@@ -163,9 +166,8 @@ def _read_input() -> bytes:
         parts.append(part)
 
 
-def _write(descriptor: int, text: str) -> None:
+def _write(descriptor: int, data: bytes) -> None:
     """Unbuffered: a full or closed pipe must not change the exit status."""
-    data = (text + "\n").encode("utf-8", "replace")
     try:
         while data:
             data = data[os.write(descriptor, data) :]
@@ -176,7 +178,7 @@ def _write(descriptor: int, text: str) -> None:
 
 def _refuse(message: str) -> None:
     with contextlib.suppress(BaseException):  # the exit status says it
-        _write(2, message)
+        _write(2, message.encode("utf-8", "replace") + b"\n")
 
 
 def _too_late(_number: int, _frame: object) -> None:

@@ -65,11 +65,12 @@ type Ask = AskText | AskArgv | AskPath | AskUrl
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One tool call. No asks: nothing to decide."""
+    """One tool call. No asks: nothing to decide. `about`: who made it, as the coding agent says."""
 
     tool: str
     asks: tuple[Ask, ...]
     call_id: str | None = None
+    about: tuple[tuple[str, str], ...] = ()
 
 
 class _Kind(StrEnum):
@@ -93,9 +94,22 @@ _TOOLS = _kinds(
     patch="apply_patch",
     fetch="webfetch web_fetch",
 )
+_ABOUT = (("session_id", "agent_session"), ("agent_id", "agent_id"), ("agent_type", "agent_type"))
+"""What of a payload goes into the record, and under which name there (`session_id` of the log is the agent's own)."""
 _PATH_FIELDS = ("file_path", "notebook_path", "absolute_path", "path", "target_file")
 _PATCH_LINE = re.compile(r"^\*\*\* (?:(Add|Update|Delete) File|Move to): (.+)$", re.MULTILINE)
 _URL = re.compile(r"https?://[^\s\"'<>)\]}]+")
+
+
+def read_payload(data: bytes) -> Payload:
+    """The JSON object that a coding agent gave its hook. Raises ProtocolError."""
+    try:
+        payload = json.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError("it is not JSON") from error
+    if not isinstance(payload, dict):
+        raise ProtocolError("it is not a JSON object")
+    return payload
 
 
 def read_call(protocol: str, payload: Payload, *, default_cwd: str) -> Call:
@@ -166,7 +180,8 @@ def _call(tool: str, given: Payload, payload: Payload, cwd: str) -> Call:
         case None:
             found = ()
     call_id = payload.get("tool_use_id")
-    return Call(tool, found, call_id if isinstance(call_id, str) else None)
+    about = tuple((key, value) for name, key in _ABOUT if isinstance(value := payload.get(name), str) and value)
+    return Call(tool, found, call_id if isinstance(call_id, str) else None, about)
 
 
 def _directory(payload: Payload, default: str) -> str:

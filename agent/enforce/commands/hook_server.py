@@ -1,57 +1,49 @@
-"""The hook's end in the guard: a Unix socket that answers one tool call per connection.
+"""The hook's end in the guard: a Unix socket that answers one tool call, or one shell that would start, per connection.
 
-Rules: whatever goes wrong is a denial (the client denies too where no answer comes); a message is bounded in size and
-time, connections in number; the caller's uid and pid come from the kernel (SO_PEERCRED, unix(7)), never from what it
-says; text is analysed off the event loop. The answer is advice to a program that asked: what the session does anyway is
-bounded by the exec ring, the path guard and the egress proxy.
+Rules: whatever goes wrong is a denial (the client denies too where no answer comes); a message is bounded in size,
+memory and time, connections in number; the caller's uid and pid come from the kernel (SO_PEERCRED, unix(7)), never from
+what it says; what is long, or looks at files, is read off the event loop. The answer is advice to a program that asked:
+what the session does anyway is bounded by the exec ring, the path guard and the egress proxy.
 
-One message each way, as JSON, ended by the end of the stream: `{"protocol", "payload"}` ->
-`{"permit", "output", "message"}`.
+What travels is defined in `hook_wire`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
-import os
 import socket
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Protocol, assert_never
+from typing import Protocol
 
 from agent.enforce.commands.hook_protocols import (
-    Ask,
     AskArgv,
     AskPath,
-    AskText,
-    AskUrl,
     Call,
     ProtocolError,
     permission,
     read_call,
+    read_payload,
     refusal,
 )
+from agent.enforce.commands.hook_requests import Requests
+from agent.enforce.commands.hook_wire import SHELL, Intake, WireError, encode_answer, shell_question
 from agent.enforce.commands.refusal import refusal_line
 from agent.policy.decision import Decision, Severity, Verdict
-from agent.policy.request import Access, CommandRequest, EgressRequest, Origin, PathRequest, Request, Stage
-from agent.policy.request import Protocol as Spoken
-from agent.policy.targets import TargetError, parse_target
+from agent.policy.request import CommandRequest, Origin, Request
 from agent.policy.words import shown
-from agent.shell.requests import from_argv, from_text
 
 log = logging.getLogger(__name__)
 
-MAX_MESSAGE = 1 << 20
-"""Bytes of one call."""
 MAX_CLIENTS = 64
 MESSAGE_TIMEOUT = 5.0
 """Seconds for the whole call to arrive."""
-_PATH_MAX = 4096  # linux/limits.h
+SMALL = 8 << 10
+"""Bytes of a call that is read on the event loop: handing it to a thread would take longer."""
 _UCRED = struct.Struct("3i")  # struct ucred: pid, uid, gid; unix(7)
 
 
@@ -64,16 +56,6 @@ class HookGate(Protocol):
 def utc_today() -> date:
     """The day that exceptions are measured by."""
     return datetime.now(tz=UTC).date()
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    permit: bool
-    output: str
-    message: str
-
-    def encoded(self) -> bytes:
-        return json.dumps({"permit": self.permit, "output": self.output, "message": self.message}).encode()
 
 
 class HookServer:
@@ -100,10 +82,7 @@ class HookServer:
         self._behind = behind
         self._path = path
         self._gate = gate
-        self._home = home
-        self._supervised = supervised
-        self._tmpdir = tmpdir
-        self._today = today
+        self._requests = Requests(home, tmpdir, supervised, today)
         self._timeout = message_timeout
         self._record = record
         self._writers: set[asyncio.StreamWriter] = set()
@@ -129,8 +108,7 @@ class HookServer:
         self._writers.add(writer)
         try:
             if len(self._writers) <= MAX_CLIENTS:
-                answer = await self._answer(reader, writer)
-                writer.write(answer.encoded())
+                writer.write(await self._answer(reader, writer))
                 async with asyncio.timeout(self._timeout):
                     await writer.drain()
         except (OSError, TimeoutError):
@@ -139,26 +117,43 @@ class HookServer:
             self._writers.discard(writer)
             writer.close()
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> _Answer:
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         """The one fail-closed place of the hook."""
-        protocol = "claude-code"
+        intake = Intake()
         try:
             async with asyncio.timeout(self._timeout):
-                data = await _read(reader)
-            message = json.loads(data)
-            protocol = message["protocol"]
-            call = read_call(protocol, message["payload"], default_cwd=self._home)
-            origin = self._origin(writer, call, protocol)
-            loop = asyncio.get_running_loop()
-            requests = [await loop.run_in_executor(None, self._request, ask, origin) for ask in call.asks]
-            return self._decide(protocol, requests)
-        except ProtocolError as error:
-            self._refused(writer, "hook-malformed", shown(str(error)))
-            return _denial(protocol, f"parhelia: denied: the hook's call is malformed: {error}")
+                while piece := await reader.read(65536):
+                    intake.feed(piece)
+            payload = intake.payload()
+            peer = _peer(writer)
+            if len(payload) <= SMALL:
+                call = self._read(intake.protocol, payload)
+            else:
+                call = await asyncio.to_thread(self._read, intake.protocol, payload)
+            origin = self._origin(peer, call, intake.protocol)
+            if len(payload) <= SMALL and not any(isinstance(ask, AskPath) for ask in call.asks):
+                requests = self._ask(call, origin)
+            else:
+                requests = await asyncio.to_thread(self._ask, call, origin)
+            return self._decide(intake.protocol, requests)
+        except (ProtocolError, WireError) as error:
+            reason = f"the hook's call is malformed: {shown(str(error))}"
+            self._refused(writer, "hook-malformed", reason)
+            return _denial(intake.protocol, f"parhelia: denied by hook-malformed: {reason}")
         except Exception:
             log.exception("a hook call failed; denied")
-            self._refused(writer, "agent-fault", "the agent could not read or decide this call")
-            return _denial(protocol, "parhelia: denied by agent-fault: the agent could not read or decide this call")
+            reason = "the agent could not read or decide this call"
+            self._refused(writer, "agent-fault", reason)
+            return _denial(intake.protocol, f"parhelia: denied by agent-fault: {reason}")
+
+    def _read(self, protocol: str, payload: bytes) -> Call:
+        if protocol == SHELL:
+            directory, argv = shell_question(payload)
+            return Call("", (AskArgv(argv, directory),))
+        return read_call(protocol, read_payload(payload), default_cwd=self._requests.home)
+
+    def _ask(self, call: Call, origin: Origin) -> list[Request]:
+        return [self._requests.make(ask, origin) for ask in call.asks]
 
     def _refused(self, writer: asyncio.StreamWriter, rule: str, reason: str) -> None:
         if self._record is None:
@@ -168,51 +163,28 @@ class HookServer:
         except OSError:  # gone already
             pid, uid = 0, 0
         origin = Origin(mechanism="hook", pid=self._behind(pid), uid=uid)
-        request = CommandRequest(text="?", commands=(), today=self._today(), origin=origin, cwd="?")
+        request = CommandRequest(text="?", commands=(), today=self._requests.today(), origin=origin, cwd="?")
         self._record(request, Decision(Verdict.DENY, rule, reason, "", severity=Severity.HIGH))
 
-    def _origin(self, writer: asyncio.StreamWriter, call: Call, protocol: str) -> Origin:
-        pid, uid = _peer(writer)
+    def _origin(self, peer: tuple[int, int], call: Call, protocol: str) -> Origin:
+        pid, uid = peer
+        if protocol == SHELL:
+            return Origin(mechanism="shim", pid=self._behind(pid), uid=uid)
+        named = (("tool", call.tool), ("protocol", protocol), *call.about)
         return Origin(
             mechanism="hook",
             pid=self._behind(pid),
             uid=uid,
             request_id=None if call.call_id is None else shown(call.call_id),
-            extra=(("tool", shown(call.tool)), ("protocol", protocol)),
+            extra=tuple((key, shown(value)) for key, value in named),
         )
 
-    def _decide(self, protocol: str, requests: list[Request]) -> _Answer:
+    def _decide(self, protocol: str, requests: list[Request]) -> bytes:
         for request in requests:
             decision = self._gate.check(request)
             if not decision.permitted:
                 return _denial(protocol, refusal_line(decision))
-        return _Answer(True, permission(protocol), "")
-
-    def _request(self, ask: Ask, origin: Origin) -> Request:
-        today = self._today()
-        match ask:
-            case AskText(text, cwd):
-                return from_text(
-                    text, cwd=cwd, home=self._home, today=today, origin=origin, supervised=self._supervised
-                )
-            case AskArgv(argv, cwd):
-                return from_argv(
-                    argv, exe=None, cwd=cwd, home=self._home, today=today, origin=origin, supervised=self._supervised
-                )
-            case AskPath(access, path):
-                return PathRequest(
-                    access=access,
-                    path=_resolved(path, follow=access is not Access.DELETE),
-                    today=today,
-                    origin=origin,
-                    asked=path,
-                    home=self._home,
-                    tmpdir=self._tmpdir,
-                )
-            case AskUrl(url):
-                return _egress(url, today, origin)
-            case _:
-                assert_never(ask)
+        return encode_answer(True, "" if protocol == SHELL else permission(protocol) + "\n", "")
 
 
 def _remove(path: str) -> None:
@@ -225,17 +197,6 @@ def _open_to_all(path: str) -> None:
     Path(path).chmod(0o666)
 
 
-async def _read(reader: asyncio.StreamReader) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    while part := await reader.read(65536):
-        size += len(part)
-        if size > MAX_MESSAGE:
-            raise ProtocolError(f"it is larger than {MAX_MESSAGE} bytes")
-        parts.append(part)
-    return b"".join(parts)
-
-
 def _peer(writer: asyncio.StreamWriter) -> tuple[int, int]:
     """Process id and uid of the caller."""
     peer: socket.socket = writer.get_extra_info("socket")
@@ -243,34 +204,6 @@ def _peer(writer: asyncio.StreamWriter) -> tuple[int, int]:
     return pid, uid
 
 
-def _resolved(path: str, *, follow: bool) -> str:
-    """Symlinks as they are now, where the guard sees them. Deleting concerns the link itself."""
-    if "\0" in path or len(os.fsencode(path)) > _PATH_MAX:
-        raise ProtocolError("the path is too long or holds a NUL byte")
-    if follow:
-        return os.path.realpath(path)
-    parent, name = os.path.split(os.path.normpath(path))
-    return os.path.join(os.path.realpath(parent), name)  # noqa: PTH118
-
-
-def _egress(url: str, today: date, origin: Origin) -> EgressRequest:
-    try:
-        target = parse_target(url)
-    except TargetError as error:
-        raise ProtocolError(str(error)) from error
-    return EgressRequest(
-        host=target.host,
-        port=target.port,
-        today=today,
-        origin=origin,
-        protocol=target.protocol,
-        stage=Stage.NAME if target.path is None else Stage.REQUEST,
-        method=None if target.protocol is Spoken.TCP else "GET",
-        path=target.path,
-        query=None if target.path is None else target.query,
-        headers=(),  # the proxy decides the request itself, with the fields that it will have
-    )
-
-
-def _denial(protocol: str, message: str) -> _Answer:
-    return _Answer(False, refusal(protocol, message), message)
+def _denial(protocol: str, message: str) -> bytes:
+    """A denial in the protocol's own words (for a protocol that is none: in those of Claude Code)."""
+    return encode_answer(False, "" if protocol == SHELL else refusal(protocol, message) + "\n", message + "\n")

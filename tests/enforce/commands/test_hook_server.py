@@ -1,8 +1,9 @@
-"""The hook, end to end: the real client as its own process, the real server, a real policy."""
+"""The hook, end to end: the real clients as processes of their own, the real server, a real policy."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -18,14 +19,14 @@ from threading import Event, Thread
 import pytest
 
 from agent.daemon.policy_store import read_policy
-from agent.enforce.commands import hook_client, hook_server
+from agent.enforce.commands import hook_server, hook_wire
 from agent.enforce.commands.hook_server import HookServer
 from agent.policy.decide import decide
 from agent.policy.decision import Decision
 from agent.policy.request import CommandRequest, Request
 from tests.conftest import require
+from tests.enforce.commands.hook_clients import command_of
 
-CLIENT = hook_client.__file__
 TODAY = date(2026, 11, 22)
 
 
@@ -50,22 +51,33 @@ class RecordingGate:
 class Running:
     path: Path
     gate: RecordingGate
+    client: Client
 
     def ask(self, payload: object, protocol: str = "claude-code", **more: object) -> subprocess.CompletedProcess[str]:
         text = payload if isinstance(payload, str) else json.dumps(payload)
-        return client(text, protocol, "--socket", str(self.path), **more)
+        return self.client(text, protocol, "--socket", str(self.path), **more)
 
 
-def client(text: str, *arguments: str, **more: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-IS", CLIENT, *arguments],
-        input=text,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        **more,
-    )
+@dataclass(frozen=True)
+class Client:
+    command: tuple[str, ...]
+
+    def __call__(self, text: str, *arguments: str, **more: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*self.command, *arguments],
+            input=text,
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            timeout=60,
+            check=False,
+            **more,
+        )
+
+
+@pytest.fixture(params=["python", "native"])
+def client(request: pytest.FixtureRequest) -> Client:
+    return Client(command_of(request.param))
 
 
 def bash(command: str, **more: object) -> dict[str, object]:
@@ -104,14 +116,14 @@ def serve(server: HookServer) -> Iterator[None]:
 
 
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[Running]:
+def running(tmp_path: Path, client: Client) -> Iterator[Running]:
     gate = RecordingGate()
     path = tmp_path / "hook.sock"
     server = HookServer(
-        str(path), gate, home="/home/session", supervised=True, today=lambda: TODAY, message_timeout=1.0
+        str(path), gate, home="/home/session", supervised=True, today=lambda: TODAY, message_timeout=3.0
     )
     for _ in serve(server):
-        yield Running(path, gate)
+        yield Running(path, gate, client)
     assert not path.exists()
 
 
@@ -221,16 +233,9 @@ def test_other_agents_are_answered_in_their_protocol(
     "text", ["", "{", "[]", "null", '"x"', "{}", '{"tool_name": 3}', "\udc80", '{"tool_name":"Bash"}']
 )
 def test_a_call_that_cannot_be_read_is_blocked(running: Running, text: str) -> None:
-    data = text.encode("utf-8", "surrogateescape")
-    done = subprocess.run(
-        [sys.executable, "-IS", CLIENT, "--socket", str(running.path)],
-        input=data,
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
+    done = running.ask(text)
     assert done.returncode == 2
-    assert b"denied" in done.stderr
+    assert "denied by hook-malformed" in done.stderr
 
 
 def test_a_gate_that_raises_blocks(running: Running) -> None:
@@ -240,15 +245,49 @@ def test_a_gate_that_raises_blocks(running: Running) -> None:
     assert "agent-fault" in done.stderr
 
 
-def test_without_a_daemon_everything_is_blocked(tmp_path: Path) -> None:
+def test_without_a_daemon_everything_is_blocked(client: Client, tmp_path: Path) -> None:
     done = client(json.dumps(bash("ls")), "claude-code", "--socket", str(tmp_path / "none.sock"))
     assert done.returncode == 2
     assert "cannot be reached" in done.stderr
 
 
-@pytest.mark.parametrize("answer", [b"", b"{", b"[]", b'{"permit": 1}', b'{"permit": "true"}', b"x" * (2 << 20)])
-def test_an_answer_that_is_not_a_plain_permit_blocks(tmp_path: Path, answer: bytes) -> None:
-    path = tmp_path / "s.sock"
+HEADER = hook_wire.encode_answer(True, "", "")
+TEXTS = hook_wire.encode_answer(True, "{}\n", "")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"{",
+        HEADER[:-1],
+        TEXTS[:-1],
+        TEXTS + b"x",
+        b"PX" + HEADER[2:],
+        b"PH\2" + HEADER[3:],
+        b"PH\1\1" + HEADER[4:],
+        b"PH\1\0" + b"\xff" * 8,
+        b"PH\1\0\0\0\0\0\0\1\0\0",
+        hook_wire.encode_answer(True, "x" * (64 << 10), "x"),
+        b"x" * (2 << 20),
+    ],
+)
+def test_an_answer_that_is_not_a_whole_permit_blocks(client: Client, tmp_path: Path, answer: bytes) -> None:
+    with answering(tmp_path / "s.sock", answer):
+        done = client(json.dumps(bash("ls")), "--socket", str(tmp_path / "s.sock"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "denied by agent-fault: the agent" in done.stderr
+
+
+def test_a_whole_permit_is_told_as_it_came(client: Client, tmp_path: Path) -> None:
+    with answering(tmp_path / "s.sock", hook_wire.encode_answer(True, "{}\n", "note\n")):
+        done = client(json.dumps(bash("ls")), "--socket", str(tmp_path / "s.sock"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "{}\n", "note\n")
+
+
+@contextlib.contextmanager
+def answering(path: Path, answer: bytes) -> Iterator[None]:
+    """A daemon that takes one question and gives this answer."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
@@ -258,19 +297,16 @@ def test_an_answer_that_is_not_a_plain_permit_blocks(tmp_path: Path, answer: byt
             with connection:
                 while connection.recv(65536):
                     pass
-                try:
+                with contextlib.suppress(OSError):
                     connection.sendall(answer)
-                except OSError:
-                    return
 
         thread = Thread(target=reply)
         thread.start()
-        done = client(json.dumps(bash("ls")), "--socket", str(path))
+        yield
         thread.join(20)
-    assert done.returncode == 2
 
 
-def test_a_daemon_of_another_user_is_not_believed() -> None:
+def test_a_daemon_of_another_user_is_not_believed(client: Client) -> None:
     require(os.getuid() == 0, "needs root to serve as another user")
     impostor = """
 import os, socket, sys
@@ -280,19 +316,22 @@ listener.bind(sys.argv[1])
 listener.listen()
 print("up", flush=True)
 connection, _ = listener.accept()
-connection.sendall(b'{"permit": true, "output": "{}"}')
+connection.sendall(bytes.fromhex(sys.argv[2]))
 connection.close()
 """
     with tempfile.TemporaryDirectory(dir="/tmp") as place:
         Path(place).chmod(0o777)
         path = f"{place}/s.sock"
-        with subprocess.Popen([sys.executable, "-c", impostor, path], stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            [sys.executable, "-c", impostor, path, TEXTS.hex()], stdout=subprocess.PIPE, text=True
+        ) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "up\n"
             done = client(json.dumps(bash("rm -rf /")), "--socket", path)
             process.kill()
     assert done.returncode == 2
-    assert "belongs to uid 65534" in done.stderr
+    assert "the socket" in done.stderr
+    assert "agent cannot be reached" not in done.stderr
 
 
 def test_the_environment_cannot_name_another_socket(running: Running, tmp_path: Path) -> None:
@@ -301,13 +340,13 @@ def test_the_environment_cannot_name_another_socket(running: Running, tmp_path: 
     assert "recursive-delete-system" in done.stderr
 
 
-def test_an_interrupted_hook_blocks(tmp_path: Path) -> None:
+def test_an_interrupted_hook_blocks(client: Client, tmp_path: Path) -> None:
     path = tmp_path / "s.sock"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
         with subprocess.Popen(
-            [sys.executable, "-IS", CLIENT, "--socket", str(path)],
+            [*client.command, "--socket", str(path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -325,7 +364,7 @@ def test_a_closed_stdout_blocks_and_never_ends_in_another_status(running: Runnin
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(
-        [sys.executable, "-IS", CLIENT, "--socket", str(running.path)],
+        [*running.client.command, "--socket", str(running.path)],
         input=json.dumps(bash("ls")).encode(),
         stdout=writer,
         stderr=subprocess.PIPE,
@@ -340,18 +379,21 @@ def test_a_caller_that_never_finishes_its_call_is_answered_with_a_denial(running
     with socket.socket(socket.AF_UNIX) as slow:
         slow.settimeout(20)
         slow.connect(str(running.path))
-        slow.sendall(b'{"protocol"')
-        answer = json.loads(slow.recv(65536))
-    assert answer["permit"] is False
+        slow.sendall(hook_wire.HEAD)
+        answer = slow.recv(65536)
+    assert answer[:4] == b"PH\1\2"
 
 
 def test_a_call_too_large_to_read_is_denied(running: Running) -> None:
-    done = running.ask(bash("echo " + "x" * (hook_server.MAX_MESSAGE + 10)))
-    assert done.returncode == 2
+    done = running.ask(bash("echo " + "x" * hook_wire.MAX_STRING))
+    assert (done.returncode, "the command is missing" in done.stderr) == (2, True)
+    many = {f"key {number}": "x" * 1000 for number in range(hook_wire.MAX_KEPT // 1000)}
+    done = running.ask(tool("Write", {"file_path": "/tmp/x", **many}))
+    assert (done.returncode, "would have to be read" in done.stderr) == (2, True)
 
 
-def test_what_a_file_is_to_contain_is_not_sent(running: Running) -> None:
-    given = {"file_path": "/vol/parhelia/workspaces/a", "content": "x" * (2 * hook_server.MAX_MESSAGE)}
+def test_what_a_file_is_to_contain_is_not_kept(running: Running) -> None:
+    given = {"file_path": "/vol/parhelia/workspaces/a", "content": '    return found("x", 1)\n' * (2 << 20)}
     assert running.ask(tool("Write", given)).returncode == 0
 
 
