@@ -12,6 +12,7 @@ import pytest
 from agent.cli.main import VERBS
 from agent.daemon.policy_store import PackFiles, read_policy
 from agent.describe import describe
+from agent.enforce.commands.hook_protocols import ABOUT
 from agent.exits import Exit
 from agent.policy.decide import decide
 from agent.policy.decision import Decision, Verdict
@@ -89,8 +90,8 @@ def test_the_audit_docs_name_every_detail_of_a_decided_request() -> None:
         assert set(event.details) - named == set()
     sources = "\n".join(path.read_text() for path in (ROOT / "agent" / "enforce").rglob("*.py"))
     extra = set(re.findall(r"\(\(?\"(\w+)\", (?:host_and_port|shown|type_name|protocol|\"udp\")", sources))
-    assert {"captured", "qtype", "tool", "transport"} <= extra
-    assert extra - named == set()
+    assert {"captured", "qtype", "transport"} <= extra
+    assert (extra | {"tool", "protocol", *ABOUT.values()}) - named == set()
 
 
 def test_the_policy_docs_list_every_built_in_rule_once() -> None:

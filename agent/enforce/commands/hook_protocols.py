@@ -94,7 +94,9 @@ _TOOLS = _kinds(
     patch="apply_patch",
     fetch="webfetch web_fetch",
 )
-_ABOUT = (("session_id", "agent_session"), ("agent_id", "agent_id"), ("agent_type", "agent_type"))
+ABOUT: Mapping[str, str] = MappingProxyType(
+    {"session_id": "agent_session", "agent_id": "agent_id", "agent_type": "agent_type"}
+)
 """What of a payload goes into the record, and under which name there (`session_id` of the log is the agent's own)."""
 _PATH_FIELDS = ("file_path", "notebook_path", "absolute_path", "path", "target_file")
 _PATCH_LINE = re.compile(r"^\*\*\* (?:(Add|Update|Delete) File|Move to): (.+)$", re.MULTILINE)
@@ -180,7 +182,7 @@ def _call(tool: str, given: Payload, payload: Payload, cwd: str) -> Call:
         case None:
             found = ()
     call_id = payload.get("tool_use_id")
-    about = tuple((key, value) for name, key in _ABOUT if isinstance(value := payload.get(name), str) and value)
+    about = tuple((key, value) for name, key in ABOUT.items() if isinstance(value := payload.get(name), str) and value)
     return Call(tool, found, call_id if isinstance(call_id, str) else None, about)
 
 
