@@ -21,7 +21,7 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 
 from agent.shell.fold import Word
-from agent.shell.steps import SHELL, Code, Inner, Script, ShellText, Step
+from agent.shell.steps import SHELL, Code, Inner, Script, ShellText, Step, split_plain
 
 
 class Kind(Enum):
@@ -90,16 +90,14 @@ TABLE: tuple[Variable, ...] = (
     *_rows(Kind.FILE, ("bash", "rbash"), "BASH_ENV"),
     *_rows(Kind.FILE, ("sh", "dash", "ash", "ksh*", "mksh", "posh"), "ENV"),
     *_rows(Kind.TEXT, _BASH, "PROMPT_COMMAND"),
-    *_rows(Kind.EXPANDED, _SHELLS, "PS0 PS1 PS2 PS4"),
+    *_rows(Kind.EXPANDED, _SHELLS, "PS0 PS1 PS2 PS4 BASH_ENV ENV"),
     *_rows(Kind.FUNCTION, _BASH, "BASH_FUNC_*"),
     *_rows(Kind.SEEN, _SHELLS, "SHELLOPTS BASHOPTS ZDOTDIR INPUTRC CDPATH IFS"),
     # git and what it starts.
     *_rows(Kind.TEXT, ("git",), "GIT_SSH_COMMAND GIT_EXTERNAL_DIFF GIT_PAGER GIT_EDITOR GIT_SEQUENCE_EDITOR"),
     *_rows(Kind.PROGRAM, ("git",), "GIT_SSH GIT_ASKPASS GIT_PROXY_COMMAND"),
-    *_rows(Kind.CONFIG, ("git",), "GIT_CONFIG_KEY_*"),
-    *_rows(
-        Kind.SEEN, ("git",), "GIT_CONFIG_COUNT GIT_CONFIG_VALUE_* GIT_CONFIG_PARAMETERS GIT_CONFIG GIT_CONFIG_GLOBAL"
-    ),
+    *_rows(Kind.CONFIG, ("git",), "GIT_CONFIG_KEY_* GIT_CONFIG_PARAMETERS"),
+    *_rows(Kind.SEEN, ("git",), "GIT_CONFIG_COUNT GIT_CONFIG_VALUE_* GIT_CONFIG GIT_CONFIG_GLOBAL"),
     *_rows(
         Kind.SEEN, ("git",), "GIT_CONFIG_SYSTEM GIT_EXEC_PATH GIT_TEMPLATE_DIR GIT_DIR GIT_WORK_TREE GIT_SSH_VARIANT"
     ),
@@ -145,7 +143,8 @@ TABLE: tuple[Variable, ...] = (
     *_rows(Kind.OPTIONS, ("tar", "gtar"), "TAR_OPTIONS"),
     *_rows(Kind.TEXT, ("tar", "gtar"), "TAPE_RSH RSH"),
     *_rows(Kind.SEEN, ("make", "gmake"), "MAKEFLAGS MAKEFILES GNUMAKEFLAGS"),
-    *_rows(Kind.SEEN, ("cargo", "rustc"), "RUSTC_WRAPPER RUSTC RUSTDOC RUSTFLAGS"),
+    *_rows(Kind.PROGRAM, ("cargo",), "RUSTC RUSTC_WRAPPER RUSTC_WORKSPACE_WRAPPER"),
+    *_rows(Kind.SEEN, ("cargo", "rustc"), "RUSTDOC RUSTFLAGS"),
     *_rows(Kind.SEEN, ("rg", "curl", "wget", "pip*", "npm"), "RIPGREP_CONFIG_PATH CURL_HOME WGETRC PIP_CONFIG_FILE"),
     *_rows(Kind.TEXT, ("fzf",), "FZF_DEFAULT_COMMAND"),
 )
@@ -195,6 +194,9 @@ def _steps(row: Variable, name: str, value: str, words: Sequence[Word], given: M
             return [ShellText(Word(f": <<PARHELIA\n{value}\nPARHELIA\n"))] if "$(" in value or "`" in value else []
         case Kind.COLUMN:
             return [ShellText(Word(value.lstrip("|-").replace("%s", "-").replace("%%", "%")))]
+        case Kind.CONFIG if name == "GIT_CONFIG_PARAMETERS":
+            settings = [word for pair in split_plain(Word(value)) for word in (Word("-c"), pair)]
+            return [Inner((words[0], *settings, *words[1:]))]
         case Kind.CONFIG:
             setting = given.get(name.replace("_KEY_", "_VALUE_"), "")
             return [Inner((words[0], Word("-c"), Word(f"{value}={setting}"), *words[1:]))]
@@ -213,7 +215,7 @@ def _options(row: Variable, value: str, words: Sequence[Word]) -> list[Step]:
     given = [re.sub(r"\\(.)", r"\1", word) for word in re.findall(r"(?:\\.|\S)+", value)]
     match row.programs[0]:
         case "tar":
-            return [Inner((words[0], *(Word(word) for word in given), *words[1:]))]
+            return [Inner((words[0], *split_plain(Word(value)), *words[1:]))]
         case "perl*":
             modules = [word.lstrip("-Mm") for word in re.split(r"\s+(?=-)", value) if word.startswith(("-M", "-m"))]
             return [Code("perl", Word(f"use {module};")) for module in modules if re.search(r"[;({`'\"]", module)]

@@ -6,13 +6,37 @@ below it (``ROOT/**/NAME``); a negated or alternative test narrows nothing. Sour
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from agent.policy.request import UNKNOWN
 from agent.shell.fold import Word
-from agent.shell.steps import Inner, Opaque, Step
+from agent.shell.steps import Inner, Opaque, Step, Touches, word_at
 
 _EXECUTES = frozenset(("-exec", "-execdir", "-ok", "-okdir"))
+_WRITES = frozenset(("-fprint", "-fprint0", "-fls", "-fprintf"))
+_VALUED = frozenset(
+    [
+        *("-name", "-iname", "-path", "-ipath", "-wholename", "-iwholename", "-regex", "-iregex", "-lname", "-ilname"),
+        *(
+            "-inum",
+            "-links",
+            "-perm",
+            "-user",
+            "-group",
+            "-uid",
+            "-gid",
+            "-size",
+            "-mtime",
+            "-atime",
+            "-ctime",
+            "-mmin",
+        ),
+        *("-amin", "-cmin", "-anewer", "-cnewer", "-newer", "-samefile", "-files0-from", "-printf", "-type", "-xtype"),
+        *("-maxdepth", "-mindepth", "-fstype", "-used", "-context"),
+    ]
+)
+"""Their value is data (``find . -name -delete``)."""
 _OPERATORS = frozenset(("!", "-not", "-o", "-or", ","))
 _UNNARROWED = frozenset(
     [
@@ -68,6 +92,8 @@ def find_targets(words: Sequence[Word]) -> list[Word]:
             return roots
         if text in _EXECUTES:
             index = _end_of_command(words, index)
+        elif text in _WRITES:
+            index += 1 + (text == "-fprintf")
         elif text in ("-name", "-iname") and index + 1 < len(words):
             narrowed, name = True, words[index + 1].text
             index += 1
@@ -98,6 +124,11 @@ def find_steps(words: Sequence[Word]) -> list[Step]:
             end = _end_of_command(words, index)
             found += _executed(words[index + 1 : end], targets)
             index = end
+        elif text in _WRITES:
+            found.append(Touches(">", word_at(words, index + 1)))
+            index += 1 + (text == "-fprintf")
+        elif text in _VALUED:
+            index += 1
         elif text == UNKNOWN:
             found.append(Opaque("find has an expression that is not known before it runs"))
         index += 1
@@ -105,10 +136,18 @@ def find_steps(words: Sequence[Word]) -> list[Step]:
 
 
 def fd_steps(words: Sequence[Word]) -> list[Step]:
-    """``fd … -x CMD``: what it finds is not known."""
+    """``fd [PATTERN [ROOT…]] -x CMD [;]``: what it finds is not known, but it is below the roots."""
     for index, word in enumerate(words[1:], 1):
-        if word.text in ("-x", "-X", "--exec", "--exec-batch"):
-            return _executed(words[index + 1 :], [Word(UNKNOWN)])
+        bundled = re.fullmatch(r"-[a-zA-Z]*[xX](.*)|--exec(?:-batch)?(?:=(.*))?", word.text, re.DOTALL)
+        if bundled is None or word.text.startswith(("-e", "-t", "-d", "-E", "-c", "-j", "-S")):
+            continue
+        attached = bundled[1] or bundled[2]
+        command = [word._replace(text=attached)] if attached else []
+        command += words[index + 1 : _end_of_command(words, index)]
+        roots = [w for w in words[1:index] if not w.text.startswith("-")][1:]
+        found = [Word(f"{root.text}/**/*", glob=True) for root in roots] or [Word(UNKNOWN)]
+        placed = any(re.search(r"\{(?:\.|/|//|/\.)?\}", w.text) for w in command)
+        return _executed(command if placed else [*command, Word("{}")], found)
     return []
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from agent.policy.request import UNKNOWN
 from agent.shell.fold import Word
@@ -13,17 +14,30 @@ from agent.shell.wrappers import Wrapper
 
 @dataclass(slots=True)
 class Options:
-    """Leading options, read: where operands begin, what was given, and whether an option was unlisted."""
+    """Leading options, read: where operands begin, what was given, and whether an option was unlisted. `dashes`: they
+    ended at ``--``."""
 
     end: int
     given: list[tuple[str, Word]]
     unlisted: str | None = None
     uncertain: bool = False
+    dashes: bool = False
+
+
+@lru_cache(maxsize=512)
+def _short_kinds(short: str) -> Mapping[str, str]:
+    return dict(re.findall(r"(\w)(:*)", short))
+
+
+@lru_cache(maxsize=512)
+def _long_kinds(long: str) -> Mapping[str, int]:
+    """Name -> number of values (``name==`` takes two)."""
+    return {name.rstrip("="): name.count("=") for name in long.split()}
 
 
 def read_options(words: Sequence[Word], start: int, wrapper: Wrapper) -> Options:
     """Read options from `words[start]` until the first operand."""
-    kinds = dict(re.findall(r"(\w)(:*)", wrapper.short))
+    kinds = _short_kinds(wrapper.short)
     read = Options(start, [])
     while read.end < len(words):
         text = words[read.end].text
@@ -35,6 +49,7 @@ def read_options(words: Sequence[Word], start: int, wrapper: Wrapper) -> Options
             break
         read.end += 1
         if text == "--":
+            read.dashes = True
             break
         if text.startswith("--"):
             _long_option(words, text, wrapper, read)
@@ -45,18 +60,19 @@ def read_options(words: Sequence[Word], start: int, wrapper: Wrapper) -> Options
 
 def _long_option(words: Sequence[Word], text: str, wrapper: Wrapper, read: Options) -> None:
     name, equals, value = text[2:].partition("=")
-    known = wrapper.long.split()
-    found = [k for k in known if k.rstrip("=") == name] or [k for k in known if k.startswith(name)]
-    if not found:
+    known = _long_kinds(wrapper.long)
+    found = name if name in known else next((k for k in known if k.startswith(name)), None)
+    if found is None:
         read.unlisted = text
         return
+    values = known[found]
     if equals:
-        read.given.append((found[0].rstrip("="), Word(value)))
-    elif found[0].endswith("=") and read.end < len(words):
-        read.given.append((found[0].rstrip("="), words[read.end]))
-        read.end += 1
+        read.given.append((found, words[read.end - 1]._replace(text=value)))
+    elif values and read.end < len(words):
+        read.given.append((found, words[read.end]))
+        read.end = min(read.end + values, len(words))
     else:
-        read.given.append((found[0].rstrip("="), Word("")))
+        read.given.append((found, Word("")))
 
 
 def _short_options(words: Sequence[Word], text: str, kinds: Mapping[str, str], read: Options) -> None:
@@ -68,7 +84,7 @@ def _short_options(words: Sequence[Word], text: str, kinds: Mapping[str, str], r
         if kind == "::":
             return
         if kind == ":":
-            value = Word(text[index:])
+            value = words[read.end - 1]._replace(text=text[index:])
             if index == len(text):
                 value = words[read.end] if read.end < len(words) else Word("")
                 read.end += 1

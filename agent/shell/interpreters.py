@@ -13,7 +13,9 @@ from types import MappingProxyType
 
 from agent.policy.request import UNKNOWN
 from agent.shell.fold import Word
-from agent.shell.steps import SHELL, Code, Opaque, Script, ShellText, Step, reads_descriptor, word_at
+from agent.shell.getopt import read_options
+from agent.shell.steps import SHELL, Code, Inner, Opaque, Script, ShellText, Step, basename, reads_descriptor, word_at
+from agent.shell.wrappers import SHELLS, Wrapper
 
 _SHELL_VALUED = frozenset(("-o", "+o", "-O", "+O", "--rcfile", "--init-file", "-C", "--init-command"))
 
@@ -135,14 +137,43 @@ def _cluster(words: Sequence[Word], index: int, text: str, spec: _Interpreter, f
 
 
 def su_steps(words: Sequence[Word], _stdin: Word | None) -> list[Step]:
-    """su(1): options anywhere, -c TEXT."""
+    """su(1): options anywhere, -c TEXT, which goes to the shell of -s (any program)."""
     found: list[Step] = []
+    shells = [w.text[8:] for w in words if w.text.startswith("--shell=")]
     for index, word in enumerate(words[1:], 1):
         name, equals, value = word.text.partition("=")
         if name in ("--command", "--session-command") and equals:
-            found.append(ShellText(Word(value)))
+            found.append(ShellText(word._replace(text=value)))
         elif name in ("--command", "--session-command") or re.fullmatch(r"-[lmpPfT]*c", word.text):
             found.append(ShellText(word_at(words, index + 1)))
         elif re.match(r"-[lmpPfT]*c.", word.text) and not equals:
-            found.append(ShellText(Word(word.text.partition("c")[2])))
+            found.append(ShellText(word._replace(text=word.text.partition("c")[2])))
+        elif word.text in ("-s", "--shell"):
+            shells.append(word_at(words, index + 1).text)
+    for shell in shells:
+        if shell and basename(shell) not in SHELLS:
+            found += [Inner((Word(shell), Word("-c"), step.text)) for step in found if isinstance(step, ShellText)]
     return found
+
+
+_AWK = Wrapper(
+    "F:v:f:W:e:E:i:l:bcCd::D::ghIkL::MnNo::Op::PrsStVc",
+    "assign= field-separator= file= exec= source= include= load= sandbox posix traditional re-interval csv bignum"
+    " characters-as-bytes non-decimal-data optimize no-optimize use-lc-numeric lint unsafe",
+    lenient=True,
+)
+
+
+def awk_steps(words: Sequence[Word], stdin: Word | None) -> list[Step]:
+    """awk and the tracers whose programs read like awk's: the program is the first operand, or in ``-e``."""
+    read = read_options(words, 1, _AWK)
+    code: list[Step] = [Code("awk", value) for name, value in read.given if name in ("e", "source")]
+    files = [value for name, value in read.given if name in ("f", "file", "E", "exec")]
+    from_stdin = [file.text for file in files if file.text == "-" or reads_descriptor(file.text)]
+    if from_stdin and stdin is not None:
+        return [*code, Code("awk", stdin)]
+    if any(name != "-" for name in from_stdin):
+        return [*code, Opaque("awk reads its program from a descriptor")]
+    if files or code:
+        return [*code, *(Script("awk", file) for file in files if file.text != "-")]
+    return [Code("awk", words[read.end])] if read.end < len(words) else []

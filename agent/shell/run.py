@@ -20,7 +20,7 @@ from agent.shell.environment import payloads
 from agent.shell.finding import find_targets
 from agent.shell.fold import Word
 from agent.shell.state import ANYTHING, MAX_DEPTH, NOTHING, Findings, Function, Outcome, State, plain
-from agent.shell.steps import Code, Inner, Opaque, Script, ShellText, Step, basename, reads_descriptor
+from agent.shell.steps import Code, Inner, Opaque, Script, ShellText, Step, Touches, basename, reads_descriptor
 from agent.shell.unwrap import unwrap
 
 _EXPANDS_AGAIN = frozenset(("declare", "typeset", "local", "let", "test", "[", "unset", "read"))
@@ -83,7 +83,7 @@ class Runner:
             builtin = _BUILTINS.get(program)
             if builtin is not None:
                 return builtin(self, words, state, setting)
-        for step in unwrap(program, words, setting.stdin):
+        for step in unwrap(program, words, setting.stdin, setting.piped_from):
             self._follow(step, program, state, setting)
         if setting.assignments:
             for step in payloads(program, words, setting.assignments):
@@ -145,6 +145,12 @@ class Runner:
                 self._findings.unknown(reason)
             case Script():
                 pass  # each exec in it is decided by itself, and where the ring runs, it reads the file
+            case Touches(operator, target):
+                self._touched(operator, target.text, state, inner)
+
+    def _touched(self, operator: str, target: str, state: State, setting: Setting) -> None:
+        for cwd in state.cwd:
+            self._findings.add(SimpleCommand("", (), cwd, redirects=((operator, target),), wrappers=setting.wrappers))
 
     def text(self, text: Word, state: State, setting: Setting) -> Outcome:
         """Text that a shell reads."""

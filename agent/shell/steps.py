@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -54,7 +55,18 @@ class Opaque:
     reason: str
 
 
-type Step = Inner | ShellText | Code | Script | Opaque
+@dataclass(frozen=True, slots=True)
+class Touches:
+    """A file that the command reads (``<``) or writes (``>``) because an option or inline code says so."""
+
+    operator: str
+    target: Word
+
+
+type Step = Inner | ShellText | Code | Script | Opaque | Touches
+
+REVERSE_SHELL = Word("<reverse-shell>")
+"""Stands as the program of a command that gives a shell to a connection; behind it the program that does so."""
 
 
 def basename(path: str) -> str:
@@ -63,9 +75,19 @@ def basename(path: str) -> str:
 
 
 def split_plain(word: Word) -> list[Word]:
-    """``env -S``: words at blanks, with quotes taken away."""
-    parts = word.text.replace('"', "").replace("'", "").split()
-    return [Word(part, word.glob) for part in parts]
+    """Words at blanks, with quotes taken away, where a program splits a text itself and no shell reads it."""
+    try:
+        parts = shlex.split(word.text)
+    except ValueError:
+        parts = word.text.replace('"', "").replace("'", "").split()
+    return [word._replace(text=part) for part in parts]
+
+
+def joined(words: Sequence[Word]) -> Word:
+    """The words as one text, as programs join them that hand their arguments to a shell."""
+    if len(words) == 1:
+        return words[0]
+    return Word(" ".join(word.text for word in words), any(word.glob for word in words))
 
 
 def word_at(words: Sequence[Word], index: int) -> Word:

@@ -8,21 +8,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from types import MappingProxyType
 
 from agent.shell.batches import parallel_steps, xargs_steps
-from agent.shell.escapes import awk_steps, git_steps, sed_steps, tar_steps, vim_steps
+from agent.shell.carriers import carried_steps
+from agent.shell.carriers_table import CARRIERS
+from agent.shell.dialects import sed_steps
 from agent.shell.finding import fd_steps, find_steps
 from agent.shell.fold import Word
-from agent.shell.getopt import read_options
-from agent.shell.interpreters import interpreter_steps, shell_steps, su_steps
-from agent.shell.steps import Inner, Opaque, ShellText, Step, split_plain, word_at
+from agent.shell.getopt import Options, read_options
+from agent.shell.git import git_steps
+from agent.shell.interpreters import awk_steps, interpreter_steps, shell_steps, su_steps
+from agent.shell.runners import RUNNERS
+from agent.shell.steps import Inner, Opaque, ShellText, Step, joined, split_plain, word_at
 from agent.shell.wrappers import LOADERS, MULTICALL, SHELLS, WRAPPERS, Wrapper
 
 
-def unwrap(program: str, words: Sequence[Word], stdin: Word | None) -> list[Step]:
+def unwrap(
+    program: str,
+    words: Sequence[Word],
+    stdin: Word | None,
+    piped_from: Sequence[str] = (),
+) -> list[Step]:
     """The steps that running `words` (base name `program`) takes further. `stdin`: the text piped in, None where
-    nothing is piped."""
+    nothing is piped, and the programs that it comes from."""
     if program in _COMPOUND:
         return [Opaque(f"{program} stands where it is not understood here")]
     if program in SHELLS:
@@ -31,14 +41,29 @@ def unwrap(program: str, words: Sequence[Word], stdin: Word | None) -> list[Step
         return [Inner(tuple(words[1:]))] if len(words) > 1 else []
     if program.startswith(LOADERS):
         return _loader(words)
+    found: list[Step] = []
+    carrier = CARRIERS.get(program)
+    if carrier is not None:
+        found += carried_steps(words, stdin, carrier, from_file=_PASSES_ON.issuperset(piped_from))
     special = _SPECIAL.get(program)
     if special is not None:
-        return special(words, stdin)
-    wrapper = WRAPPERS.get(program)
-    if wrapper is not None:
-        return _wrapped(program, words, wrapper)
-    return interpreter_steps(program, words, stdin)
+        return found + special(words, stdin)
+    if program == "git":
+        return found + git_steps(words)
+    if program in WRAPPERS:
+        return found + _wrapped(program, words, WRAPPERS[program])
+    if program in RUNNERS:
+        return found + [step for row in RUNNERS[program] for step in _wrapped(program, words, row)]
+    return found + interpreter_steps(program, words, stdin)
 
+
+_PASSES_ON = frozenset(
+    [
+        *("cat", "zcat", "gunzip", "gzip", "xz", "xzcat", "bzcat", "bzip2", "zstd", "zstdcat", "pv", "head", "tail"),
+        *("grep", "sed", "tr", "envsubst", "pg_dump", "pg_dumpall", "pg_restore", "mysqldump", "mariadb-dump"),
+    ]
+)
+"""What these write is the content of files or of a database: no more known than a script that is named."""
 
 _COMPOUND = frozenset(("for", "case", "select", "function", "[["))
 
@@ -56,27 +81,60 @@ def _wrapped(program: str, words: Sequence[Word], wrapper: Wrapper) -> list[Step
         words = _split_string(words)
     if program == "command" and any(w.text.startswith("-") and set(w.text) & set("vV") for w in words[1:2]):
         return []
-    read = read_options(words, 1, wrapper)
-    if wrapper.subcommand:
-        if read.end >= len(words) or words[read.end].text not in wrapper.subcommand:
-            return []
-        outer, read = read, read_options(words, read.end + 1, wrapper)
-        read.unlisted = read.unlisted or outer.unlisted
-    steps = [ShellText(value) for name, value in read.given if name in wrapper.shell_options]
+    read = _leading(words, wrapper)
+    if read is None:
+        return []
+    steps: list[Step] = [ShellText(value) for name, value in read.given if name in wrapper.shell_options]
     directory = next((value for name, value in read.given if name in wrapper.directory), None)
-    start = read.end + wrapper.skip
-    if wrapper.skip and start < len(words) and words[start].text == "--":
-        start += 1
+    start = _first_inner(words, read, wrapper)
     found: list[Step] = list(steps)
-    found += _inner(words[start:], wrapper, directory)
-    if wrapper.skip and not steps:
-        found += _shell_option_behind(words[start:], wrapper)
+    programs = [value for name, value in read.given if name in wrapper.program_options and value.text]
+    if programs:
+        found += [Inner((program, *words[read.end + wrapper.skip :]), directory) for program in programs]
+    elif start is not None:
+        found += _inner(words[start:], wrapper, directory)
+        if wrapper.skip and not steps:
+            found += _shell_option_behind(words[start:], wrapper)
     if read.uncertain or (read.unlisted and not wrapper.lenient):
         found.append(Opaque(f"{program} has an option that is not known here: {read.unlisted or 'a variable'}"))
-    if read.unlisted:
+    if read.unlisted and not read.dashes and start is not None and not wrapper.behind:
         operands = [i for i in range(start, len(words)) if not words[i].text.startswith("-")]
         found += [Inner(tuple(words[i:])) for i in operands[1:5]]
     return found
+
+
+def _leading(words: Sequence[Word], wrapper: Wrapper) -> Options | None:
+    """The options before the inner command, those before and behind the subcommand included; None where it is another
+    subcommand."""
+    read = read_options(words, 1, wrapper)
+    if not wrapper.subcommand:
+        return read
+    for path in wrapper.subcommand:
+        at = read
+        for name in path.split():
+            if at.end >= len(words) or not fnmatchcase(words[at.end].text, name):
+                break
+            inner = read_options(words, at.end + 1, wrapper)
+            inner.unlisted = inner.unlisted or at.unlisted
+            inner.given = [*at.given, *inner.given]
+            inner.uncertain |= at.uncertain
+            at = inner
+        else:
+            return at
+    return None
+
+
+def _first_inner(words: Sequence[Word], read: Options, wrapper: Wrapper) -> int | None:
+    """Where the inner command begins; None where there is none."""
+    if wrapper.behind and not read.dashes:
+        marks = [i for i in range(1, len(words)) if words[i].text in wrapper.behind]
+        return marks[0] + 1 if marks else None
+    start = read.end + wrapper.skip
+    if wrapper.skip and not wrapper.behind and wrapper.late:
+        start = read_options(words, start, wrapper).end
+    elif wrapper.skip and start < len(words) and words[start].text == "--":
+        start += 1
+    return start
 
 
 def _split_string(words: Sequence[Word]) -> Sequence[Word]:
@@ -85,7 +143,7 @@ def _split_string(words: Sequence[Word]) -> Sequence[Word]:
     for index, word in enumerate(words[1:], 1):
         spelled = re.fullmatch(r"(?:-[iv0]*S|--split-string=?)(.*)", word.text, re.DOTALL)
         if spelled is not None and spelled[1]:
-            return [*words[:index], *split_plain(Word(spelled[1])), *words[index + 1 :]]
+            return [*words[:index], *split_plain(word._replace(text=spelled[1])), *words[index + 1 :]]
         if spelled is not None:
             return [*words[:index], *split_plain(word_at(words, index + 1)), *words[index + 2 :]]
         if not word.text.startswith("-") and "=" not in word.text:
@@ -110,7 +168,7 @@ def _inner(words: Sequence[Word], wrapper: Wrapper, directory: Word | None) -> l
     if not rest:
         return []
     if wrapper.text:
-        return [ShellText(Word(" ".join(word.text for word in rest), any(word.glob for word in rest)))]
+        return [ShellText(joined(rest))]
     return [Inner(rest, directory, tuple(assignments))]
 
 
@@ -123,9 +181,35 @@ def _loader(words: Sequence[Word]) -> list[Step]:
     return [Inner(tuple(words[index:]))] if index < len(words) else []
 
 
-def _stdin_shell(_words: Sequence[Word], stdin: Word | None) -> list[Step]:
-    """at(1), batch(1): the job is read from standard input."""
-    return [ShellText(stdin)] if stdin is not None else []
+def _capsh(words: Sequence[Word], _stdin: Word | None) -> list[Step]:
+    """capsh(1): what stands behind ``--`` are the arguments of a shell; behind ``==`` capsh's own once more."""
+    shell = next((word.text[8:] for word in words if word.text.startswith("--shell=")), "/bin/bash")
+    for index, word in enumerate(words):
+        if word.text == "--":
+            return [Inner((Word(shell), *words[index + 1 :]))]
+    return []
+
+
+def _cmake(words: Sequence[Word], _stdin: Word | None) -> list[Step]:
+    """``cmake -E rm|env|time|chdir …`` (cmake(1), "Run a Command-Line Tool")."""
+    tool, rest = word_at(words, 2).text, tuple(words[3:])
+    if word_at(words, 1).text != "-E" or not rest:
+        return []
+    match tool:
+        case "rm" | "remove" | "remove_directory":
+            return [Inner((Word("rm"), *([Word("-r")] if tool == "remove_directory" else []), *rest))]
+        case "env" | "time":
+            return [Inner((Word(tool), *rest))]
+        case "chdir":
+            return [Inner(rest[1:], rest[0])]
+    return []
+
+
+def _runuser(words: Sequence[Word], stdin: Word | None) -> list[Step]:
+    """runuser(1): with ``-u`` it runs a command, without it reads like su."""
+    if any(re.match(r"-[a-zA-Z]*u|--user", word.text) for word in words[1:3]):
+        return _wrapped("runuser", words, WRAPPERS["runuser"])
+    return su_steps(words, stdin)
 
 
 def _find(words: Sequence[Word], _stdin: Word | None) -> list[Step]:
@@ -139,29 +223,15 @@ def _fd(words: Sequence[Word], _stdin: Word | None) -> list[Step]:
 _SPECIAL: Mapping[str, Callable[[Sequence[Word], Word | None], list[Step]]] = MappingProxyType(
     {
         "su": su_steps,
+        "runuser": _runuser,
+        "capsh": _capsh,
+        "cmake": _cmake,
         "coproc": _coproc,
-        "xargs": xargs_steps,
-        "gxargs": xargs_steps,
+        **dict.fromkeys(("xargs", "gxargs"), xargs_steps),
         "parallel": parallel_steps,
-        "find": _find,
-        "gfind": _find,
-        "fd": _fd,
-        "fdfind": _fd,
-        "awk": awk_steps,
-        "gawk": awk_steps,
-        "mawk": awk_steps,
-        "nawk": awk_steps,
-        "git": git_steps,
-        "tar": tar_steps,
-        "gtar": tar_steps,
-        "bsdtar": tar_steps,
-        "sed": sed_steps,
-        "gsed": sed_steps,
-        "vim": vim_steps,
-        "vi": vim_steps,
-        "nvim": vim_steps,
-        "ex": vim_steps,
-        "at": _stdin_shell,
-        "batch": _stdin_shell,
+        **dict.fromkeys(("find", "gfind"), _find),
+        **dict.fromkeys(("fd", "fdfind"), _fd),
+        **dict.fromkeys(("awk", "gawk", "mawk", "nawk", "original-awk", "goawk", "bpftrace", "stap"), awk_steps),
+        **dict.fromkeys(("sed", "gsed"), sed_steps),
     }
 )

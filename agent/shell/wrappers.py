@@ -1,10 +1,11 @@
 """Programs that run another program: how their own options read, so that the inner command can be found.
 
 Rules: an option that is not listed makes the command unverifiable (its value could be taken for the program); names and
-letters come from the programs' manual pages (util-linux, coreutils, sudo, doas, strace, git, ssh, docker, kubectl, …).
+letters come from the programs' manual pages (util-linux, coreutils, sudo, doas, strace, bubblewrap, runit, …). Here are
+the programs of the system; those of containers, other hosts and developers' tools are in `agent.shell.runners`.
 
 A spec is a getopt string (`x` a letter, `x:` a letter with a value, `x::` with an optional attached value) and long
-names (`name`, `name=` with a value).
+names (`name`, `name=` with a value, `name==` with two).
 """
 
 from __future__ import annotations
@@ -16,19 +17,24 @@ from types import MappingProxyType
 
 @dataclass(frozen=True, slots=True)
 class Wrapper:
-    """`skip`: operands before the inner command. `assigns`: ``NAME=value`` operands may precede it. `text`: the inner
-    command is shell text (its words joined), not an argv. `subcommand`: only with one of these first operands, which
-    are stepped over, options allowed again behind them. `shell_options`: options whose value is shell text.
-    `directory`: the option that changes the directory. `lenient`: has many more options than are listed; an unlisted
-    one is stepped over, and every operand near it is taken for the inner command too."""
+    """`skip`: operands before the inner command. `late`: options are allowed behind these too. `assigns`:
+    ``NAME=value`` operands may precede it. `text`: the inner command is shell text (its words joined), not an argv.
+    `subcommand`: only behind one of these operands (several words: one after the other; globs), options allowed again
+    behind each. `behind`: the inner command begins behind one of these words and nowhere else. `shell_options`:
+    options whose value is shell text; `program_options`: whose value is run with the operands. `directory`: the option
+    that changes the directory. `lenient`: has many more options than are listed; an unlisted one is stepped over, and
+    every operand near it is taken for the inner command too."""
 
     short: str = ""
     long: str = ""
     skip: int = 0
+    late: bool = False
     assigns: bool = False
     text: bool = False
     subcommand: tuple[str, ...] = ()
+    behind: tuple[str, ...] = ()
     shell_options: tuple[str, ...] = ()
+    program_options: tuple[str, ...] = ()
     directory: tuple[str, ...] = ()
     lenient: bool = False
 
@@ -41,22 +47,19 @@ _SUDO = Wrapper(
     assigns=True,
     directory=("D", "chdir"),
 )
-_CONTAINER_LONG = (
-    "detach detach-keys= env= env-file= interactive privileged tty user= workdir= rm name= volume= mount= network= net="
-    " publish= entrypoint= platform= pull= restart= label= hostname= add-host= cap-add= cap-drop= security-opt= memory="
-    " cpus= gpus= device= init read-only tmpfs= ulimit= pid= ipc= userns= shm-size= dns= log-driver= log-opt= quiet"
-    " expose= link= ip= annotation= cgroupns= cidfile= runtime= stop-signal= stop-timeout= sysctl= volumes-from= latest"
-)
-_CONTAINER = Wrapper(
-    "dite:u:w:v:p:h:l:m:c:qH:",
-    _CONTAINER_LONG + " host= context= config= log-level=",
-    skip=1,
-    subcommand=("exec", "run"),
-)
 _NAMESPACES = (
     "mount ipc net network pid uts user cgroup time fork map-root-user map-current-user map-user= map-group= map-users="
     " map-groups= mount-proc kill-child keep-caps propagation= setgroups= root= wd= wdns= setuid= setgid= boottime="
     " monotonic= all target= follow-context preserve-credentials no-fork join-cgroup env"
+)
+
+_BUBBLEWRAP = (
+    "args= argv0= unshare-all share-net unshare-user unshare-user-try unshare-ipc unshare-pid unshare-net unshare-uts"
+    " unshare-cgroup unshare-cgroup-try userns= userns2= disable-userns pidns= uid= gid= hostname= chdir= clearenv"
+    " setenv== unsetenv= lock-file= sync-fd= bind== bind-try== dev-bind== dev-bind-try== ro-bind== ro-bind-try=="
+    " remount-ro= overlay-src= overlay== tmp-overlay= ro-overlay= exec-label= file-label= proc= dev= tmpfs= mqueue="
+    " dir= file== bind-data== ro-bind-data== symlink== chmod== seccomp= add-seccomp-fd= block-fd= userns-block-fd="
+    " info-fd= json-status-fd= new-session die-with-parent as-pid-1 cap-add= cap-drop= perms= size="
 )
 
 WRAPPERS: Mapping[str, Wrapper] = MappingProxyType(
@@ -119,7 +122,6 @@ WRAPPERS: Mapping[str, Wrapper] = MappingProxyType(
         "strace": Wrapper("CcdfFhiknqrtTvVwxyYzZDe:o:p:s:u:E:a:b:I:O:S:P:X:U:", "", lenient=True),
         "ltrace": Wrapper("bcCfhiLrStTVa:A:D:e:F:l:n:o:p:s:u:w:x:X:", "", lenient=True),
         "valgrind": Wrapper("qvdh", "", lenient=True),
-        "gdb": Wrapper("nqx", "args batch quiet nx", lenient=True),
         "catchsegv": Wrapper(),
         "proxychains": Wrapper("qf:"),
         "proxychains4": Wrapper("qf:"),
@@ -155,55 +157,69 @@ WRAPPERS: Mapping[str, Wrapper] = MappingProxyType(
             " logging-format=",
             shell_options=("c", "command"),
         ),
-        "ssh": Wrapper("46AaCfGgKkMNnqsTtVvXxYyB:b:c:D:E:e:F:I:i:J:L:l:m:O:o:P:p:Q:R:S:W:w:", "", skip=1, text=True),
-        "docker": _CONTAINER,
-        "podman": _CONTAINER,
-        "nerdctl": _CONTAINER,
-        "kubectl": Wrapper(
-            "itn:c:f:s:qv:",
-            "namespace= container= stdin tty context= cluster= kubeconfig= filename= quiet pod-running-timeout="
-            " server=",
-            skip=1,
-            subcommand=("exec",),
+        "nsjail": Wrapper("M:C:c:u:g:H:D:R:B:T:E:p:t:x:d:l:vqQe", "", lenient=True),
+        "firejail": Wrapper("c", "quiet noprofile private net= profile= shell= name= apparmor", lenient=True),
+        "bwrap": Wrapper("", _BUBBLEWRAP, directory=("chdir",)),
+        "proot": Wrapper(
+            "r:b:q:w:v:0S:R:k:i:p:n",
+            "rootfs= bind= qemu= cwd= pwd= verbose= kernel-release= root-id change-id= link2symlink",
+            directory=("w", "cwd", "pwd"),
         ),
-        "uv": Wrapper("p:qvn", "", subcommand=("run",), lenient=True),
-        "poetry": Wrapper("C:qvn", "directory= project=", subcommand=("run",)),
-        "pipenv": Wrapper("", "", subcommand=("run",)),
-        "bundle": Wrapper("", "gemfile= keep-file-descriptors", subcommand=("exec",)),
-        "mise": Wrapper("", "", subcommand=("exec", "x"), lenient=True),
-        "direnv": Wrapper("", "", skip=1, subcommand=("exec",)),
-        "tmux": Wrapper(
-            "2CDlNuvc:f:L:S:T:dAEPXt:s:n:x:y:e:F:hbvp:",
-            "",
-            text=True,
+        "fakechroot": Wrapper("l:d:e:c:b:sh", "lib= elfloader= environment= config-dir= bindir= use-system-libs"),
+        "capsh": Wrapper(),
+        "runcon": Wrapper("ct:u:r:l:", "compute type= user= role= range=", skip=1, lenient=True),
+        "aa-exec": Wrapper("p:n:div", "profile= namespace= debug immediate verbose"),
+        "sg": Wrapper("", "", skip=1, shell_options=("c",), lenient=True),
+        **dict.fromkeys(("gosu", "su-exec", "setuidgid", "s6-setuidgid", "envuidgid"), Wrapper("", "", skip=1)),
+        "chpst": Wrapper("u:U:b:e:/:C:n:l:L:m:d:o:p:f:c:r:t:vP012", ""),
+        "softlimit": Wrapper("a:c:d:f:l:m:o:p:r:s:t:", ""),
+        **dict.fromkeys(("envdir", "s6-envdir", "argv0"), Wrapper("", "", skip=1)),
+        "setlock": Wrapper("nNxX", "", skip=1),
+        "logsave": Wrapper("asv", "", skip=1),
+        "lckdo": Wrapper("wW:qsxe", "", skip=1),
+        "chronic": Wrapper("ve"),
+        "ifne": Wrapper("n"),
+        **dict.fromkeys(("tini", "docker-init"), Wrapper("p:e:vgslh", "version")),
+        "dumb-init": Wrapper("cr:vV", "rewrite= single-child verbose version"),
+        "catatonit": Wrapper("gPL", ""),
+        "cpulimit": Wrapper("l:p:e:P:zibvfqs:", "limit= pid= exe= path= lazy include-children background foreground"),
+        "perf": Wrapper(
+            "e:o:F:p:t:C:c:agsdvqrBAI:r:x:D:i:z",
+            "event= output= freq= call-graph= repeat= all-cpus big-num= field-separator= per-core verbose delay=",
+            subcommand=("stat", "record", "trace", "mem record", "lock record", "sched record", "c2c record"),
             lenient=True,
-            subcommand=(
-                "new",
-                "new-session",
-                "neww",
-                "new-window",
-                "splitw",
-                "split-window",
-                "run",
-                "run-shell",
-                "respawn-pane",
-            ),
         ),
-        "screen": Wrapper("AadDilLmqrRUvxXwc:e:h:p:s:S:t:T:O", ""),
-        "nsjail": Wrapper("", "", lenient=True),
-        "firejail": Wrapper("", "", lenient=True),
-        "hyperfine": Wrapper(
-            "w:r:m:M:p:c:n:s:u:iNS:",
-            "",
-            text=True,
-            lenient=True,
-            shell_options=("p", "c", "prepare", "cleanup", "setup"),
-        ),
-        "npx": Wrapper("c:p:yq", "call= package= yes quiet", shell_options=("c", "call")),
+        "rr": Wrapper("nhSMDs:", "", subcommand=("record",), lenient=True),
+        "heaptrack": Wrapper("ro:", "raw output= record-only"),
+        "gtime": Wrapper("apvqf:o:", "format= output= append portability verbose quiet"),
+        "faketime": Wrapper("mf", "exclude-monotonic date-prog=", skip=1),
+        "daemonize": Wrapper("ac:e:o:p:l:u:E:v", "", directory=("c",)),
+        "daemon": Wrapper("n:P:X:D:u:F:l:L:a:o:O:rfivVUN", "", lenient=True),
+        "trickle": Wrapper("sd:u:w:t:l:n:p:P:vVh"),
+        "schedtool": Wrapper("0123456789NFRBIDa:p:n:vr", "", behind=("-e",), lenient=True),
+        "ip": Wrapper("n:46bdsoarcjphV", "netns= json", skip=1, subcommand=("netns exec", "net exec", "vrf exec")),
+        "ssh-agent": Wrapper("a:E:O:P:t:cDdks", ""),
+        "systemd-cat": Wrapper("t:p:", "identifier= priority= stderr-priority= level-prefix= namespace="),
+        "systemd-nspawn": Wrapper("D:M:u:E:p:U:jbqnxPi:", "", lenient=True),
+        "machinectl": Wrapper("qH:M:E:", "quiet setenv= uid=", skip=1, subcommand=("shell",), lenient=True),
+        "xinit": Wrapper(),
+        "startx": Wrapper(),
+        "please": Wrapper("a:d:e:g:lnpr:t:u:w", "", lenient=True),
+        "dtach": Wrapper("c:n:N:A:r:e:Ez", ""),
+        **dict.fromkeys(("nq", "fq"), Wrapper("cq")),
+        **dict.fromkeys(("tsp", "ts"), Wrapper("nfmdgE", "", lenient=True)),
+        "torify": Wrapper(),
+        "usewithtor": Wrapper(),
+        "sem": Wrapper("j:", "id= fg bg wait", lenient=True),
     }
 )
 
-SHELLS = frozenset(("bash", "sh", "dash", "zsh", "ksh", "ksh93", "mksh", "ash", "rbash", "fish", "yash", "posh"))
+SHELLS = frozenset(
+    [
+        *("bash", "sh", "dash", "zsh", "ksh", "ksh93", "mksh", "ash", "rbash", "fish", "yash", "posh", "hush", "csh"),
+        *("tcsh", "lksh", "pdksh", "oksh", "loksh", "rksh", "rzsh", "osh", "ysh", "brush", "elvish", "nu", "xonsh"),
+    ]
+)
 """Programs that read shell text."""
 
 MULTICALL = frozenset(("busybox", "toybox", "coreutils", "uutils", "box"))
