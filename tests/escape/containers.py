@@ -38,6 +38,10 @@ class Ports:
     ports: dict[str, int]
 
     @property
+    def pushed(self) -> str:
+        return str(self.directory / "escaped.pushed")
+
+    @property
     def escapes(self) -> int:
         escaped = self.directory / "escaped"
         return len(escaped.read_text()) if escaped.exists() else 0

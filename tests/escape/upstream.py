@@ -2,7 +2,7 @@
 
 Runs in the test's process, and by itself in a container (`upstream.py HTTP_PORT TLS_PORT RAW_PORT CERT ESCAPED`),
 with the standard library only. Every answer is `reached NAME`, and who sends a key in `X-Api-Key` gets it back with its
-digest; a connection to the raw port is an escape.
+digest; a connection to the raw port is an escape; what is pushed to `/metrics/…` is kept (the last push counts).
 """
 
 from __future__ import annotations
@@ -31,7 +31,18 @@ class Answer(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    do_POST = do_PUT = do_GET
+    do_POST = do_GET
+
+    def do_PUT(self) -> None:
+        if not self.path.startswith("/metrics/"):
+            self.do_GET()
+            return
+        pushed = self.rfile.read(int(self.headers["Content-Length"]))
+        with open(self.server.pushed, "wb") as file:  # type: ignore[attr-defined]
+            file.write(pushed)
+        self.send_response(202)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def log_message(self, *_: object) -> None:
         """Quiet."""
@@ -51,6 +62,8 @@ class Upstream:
         with open(certificate) as file:
             self.certificate_text = file.read().partition("-----END PRIVATE KEY-----")[2]
         self.http = http.server.ThreadingHTTPServer((address, ports[0]), Answer)
+        self.pushed = f"{escaped or certificate}.pushed"
+        self.http.pushed = self.pushed  # type: ignore[attr-defined]
         self.tls = http.server.ThreadingHTTPServer((address, ports[1]), Answer)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
