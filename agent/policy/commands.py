@@ -22,7 +22,7 @@ from agent.policy.operands import PATH_MAX, Fit, normalise_operand, of_a_value, 
 from agent.policy.options import GENERIC, GRAMMARS, Grammar, Words, canonical_option, says, sort_words, values_of
 from agent.policy.path_classes import Places, class_fit, class_within, named_class
 from agent.policy.path_sets import any_meets, is_path
-from agent.policy.program_names import any_fits
+from agent.policy.program_names import any_fits, plain_name
 from agent.policy.request import UNKNOWN, SimpleCommand
 
 __all__ = ["Fit", "Places", "covers", "judge", "matches", "may_match", "redirection"]
@@ -81,7 +81,7 @@ def redirection(text: str) -> tuple[bool, str] | None:
 
 
 def _grammar(program: str) -> Grammar:
-    return GRAMMARS.get(program, GENERIC)
+    return GRAMMARS.get(program) or GRAMMARS.get(plain_name(program), GENERIC)
 
 
 def _among(names: tuple[str, ...], programs: tuple[str, ...]) -> bool:
@@ -126,7 +126,7 @@ def _words_fit(patterns: tuple[str, ...], command: SimpleCommand) -> Iterable[Fi
 
 def _arguments_fit(match: CommandMatch, command: SimpleCommand, places: Places) -> Fit:
     words = sort_words(command.argv, _grammar(command.program))
-    answer = min(_options_fit(match, words), _subcommand_fit(match, words))
+    answer = min(_options_fit(match, words), _subcommand_fit(match, words, command, places))
     if match.operands and answer:
         answer = min(answer, _operands_fit(match, words, command, places))
     return answer
@@ -153,10 +153,16 @@ def _option_fit(entry: str, words: Words) -> Fit:
     return best
 
 
-def _subcommand_fit(match: CommandMatch, words: Words) -> Fit:
+def _subcommand_fit(match: CommandMatch, words: Words, command: SimpleCommand, places: Places) -> Fit:
     given = [word for _, word in words.operands]
     for index, wanted in enumerate(match.subcommand):
         word = given[index] if index < len(given) else None
+        if word is not None and named_class(wanted) is not None:
+            glob = words.operands[index][0] in command.globs
+            fit = _operand_fit(wanted, word, command, places, glob=glob, recursive=False)
+            if fit is not Fit.YES:
+                return fit
+            continue
         if word is not None and UNKNOWN in word:
             return Fit.MAYBE
         if word is None or not any(fnmatchcase(word, one) for one in wanted.split("|")):

@@ -30,7 +30,7 @@ _OWN_INDEX: Final = CommandIndex(RULES)
 
 def decide_commands(policy: Policy, request: CommandRequest) -> Decision:
     """The decision for a command line or an exec."""
-    places = Places(request.home, policy.workspace)
+    places = Places(request.home, policy.workspace, request.cwd)
     own, _ = _hits(_OWN, _OWN_INDEX, request, places)
     if own:
         return denied(policy, replace(by_rule(own[0], "", own[0].severity), where=None))  # in no file of the policy
@@ -63,7 +63,7 @@ class RuleFit:
 
 def command_fits(policy: Policy, request: CommandRequest) -> tuple[RuleFit, ...]:
     """Every rule that describes, or may describe, some command of the request: for the reader, it decides nothing."""
-    places = Places(request.home, policy.workspace)
+    places = Places(request.home, policy.workspace, request.cwd)
     found = list(_fits(_OWN, _OWN_INDEX, request, places))
     for layer in policy.layers:
         if layer.commands is not None:

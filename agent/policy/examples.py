@@ -71,7 +71,7 @@ def _report_command(bench: Bench, rule: CommandRule, read_command: ReadCommand) 
     for wanted, texts in ((True, rule.examples.match), (False, rule.examples.no_match)):
         for text in texts:
             request = read_command(text)
-            places = Places(request.home, EXAMPLE_WORKSPACE)
+            places = Places(request.home, EXAMPLE_WORKSPACE, request.cwd)
             fits = [judge(rule.match, command, places) for command in request.commands]
             best = max(fits, default=CommandFit.NO)
             _compare(bench, rule.id, rule.where, text, wanted, sure=Fit(int(best)))

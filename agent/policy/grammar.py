@@ -20,9 +20,11 @@ class Grammar:
     `valued`: short letters and long names that take a value. `longs`: all long names, where abbreviations are resolved.
     `means`: semantic option name -> the letters and long names that say it. `single_dash`: ``-name`` is a long option.
     `plain`: there are no options, every word is an operand. `lower`: upper and lower case of operands are one.
-    `first`: options end at the first operand. `under`: the grammar behind each subcommand. `skipped`: globs of operands
-    that say nothing in front of a subcommand (``cargo +nightly``, ``docker container``). `stands_for`: the operands
-    that the program's name says (``docker-compose`` is ``docker compose``). `known`: False for programs in no table.
+    `first`: options end at the first operand. `script`: without one of these options the first operand is a pattern or
+    a program text (grep, sed, awk), no path, and no operand here. `under`: the grammar behind each subcommand.
+    `skipped`: globs of operands that say nothing in front of a subcommand (``cargo +nightly``, ``docker container``).
+    `stands_for`: the operands that the program's name says (``docker-compose`` is ``docker compose``). `known`: False
+    for programs in no table.
     """
 
     valued: frozenset[str] = frozenset()
@@ -32,6 +34,7 @@ class Grammar:
     plain: bool = False
     lower: bool = False
     first: bool = False
+    script: frozenset[str] = frozenset()
     under: Mapping[str, Grammar] = MappingProxyType({})
     skipped: tuple[str, ...] = ()
     stands_for: tuple[str, ...] = ()

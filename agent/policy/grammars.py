@@ -12,6 +12,7 @@ from agent.policy.grammar import GENERIC, Grammar, means, names, sub
 from agent.policy.grammars_cloud import CLOUD
 from agent.policy.grammars_containers import CONTAINERS
 from agent.policy.grammars_data import DATABASES, PUBLISHING
+from agent.policy.grammars_files import FILES
 from agent.policy.grammars_git import GIT
 
 _RM = sub(
@@ -51,6 +52,8 @@ _BASE: Mapping[str, Grammar] = {
     "python3": _PYTHON,
 }
 
-GRAMMARS: Mapping[str, Grammar] = MappingProxyType({**_BASE, **GIT, **CLOUD, **CONTAINERS, **DATABASES, **PUBLISHING})
+GRAMMARS: Mapping[str, Grammar] = MappingProxyType(
+    {**_BASE, **FILES, **GIT, **CLOUD, **CONTAINERS, **DATABASES, **PUBLISHING}
+)
 
 __all__ = ["GENERIC", "GRAMMARS", "Grammar", "means"]

@@ -101,6 +101,8 @@ class _Reader:
             else:
                 position += self._option(word, self.argv[position + 1 : position + 2])
             position += 1
+        if self.grammar.script and self.options.isdisjoint(self.grammar.script):
+            del self.operands[:1]
         return Words(frozenset(self.options), tuple(self.operands), self.uncertain, tuple(self.values), self.grammar)
 
     def _operand(self, position: int, word: str, subcommands: bool) -> bool:

@@ -26,25 +26,31 @@ from agent.policy.request import UNKNOWN
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where the session is at home: its home directory, and the trees that `paths.write` grants."""
+    """Where the session is at home: its home directory, the trees that `paths.write` grants, and the directory in which
+    the command was asked for (empty: not known)."""
 
     home: str
     workspace: tuple[str, ...] = ()
+    here: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class PathClass:
     """`globs`: what belongs to it. `below`: trees whose inside does not; `globs_out`: what else does not. ``~`` is the
-    home; `HOME` and `WORKSPACE` stand for the session's own trees."""
+    home; `HOME`, `WORKSPACE` and `HERE` stand for the session's own places. `named`: only what the known part of a word
+    names belongs to it, not all that its wildcards might meet (``*`` may be a file of credentials; the exec ring sees
+    which it is)."""
 
     about: str
     globs: tuple[str, ...]
     below: tuple[str, ...] = ()
     globs_out: tuple[str, ...] = ()
+    named: bool = False
 
 
 HOME: Final = "(home)"
 WORKSPACE: Final = "(workspace)"
+HERE: Final = "(here)"
 _SCRATCH: Final = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108
 _STREAMS: Final = (*DEVICES, "/dev/pts/*", "/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/fd/*", "/proc/*/fd/*")
 _TREES: Final = (
@@ -71,6 +77,10 @@ CLASSES: Final[Mapping[str, PathClass]] = MappingProxyType(
             below=(*_SCRATCH, HOME, WORKSPACE),
             globs_out=(*_STREAMS, "~"),
         ),
+        "<here>": PathClass(
+            "all of the directory in which the command was asked for: itself, or everything in it",
+            (HERE, f"{HERE}/[*]", f"{HERE}/.[*]"),
+        ),
         "<device>": PathClass(
             "disks and memory",
             (
@@ -81,6 +91,14 @@ CLASSES: Final[Mapping[str, PathClass]] = MappingProxyType(
             ),
         ),
         "<agent>": PathClass("the agent's own files", tuple(f"{place}/**" for place in (*AGENT_FILES, HOOK_SETTINGS))),
+        "<agent-private>": PathClass(
+            "the agent's files that a session has no business to read",
+            (
+                *("/etc/parhelia/**", "/vol/parhelia/audit/**", "/run/parhelia/**/*.sock", "/proc/1/mem"),
+                *("/proc/1/environ", "/proc/1/maps", "/proc/1/fd/**", "/proc/1/task/**"),
+            ),
+            named=True,
+        ),
         "<secret-file>": PathClass(
             "files that hold credentials",
             (
@@ -110,7 +128,9 @@ CLASSES: Final[Mapping[str, PathClass]] = MappingProxyType(
                 *("/run/secrets/**", "/var/run/secrets/**", "/etc/shadow*", "/etc/gshadow*", "/etc/sudoers*"),
                 *("/etc/ssh/ssh_host_*_key", "/proc/*/environ", "/etc/kubernetes/**"),
             ),
+            named=True,
             globs_out=(
+                *("**/*cert*.pem", "**/*chain*.pem", "**/ca.pem", "**/ca-*.pem", "/etc/ssl/**", "/usr/**"),
                 *("**/*.example", "**/*.sample", "**/*.template", "**/*.tmpl", "**/*.dist", "**/*.pub"),
                 *("**/.env.schema", "**/.env.defaults", "**/.ssh/known_hosts*", "**/.ssh/config", "**/example.env"),
             ),
@@ -120,6 +140,8 @@ CLASSES: Final[Mapping[str, PathClass]] = MappingProxyType(
 """Every class, by the name that rules give it."""
 
 _KEYED: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_-]*=)?(<[a-z-]+>)")
+_UNKNOWN_PART: Final = re.compile(UNKNOWN)
+_WILDCARD: Final = re.compile(f"[*?{UNKNOWN}]|\\[[^]]*\\]")
 _WILD: Final = re.compile(r"[*?\[]")
 
 
@@ -140,9 +162,11 @@ def class_fit(pattern: str, word: str, *, cwd: str | None, places: Places, glob:
             return Fit.MAYBE if word.startswith(UNKNOWN) else Fit.NO
         word = word[len(found[1]) :]
     described = CLASSES[found[2]]
-    path = normalise_operand(word, cwd, places.home)
+    known = (_WILDCARD if glob else _UNKNOWN_PART).sub("", word) if described.named else word
+    path = normalise_operand(known, cwd, places.home)
     if path == UNKNOWN:
         return Fit.MAYBE
+    glob = glob and not described.named
     if _taken_out(described, path, places, glob):
         return Fit.NO
     shapes = _spelled(described.globs, places)
@@ -154,7 +178,7 @@ def class_fit(pattern: str, word: str, *, cwd: str | None, places: Places, glob:
         if fit is Fit.YES:
             return fit
         best = max(best, fit)
-    return best
+    return max(best, Fit.MAYBE) if UNKNOWN in word else best
 
 
 def class_within(pattern: str, word: str, *, cwd: str | None, places: Places, glob: bool) -> bool:
@@ -165,9 +189,11 @@ def class_within(pattern: str, word: str, *, cwd: str | None, places: Places, gl
 
 
 def _spelled(globs: tuple[str, ...], places: Places) -> tuple[str, ...]:
-    if WORKSPACE not in globs:
-        return globs
-    return tuple(f"{root}/**" for root in places.workspace)
+    if WORKSPACE in globs:
+        return tuple(f"{root}/**" for root in places.workspace)
+    if HERE in globs:
+        return tuple(shape.replace(HERE, places.here) for shape in globs) if places.here else ()
+    return globs
 
 
 def _taken_out(described: PathClass, path: str, places: Places, glob: bool) -> bool:

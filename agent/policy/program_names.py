@@ -55,5 +55,14 @@ def program_fits(name: str, program: str) -> bool:
 
 
 def any_fits(names: tuple[str, ...], program: str) -> bool:
-    """True where one of `names` is about `program`."""
-    return any(program_fits(name, program) for name in names)
+    """True where one of `names` is about `program`, whatever its case: file systems of other machines that are mounted
+    here tell no case apart, and ``git.exe`` is git there."""
+    plain = plain_name(program)
+    return any(program_fits(name, program) for name in names) or (
+        plain != program and any(program_fits(name, plain) for name in names)
+    )
+
+
+def plain_name(program: str) -> str:
+    """The name in lower case, without the ``.exe`` that other systems put behind it."""
+    return program.lower().removesuffix(".exe")
