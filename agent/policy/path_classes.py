@@ -170,15 +170,15 @@ def class_fit(pattern: str, word: str, *, cwd: str | None, places: Places, glob:
     if _taken_out(described, path, places, glob):
         return Fit.NO
     shapes = _spelled(described.globs, places)
+    best = Fit.MAYBE if UNKNOWN in word else Fit.NO
     if not glob and len(path) <= PATH_MAX:
-        return Fit.YES if any_meets(shapes, path, home=places.home, recursive=recursive) else Fit.NO
-    best = Fit.NO
+        return Fit.YES if any_meets(shapes, path, home=places.home, recursive=recursive) else best
     for shape in shapes:
         fit = operand_fit(shape, path, cwd=cwd, home=places.home, glob=glob, recursive=recursive)
         if fit is Fit.YES:
             return fit
         best = max(best, fit)
-    return max(best, Fit.MAYBE) if UNKNOWN in word else best
+    return best
 
 
 def class_within(pattern: str, word: str, *, cwd: str | None, places: Places, glob: bool) -> bool:
