@@ -2,30 +2,36 @@
 
 Rules: every way through the text is followed (both branches, a loop's body, a function where it is called, or once
 where it is not); what is not known is recorded as a reason, beside the commands that were found all the same;
-nothing raises and everything is bounded (`agent.shell.state`).
+nothing raises and everything is bounded (`agent.shell.findings`, `agent.shell.state`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from agent.policy.request import SimpleCommand
-from agent.shell.fold import Word
-from agent.shell.run import Runner, Setting
-from agent.shell.state import MAX_DEPTH, Findings, Function, Outcome, State, plain
+from agent.policy.request import SimpleCommand, Understood
+from agent.shell.findings import FORK_BOMB, Findings
+from agent.shell.pieces import Word
+from agent.shell.run import Runner
+from agent.shell.setting import Setting
+from agent.shell.state import MAX_DEPTH, Function, Outcome, State, plain
 from agent.shell.steps import basename
 from agent.shell.syntax import Unreadable, read_shell, unseen_substitutions
 from agent.shell.walk import NOT_UNDERSTOOD, Walk
 from agent.shell.wrappers import MULTICALL
 
+_MAX_RECURSION = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """Everything the text can run. `unverifiable`: why that is not all of it, None where it is."""
+    """Everything the text can run. `unverifiable`: why that is not all of it, None where it is. `understood`: how it
+    was found."""
 
     commands: tuple[SimpleCommand, ...]
     unverifiable: str | None
+    understood: tuple[Understood, ...] = ()
 
 
 def analyse_text(text: str, *, cwd: str, home: str) -> Analysis:
@@ -68,7 +74,7 @@ def analyse_argv(
 
 
 def _analysis(findings: Findings) -> Analysis:
-    return Analysis(tuple(findings.commands), "; ".join(findings.reasons) or None)
+    return Analysis(tuple(findings.commands), "; ".join(findings.reasons) or None, findings.understood())
 
 
 class Walker:
@@ -92,29 +98,36 @@ class Walker:
             self.findings.unknown(NOT_UNDERSTOOD)
         for inner in unseen_substitutions(source):
             self.findings.unknown("a substitution stands where it is not understood here")
-            self.read_text(inner, state, replace(setting, depth=setting.depth + 1))
+            self.read_text(inner, state, setting.deeper())
         walk = Walk(self, source, setting)
-        before = set(state.functions.values())
         outcome = walk.statement(source.root, state, setting.stdin)
-        for function in outcome.state.functions.values():
-            if function not in before and function not in self.findings.calls:
-                self.call(function, (), replace(outcome.state, positional=None), setting, known=False)
+        if outcome.state.functions is not state.functions:
+            self._uncalled(outcome.state, state, setting)
         return outcome
 
-    def call(
-        self, function: Function, arguments: Sequence[Word], state: State, setting: Setting, *, known: bool = True
-    ) -> Outcome:
-        """Walk a function's body with its arguments (a recursive call adds nothing new)."""
-        if self.findings.calls.count(function) > 3 or setting.depth > MAX_DEPTH:
+    def _uncalled(self, state: State, before: State, setting: Setting) -> None:
+        """A function that nothing called is walked once, with arguments that are not known."""
+        known = {function for found in before.functions.values() for function in found}
+        for found in state.functions.values():
+            for function in found:
+                if function is not None and function not in known and function not in self.findings.calls:
+                    self.findings.note(setting.depth, "function", f"{function.name}, which is not called here")
+                    self.call(function, None, state, setting)
+
+    def call(self, function: Function, arguments: Sequence[Word] | None, state: State, setting: Setting) -> Outcome:
+        """Walk a function's body with its arguments, None where they are not known. After some recursion nothing of
+        what changes is known any more, and one last call covers all further ones."""
+        level = setting.active.count(function)
+        if level and self.findings.starts_itself(function, setting.place, beside=setting.beside):
+            self.runner.named(FORK_BOMB, state, setting)
+        if level > _MAX_RECURSION or setting.depth > MAX_DEPTH:
             return plain(state)
-        self.findings.calls.append(function)
-        inner = replace(setting, depth=setting.depth + 1)
-        walk = Walk(self, function.source, inner)
-        outcome = walk.statement(
-            function.body, replace(state, positional=tuple(arguments) if known else None), setting.stdin
-        )
-        return Outcome(
-            replace(outcome.success, positional=state.positional),
-            replace(outcome.failure, positional=state.positional),
-            outcome.output,
-        )
+        self.findings.calls.add(function)
+        inside = state._replace(positional=tuple(arguments) if arguments is not None else None)
+        if level == _MAX_RECURSION:
+            inside = inside.forget(*inside.variables)._replace(positional=None)
+            inside = inside.moved(None)
+        inner = setting.deeper()._replace(active=(*setting.active, function), redirects=(), beside=False)
+        outcome = Walk(self, function.source, inner).statement(function.body, inside, setting.stdin)
+        success, failure = (end._replace(positional=state.positional) for end in outcome[:2])
+        return Outcome(success, failure, outcome.output)

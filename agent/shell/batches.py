@@ -8,9 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from agent.policy.request import UNKNOWN
-from agent.shell.fold import Word
 from agent.shell.getopt import read_options
+from agent.shell.pieces import ANYTHING, Word, makers, unknown_of
 from agent.shell.steps import Inner, Opaque, ShellText, Step
 from agent.shell.wrappers import Wrapper
 
@@ -33,7 +32,7 @@ def xargs_steps(words: Sequence[Word], stdin: Word | None) -> list[Step]:
     if not inner:
         return found
     from_file = "a" in options or "arg-file" in options
-    items = [Word(UNKNOWN)] if stdin is None or from_file else _items(stdin, options)
+    items = [ANYTHING] if stdin is None or from_file else _items(stdin, options)
     marker = options.get("I") or options.get("J")
     if marker is None and any(re.match(r"-\w*i|--replace", w.text) for w in words[1 : read.end]):
         spelled = next(w.text for w in words[1 : read.end] if re.match(r"-\w*i|--replace", w.text))
@@ -45,19 +44,23 @@ def xargs_steps(words: Sequence[Word], stdin: Word | None) -> list[Step]:
 
 def _items(stdin: Word, options: Mapping[str, Word]) -> list[Word]:
     if not stdin.known:
-        return [Word(UNKNOWN)]
+        return [unknown_of(stdin)]
     delimiter = options.get("d") or options.get("delimiter")
     pattern = r"[\0\n]" if "0" in options or "null" in options or "I" in options else r"\s+"
     if delimiter is not None:
         pattern = re.escape({"\\n": "\n", "\\t": "\t", "\\0": "\0"}.get(delimiter.text, delimiter.text[:1])) + r"|\n"
     parts = [part for part in re.split(pattern, stdin.text) if part]
     if len(parts) > MAX_ITEMS or any(char in stdin.text for char in "'\"\\"):
-        return [Word(UNKNOWN)]
-    return [Word(part, stdin.glob) for part in parts]
+        return [unknown_of(stdin)]
+    return [Word(part, stdin.glob, stdin.made_by) for part in parts]
 
 
 def _replaced(words: Sequence[Word], marker: str, item: Word) -> tuple[Word, ...]:
-    return tuple(Word(w.text.replace(marker, item.text), w.glob or (item.glob and marker in w.text)) for w in words)
+    return tuple(_with_item(word, marker, item) if marker in word.text else word for word in words)
+
+
+def _with_item(word: Word, marker: str, item: Word) -> Word:
+    return Word(word.text.replace(marker, item.text), word.glob or item.glob, makers((word, item)))
 
 
 _PARALLEL = Wrapper(
@@ -80,9 +83,9 @@ def parallel_steps(words: Sequence[Word], stdin: Word | None) -> list[Step]:
     cut = next((i for i, w in enumerate(rest) if re.fullmatch(r":::\+?|::::\+?", w.text)), len(rest))
     command, arguments = rest[:cut], [w for w in rest[cut + 1 :] if not w.text.startswith(":::")]
     if cut == len(rest):
-        arguments = _items(stdin, {"d": Word("\n")}) if stdin is not None else [Word(UNKNOWN)]
+        arguments = _items(stdin, {"d": Word("\n")}) if stdin is not None else [ANYTHING]
     elif rest[cut].text.startswith("::::"):
-        arguments = [Word(UNKNOWN)]
+        arguments = [ANYTHING]
     found: list[Step] = []
     for argument in arguments[:MAX_ITEMS]:
         text = " ".join(word.text for word in command)
@@ -91,7 +94,8 @@ def parallel_steps(words: Sequence[Word], stdin: Word | None) -> list[Step]:
         if not command:
             found.append(ShellText(argument))
         else:
-            found.append(ShellText(Word(quoted.join(parts) if len(parts) > 1 else f"{text} {quoted}")))
+            whole = quoted.join(parts) if len(parts) > 1 else f"{text} {quoted}"
+            found.append(ShellText(Word(whole, made_by=makers((*command, argument)))))
     return found
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from agent.policy.request import UNKNOWN
-from agent.shell.fold import Word
 from agent.shell.getopt import read_options
+from agent.shell.pieces import Word
 from agent.shell.steps import SHELL, Code, Inner, Opaque, Script, ShellText, Step, basename, reads_descriptor, word_at
 from agent.shell.wrappers import SHELLS, Wrapper
 
@@ -23,6 +23,7 @@ _SHELL_VALUED = frozenset(("-o", "+o", "-O", "+O", "--rcfile", "--init-file", "-
 def shell_steps(words: Sequence[Word], stdin: Word | None) -> list[Step]:
     """A shell's command line (bash(1), dash(1)): -c TEXT [$0 [$1…]], a script, or its standard input."""
     index, reads_text, reads_stdin = 1, False, False
+    started: list[Step] = []
     while index < len(words):
         text = words[index].text
         if text.startswith(UNKNOWN):
@@ -37,17 +38,16 @@ def shell_steps(words: Sequence[Word], stdin: Word | None) -> list[Step]:
             reads_stdin |= "s" in text
         reads_text |= text in ("--command",)
         bundled = not text.startswith("--") and text[-1:] in "oO"
+        if text in ("--rcfile", "--init-file"):
+            started.append(Script(SHELL, word_at(words, index + 1)))
         index += 2 if text in _SHELL_VALUED or bundled else 1
     if reads_text:
         if index >= len(words):
-            return []
-        return [ShellText(words[index], tuple(words[index + 1 :]))]
-    script = words[index].text if index < len(words) and not reads_stdin else None
-    if script is not None and not reads_descriptor(script):
-        return [Script(SHELL, words[index], tuple(words[index + 1 :]))]
-    if script is not None and stdin is None:
-        return [Opaque("a shell reads its commands from a descriptor")]
-    return [ShellText(stdin)] if stdin is not None else []
+            return started
+        return [*started, ShellText(words[index], tuple(words[index + 1 :]))]
+    if index < len(words) and not reads_stdin:
+        return [*started, Script(SHELL, words[index], tuple(words[index + 1 :]))]
+    return [*started, ShellText(stdin)] if stdin is not None else started
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,16 @@ def interpreter_steps(program: str, words: Sequence[Word], stdin: Word | None) -
     return _interpreter(words, stdin, spec) if spec is not None else []
 
 
+def language_of(text: str) -> str:
+    """The language of a script by its first line (execve(2), "Interpreter scripts"); a shell's without one."""
+    found = re.match(r"#![ \t]*(\S+)[ \t]*(?:-S[ \t]+)?(\S*)", text)
+    if found is None:
+        return SHELL
+    path = found[2] if found[1].endswith("/env") else found[1]
+    spec = _INTERPRETERS.get(re.sub(r"[\d.]+$", "", path.rpartition("/")[2]))
+    return spec.language if spec is not None else SHELL
+
+
 def _interpreter(words: Sequence[Word], stdin: Word | None, spec: _Interpreter) -> list[Step]:
     found: list[Step] = []
     index = 1
@@ -109,12 +119,10 @@ def _interpreter(words: Sequence[Word], stdin: Word | None, spec: _Interpreter) 
         index, ended = _cluster(words, index, text, spec, found)
         if ended:
             return found
-    script = word_at(words, index).text
-    if script not in ("", "-") and not reads_descriptor(script) and (not found or spec.language == "lua"):
-        found.append(Script(spec.language, words[index], tuple(words[index + 1 :])))
-    elif not found and stdin is None and reads_descriptor(script):
-        found.append(Opaque("an interpreter reads its program from a descriptor"))
-    elif not found and stdin is not None and (script in ("", "-") or reads_descriptor(script)):
+    script = word_at(words, index)
+    if script.text not in ("", "-") and (not found or spec.language == "lua"):
+        found.append(Script(spec.language, script, tuple(words[index + 1 :])))
+    elif not found and stdin is not None:
         found.append(Code(spec.language, stdin))
     return found
 
@@ -172,8 +180,6 @@ def awk_steps(words: Sequence[Word], stdin: Word | None) -> list[Step]:
     from_stdin = [file.text for file in files if file.text == "-" or reads_descriptor(file.text)]
     if from_stdin and stdin is not None:
         return [*code, Code("awk", stdin)]
-    if any(name != "-" for name in from_stdin):
-        return [*code, Opaque("awk reads its program from a descriptor")]
     if files or code:
         return [*code, *(Script("awk", file) for file in files if file.text != "-")]
     return [Code("awk", words[read.end])] if read.end < len(words) else []

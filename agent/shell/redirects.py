@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import tree_sitter
 
-from agent.shell.fold import Scope, Word, fields, heredoc_text, single
-from agent.shell.state import ANYTHING, NOTHING, Findings
+from agent.policy.request import UNKNOWN
+from agent.shell.findings import Findings
+from agent.shell.fold import Scope, fields, heredoc_text, single
+from agent.shell.pieces import NOTHING, Word, makers
+from agent.shell.state import State
 from agent.shell.syntax import Source
 
+REDIRECTIONS = frozenset(("file_redirect", "herestring_redirect", "heredoc_redirect"))
 _CONNECTORS = frozenset(("&&", "||", "|", "|&", ";"))
+_WRITE = frozenset((">", ">>", ">|", "&>", "&>>", ">&"))
 _WORDS = frozenset(
     (
         "word",
@@ -43,11 +48,19 @@ class Redirections:
         self.targets: list[tuple[str, str]] = []
         self.words: list[Word] = []
         self.followers: list[tree_sitter.Node] = []
+        self._files: list[tuple[str, Word]] = []
 
     @property
     def takes_output(self) -> bool:
         """True where what the command writes does not go on."""
         return any(">" in operator and not operator.startswith("2") for operator, _ in self.targets)
+
+    def written(self, state: State, output: Word) -> State:
+        """`state` after `output` went where these redirections point."""
+        for operator, name in self._files:
+            if operator.lstrip("1") in _WRITE:
+                state = state.written(name, output, self._scope.home, appended=operator.endswith(">>"))
+        return state
 
     def read(self, node: tree_sitter.Node) -> None:
         """Note one redirection."""
@@ -56,7 +69,7 @@ class Redirections:
                 self._file(node)
             case "herestring_redirect":
                 word = single(node.children[-1], self._source, self._scope)
-                self.stdin = Word(word.text + "\n", word.glob)
+                self.stdin = word._replace(text=word.text + "\n")
             case "heredoc_redirect":
                 self._heredoc(node)
             case "ERROR":
@@ -69,14 +82,16 @@ class Redirections:
         parts = [child for child in node.children if child.type != "file_descriptor"]
         descriptor = "".join(self._source.text(c) for c in node.children if c.type == "file_descriptor")
         operator = descriptor + (parts[0].type if parts else "")
-        target = ""
+        if len(parts) > 2 and parts[1].type == "ERROR" and self._source.text(parts[1]) == ">":
+            operator += ">"  # the grammar does not know `<>`
+            del parts[1]
+        name = NOTHING
         if len(parts) > 1:
-            if parts[1].type == "process_substitution" and operator in ("<", "0<"):
-                self.stdin = self._scope.substitution(parts[1])
-            else:
-                self.stdin = ANYTHING if operator in ("<", "0<") else self.stdin
-                target = single(parts[1], self._source, self._scope).text
-        self.targets.append((operator, target))
+            name = single(parts[1], self._source, self._scope)
+            if operator in ("<", "0<", "0<>", "<>"):
+                self.stdin = self._scope.content(name) or Word(UNKNOWN, made_by=makers((name,)))
+            self._files.append((operator, name))
+        self.targets.append((operator, name.text))
         for part in parts[2:]:
             self.words += fields(part, self._source, self._scope)
 
@@ -86,8 +101,8 @@ class Redirections:
             if child.type == "heredoc_start":
                 literal = any(mark in self._source.text(child) for mark in "'\"\\")
             elif child.type == "heredoc_body":
-                text = Word(heredoc_text(child, self._source, self._scope, literal=literal))
-            elif child.type in ("file_redirect", "herestring_redirect", "heredoc_redirect"):
+                text = heredoc_text(child, self._source, self._scope, literal=literal)
+            elif child.type in REDIRECTIONS:
                 self.read(child)
             elif child.type in _WORDS and not self.followers:
                 self.words += fields(child, self._source, self._scope)

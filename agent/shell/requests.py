@@ -64,4 +64,5 @@ def _request(
         supervised=supervised,
         cwd=cwd,
         home=home,
+        understood=analysis.understood,
     )

@@ -1,113 +1,178 @@
 """One command of known words: what it is, what it changes, what it hands on.
 
-Rules: every program that would be executed becomes a `SimpleCommand`, the wrapper as well as what it wraps; builtins
-that change what later words mean (cd, set, read, alias, …) change the state; whatever cannot be followed is recorded
+Rules: every program that would be executed becomes a `SimpleCommand`, the wrapper as well as what it wraps; a function
+or an alias that may or may not be there is followed beside the command itself; whatever cannot be followed is recorded
 with its reason.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import Protocol
+from collections.abc import Sequence
 
 from agent.policy.operands import normalise_operand
 from agent.policy.request import UNKNOWN, SimpleCommand
+from agent.shell.builtins import BUILTINS
 from agent.shell.code import RunsArgv, RunsCode, RunsText, RunsUnknown, calls_in
 from agent.shell.environment import payloads
-from agent.shell.finding import find_targets
-from agent.shell.fold import Word
-from agent.shell.state import ANYTHING, MAX_DEPTH, NOTHING, Findings, Function, Outcome, State, plain
-from agent.shell.steps import Code, Inner, Opaque, Script, ShellText, Step, Touches, basename, reads_descriptor
+from agent.shell.findings import Findings, shown_words
+from agent.shell.interpreters import language_of
+from agent.shell.pieces import NOTHING, Word, makers, unknown_of
+from agent.shell.printed import printed
+from agent.shell.setting import Setting, Texts
+from agent.shell.state import MAX_DEPTH, Outcome, State, join, plain
+from agent.shell.steps import SHELL, Code, Inner, Opaque, Script, ShellText, Step, Touches, basename, reads_descriptor
 from agent.shell.unwrap import unwrap
+from agent.shell.writes import files_written
 
 _EXPANDS_AGAIN = frozenset(("declare", "typeset", "local", "let", "test", "[", "unset", "read"))
 _DELETES = frozenset(("rm", "unlink"))
 _FINDERS = frozenset(("find", "gfind"))
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What surrounds a command: assignments and redirections, what is piped in, what was unwrapped on the way here.
-
-    `final`: the words come from an exec (no functions, aliases or builtins)."""
-
-    assignments: tuple[tuple[str, str], ...] = ()
-    redirects: tuple[tuple[str, str], ...] = ()
-    stdin: Word | None = None
-    piped_from: tuple[str, ...] = ()
-    code_from: tuple[str, ...] = ()
-    wrappers: tuple[str, ...] = ()
-    depth: int = 0
-    final: bool = False
-
-
-class Texts(Protocol):
-    """Reads shell text (the walker); called for `sh -c`, `eval` and functions."""
-
-    def read_text(self, text: str, state: State, setting: Setting) -> Outcome: ...
-
-    def call(self, function: Function, arguments: Sequence[Word], state: State, setting: Setting) -> Outcome: ...
+_RESERVED = frozenset(("time", "!", "{", "if", "while", "until", "elif", "then", "do", "else", "coproc", "noglob"))
+"""Words in front of a command that leave it to the shell, functions and aliases included."""
+_IN_PLACE = _RESERVED | {"command", "builtin", "nocorrect"}
+"""What these run changes the shell itself."""
+_PLACEHOLDER = "_parhelia_unknown"
 
 
 class Runner:
     """Follows commands into what they run."""
 
     def __init__(self, findings: Findings, texts: Texts) -> None:
-        self._findings = findings
+        self.findings = findings
         self._texts = texts
 
     def run(self, words: Sequence[Word], state: State, setting: Setting) -> Outcome:
         """Follow one command."""
         if not words:
             return plain(state, NOTHING)
-        if not self._findings.step():
+        if not self.findings.step():
             return plain(state)
         if setting.depth > MAX_DEPTH:
-            self._findings.unknown("commands are nested too deeply")
+            self.findings.unknown("commands are nested too deeply")
             return plain(state)
         first = words[0]
         if not first.known or (first.glob and not setting.final):
             return self._unnamed(words, state, setting)
-        program = basename(first.text)
-        if not setting.final:
-            defined = self._defined(first.text, words, state, setting)
-            if defined is not None:
-                return defined
-        self._record(program, words, state, setting)
-        if program in _EXPANDS_AGAIN and any("$(" in word.text or "`" in word.text for word in words[1:]):
-            self._findings.unknown(f"{program} may expand a substitution in its words once more")
-        if not setting.final or setting.wrappers:
-            builtin = _BUILTINS.get(program)
-            if builtin is not None:
-                return builtin(self, words, state, setting)
-        for step in unwrap(program, words, setting.stdin, setting.piped_from):
-            self._follow(step, program, state, setting)
-        if setting.assignments:
-            for step in payloads(program, words, setting.assignments):
-                self._follow(step, program, state, replace(setting, assignments=()))
-        return plain(state, _output(program, words, setting))
+        if setting.final or setting.bare:
+            return self._program(words, state, setting)
+        outcomes = self._defined(first.text, words, state, setting)
+        return either(outcomes) if outcomes else self._program(words, state, setting)
 
     def _unnamed(self, words: Sequence[Word], state: State, setting: Setting) -> Outcome:
-        self._findings.unknown("the name of a command is not known before it runs")
+        """Words that another program wrote, run as a command, are recorded as what ``eval`` would make of them."""
+        self.findings.unknown("the name of a command is not known before it runs")
+        if words[0].made_by:
+            self._record("eval", [Word("eval"), *words], state, setting, words[0].made_by)
         if words[0].text == UNKNOWN and len(words) > 1:
-            inner = replace(setting, depth=setting.depth + 1, wrappers=(*setting.wrappers, "?"))
-            self.run(words[1:], state, inner)
-        return plain(state)
+            self.run(words[1:], state, setting.inside("?"))
+        return plain(state, unknown_of(words[0]))
 
-    def _defined(self, name: str, words: Sequence[Word], state: State, setting: Setting) -> Outcome | None:
-        function = state.functions.get(name)
-        if function is not None:
-            return self._texts.call(function, words[1:], state, setting)
+    def _defined(self, name: str, words: Sequence[Word], state: State, setting: Setting) -> list[Outcome]:
+        """What the text's own functions and aliases of that name do; beside it the program where they may be absent
+        (an alias counts only in some shells, and not behind a backslash)."""
+        functions = state.functions.get(name, ())
         alias = state.aliases.get(name)
+        if not functions and alias is None:
+            return []
+        if setting.redirects:
+            self.redirection(state, setting)
+        outcomes: list[Outcome] = []
+        for function in functions:
+            if function is not None:
+                self.findings.note(setting.depth, "function", shown_words(words))
+                outcomes.append(self._texts.call(function, words[1:], state, setting))
         if alias is not None:
-            text = " ".join((alias, *(word.text for word in words[1:])))
-            return self._texts.read_text(text, replace(state, aliases={}), replace(setting, depth=setting.depth + 1))
-        return None
+            self.findings.note(setting.depth, "alias", f"{name}={alias}")
+            text = " ".join((alias, *(_quoted(word) for word in words[1:])))
+            outcomes.append(self._texts.read_text(text, state._replace(aliases={}), setting.deeper()))
+        if not functions or None in functions:
+            outcomes.append(self._program(words, state, setting))
+        return outcomes
 
-    def _record(self, program: str, words: Sequence[Word], state: State, setting: Setting) -> None:
+    def _program(self, words: Sequence[Word], state: State, setting: Setting) -> Outcome:
+        program = basename(words[0].text) or words[0].text
+        builtin = BUILTINS.get(program) if not setting.final or setting.wrappers else None
+        steps = [] if builtin is not None else self._steps(program, words, state, setting)
+        code_from = self._code_from(program, words, steps, state, setting)
+        self._record(program, words, state, setting, code_from)
+        if program in _EXPANDS_AGAIN and any("$(" in word.text or "`" in word.text for word in words[1:]):
+            self.findings.unknown(f"{program} may expand a substitution in its words once more")
+        if builtin is not None:
+            return builtin(self, words, state, setting)
+        outcomes = [self._follow(step, program, state, setting) for step in steps]
+        followed = [outcome for outcome in outcomes if outcome is not None]
+        if setting.assignments or state.exported:
+            self._follow_environment(program, words, state, setting)
+        if program in _IN_PLACE and followed:
+            return either(followed)
+
+        def content(name: Word) -> Word | None:
+            return self.content(name, state, setting)
+
+        inner = [outcome.output for outcome in followed]
+        output = printed(program, words, setting.stdin, inner, content)
+        for name, text, appended in files_written(program, words, setting.stdin, content):
+            state = state.written(name, text, self.findings.home, appended=appended)
+        return plain(state, output)
+
+    def _follow_environment(self, program: str, words: Sequence[Word], state: State, setting: Setting) -> None:
+        """What runs because of the variables that are set for this command; they are not looked at twice."""
+        bare, outside = setting._replace(assignments=()), state._replace(exported=frozenset())
+        for payload in payloads(program, words, (*state.environment(), *setting.assignments)):
+            for step in self._readable(payload, state, setting):
+                self._follow(step, program, outside, bare)
+
+    def _steps(self, program: str, words: Sequence[Word], state: State, setting: Setting) -> list[Step]:
+        stdin = setting.stdin
+        steps = unwrap(program, words, stdin, stdin.made_by if stdin is not None else ())
+        if "/" in words[0].text and not setting.final:
+            text = self.content(words[0], state, setting)
+            if text is not None and text.text != "":
+                steps.append(Script(language_of(text.text), words[0], tuple(words[1:])))
+        if not any(isinstance(step, Script) for step in steps):
+            return steps
+        return [found for step in steps for found in self._readable(step, state, setting)]
+
+    def _readable(self, step: Step, state: State, setting: Setting) -> list[Step]:
+        """A script as its text, where that is known here; nothing where it is any other file."""
+        if not isinstance(step, Script):
+            return [step]
+        text = self.content(step.path, state, setting)
+        if text is not None and step.language == SHELL:
+            return [ShellText(text, (step.path, *step.positional))]
+        if text is not None:
+            return [Code(step.language, text)]
+        if reads_descriptor(step.path.text):
+            return [Opaque("a shell or an interpreter reads its program from a descriptor")]
+        return []
+
+    def content(self, name: Word, state: State, setting: Setting) -> Word | None:
+        """What the file called `name` holds, where this text wrote it or gives it by a descriptor."""
+        if not name.known:
+            return None
+        if _STDIN.fullmatch(name.text):
+            return setting.stdin
+        if name.text.startswith("/dev/fd/"):
+            return self.findings.opened(name.text)
+        if not state.files:
+            return None
+        found = [state.files[path] for path in state.paths(name, self.findings.home) if path in state.files]
+        return None if not found else found[0] if len(set(found)) == 1 else unknown_of(*found)
+
+    def _code_from(
+        self, program: str, words: Sequence[Word], steps: Sequence[Step], state: State, setting: Setting
+    ) -> tuple[str, ...]:
+        if program == "eval":
+            return makers(words[1:])
+        if program in ("source", ".", "trap"):
+            content = self.content(words[1], state, setting) if len(words) > 1 and program != "trap" else None
+            return content.made_by if content is not None else makers(words[1:2])
+        return makers(step.text for step in steps if isinstance(step, (ShellText, Code)))
+
+    def _record(
+        self, program: str, words: Sequence[Word], state: State, setting: Setting, code_from: tuple[str, ...]
+    ) -> None:
         argv = [word.text for word in words]
         if program == "dd":
             argv += _dd_operands(setting)
@@ -115,267 +180,131 @@ class Runner:
             words = [words[0], Word("-r"), *words[1:]]  # once for everything that is found is the whole tree
             argv = [word.text for word in words]
         globs = tuple(index for index, word in enumerate(words) if word.glob)
-        for cwd in state.cwd:
-            self._findings.add(
-                SimpleCommand(
-                    program=program,
-                    argv=tuple(argv),
-                    cwd=cwd,
-                    assignments=setting.assignments,
-                    redirects=setting.redirects,
-                    wrappers=setting.wrappers,
-                    piped_from=setting.piped_from,
-                    code_from=setting.code_from,
-                    globs=globs,
-                )
-            )
+        self._add(program, tuple(argv), state, setting, code_from, globs=globs)
 
-    def _follow(self, step: Step, program: str, state: State, setting: Setting) -> None:
-        inner = replace(setting, wrappers=(*setting.wrappers, program), depth=setting.depth + 1)
+    def _add(
+        self,
+        program: str,
+        argv: tuple[str, ...],
+        state: State,
+        setting: Setting,
+        code_from: tuple[str, ...] = (),
+        *,
+        globs: tuple[int, ...] = (),
+    ) -> None:
+        environment = state.environment() if state.exported else ()
+        what = f"unwrapped by {setting.wrappers[-1]}" if setting.wrappers else "command"
+        for cwd in state.cwd:
+            command = SimpleCommand(
+                program,
+                argv,
+                cwd,
+                (*environment, *setting.assignments),
+                setting.redirects,
+                setting.wrappers,
+                setting.stdin.made_by if setting.stdin is not None else (),
+                code_from,
+                globs,
+            )
+            self.findings.add(command, setting.depth, what, setting.at)
+
+    def redirection(self, state: State, setting: Setting) -> None:
+        """Redirections that stand alone, or that every command of a group has."""
+        self._add("", (), state, setting)
+
+    def named(self, program: str, state: State, setting: Setting) -> None:
+        """A finding that is no program (`<fork-bomb>`)."""
+        self._add(program, (program,), state, setting)
+
+    def _follow(self, step: Step, program: str, state: State, setting: Setting) -> Outcome | None:
+        inner = setting.inside(program)
         match step:
             case Inner(words, directory, assignments):
-                if directory is not None:
-                    state = self._moved(state, directory)
-                self.run(words, state, replace(inner, assignments=(*setting.assignments, *assignments)))
+                bare = setting.bare or program not in _RESERVED
+                inner = inner._replace(assignments=(*setting.assignments, *assignments), bare=bare)
+                state = self.moved(state, directory) if directory is not None else state
+                return self.run(words, state, inner)
             case ShellText(text, positional):
-                self.text(text, _of_shell(state, positional), inner)
+                return self.text(text, _of_shell(state, positional, setting), inner)
             case Code(language, text):
+                self.findings.note(inner.depth, f"code ({language})", text.text)
                 self.code(text, language, state, inner)
             case Opaque(reason):
-                self._findings.unknown(reason)
+                self.findings.unknown(reason)
             case Script():
                 pass  # each exec in it is decided by itself, and where the ring runs, it reads the file
             case Touches(operator, target):
-                self._touched(operator, target.text, state, inner)
-
-    def _touched(self, operator: str, target: str, state: State, setting: Setting) -> None:
-        for cwd in state.cwd:
-            self._findings.add(SimpleCommand("", (), cwd, redirects=((operator, target),), wrappers=setting.wrappers))
+                self.redirection(state, inner._replace(redirects=((operator, target.text),)))
+        return None
 
     def text(self, text: Word, state: State, setting: Setting) -> Outcome:
         """Text that a shell reads."""
         if not text.known:
-            self._findings.unknown("a shell runs text that is not known before it runs")
-            text = Word(text.text.replace(UNKNOWN, "${_parhelia_unknown}"))
-        return self._texts.read_text(text.text, state, replace(setting, final=False))
+            self.findings.unknown("a shell runs text that is not known before it runs")
+            state = state.assign(_PLACEHOLDER, (unknown_of(text),))
+            text = Word(text.text.replace(UNKNOWN, f"${{{_PLACEHOLDER}}}"))
+        if setting.wrappers:
+            self.findings.note(setting.depth, f"text run by {setting.wrappers[-1]}", text.text)
+        return self._texts.read_text(text.text, state, setting._replace(final=False, bare=False, redirects=()).deeper())
 
     def code(self, text: Word, language: str, state: State, setting: Setting) -> None:
         """Code that an interpreter reads."""
         if not text.known:
-            self._findings.unknown("an interpreter runs code that is not known before it runs")
+            self.findings.unknown("an interpreter runs code that is not known before it runs")
         if setting.depth > MAX_DEPTH:
-            self._findings.unknown("commands are nested too deeply")
+            self.findings.unknown("commands are nested too deeply")
             return
         for call in calls_in(text.text, language):
-            if not self._findings.step():
+            if not self.findings.step():
                 return
             match call:
                 case RunsText(shell):
-                    self.text(Word(shell), replace(state, functions={}, aliases={}), setting)
+                    self.text(Word(shell), state._replace(functions={}, aliases={}), setting)
                 case RunsArgv(argv):
-                    self.run([Word(word) for word in argv], state, replace(setting, final=True))
+                    self.run([Word(word) for word in argv], state, setting._replace(final=True).deeper())
                 case RunsCode(code):
-                    self.code(Word(code), language, state, replace(setting, depth=setting.depth + 1))
+                    self.code(Word(code), language, state, setting.deeper())
                 case RunsUnknown(what):
-                    self._findings.unknown(what)
+                    self.findings.unknown(what)
 
-    def _moved(self, state: State, directory: Word) -> State:
-        home = self._findings.home
+    def moved(self, state: State, directory: Word) -> State:
+        """`state` in another directory."""
         if not directory.known or directory.glob:
             return state.moved(None)
+        home = self.findings.home
         targets = [normalise_operand(directory.text, cwd, home) for cwd in state.cwd]
         return state.moved(*(None if target == UNKNOWN else target for target in targets))
 
-    def change_directory(self, words: Sequence[Word], state: State, _setting: Setting) -> Outcome:
-        operands = [w for w in words[1:] if not re.fullmatch(r"-[LPe@n]+|--", w.text)]
-        target = operands[0] if operands else Word(self._findings.home)
-        if words[0].text == "popd" or target.text == "-" or re.fullmatch(r"[+-]\d+", target.text):
-            return Outcome(state.moved(None), state, NOTHING)
-        return Outcome(self._moved(state, target), state, NOTHING)
 
-    def evaluate(self, words: Sequence[Word], state: State, setting: Setting) -> Outcome:
-        text = Word(" ".join(word.text for word in words[1:] if word.text != "--" or word is not words[1]))
-        inner = replace(setting, wrappers=(*setting.wrappers, "eval"), depth=setting.depth + 1)
-        return self.text(text, state, inner)
-
-    def source(self, words: Sequence[Word], state: State, setting: Setting) -> Outcome:
-        """A sourced file is not read (like any script); what it may change is not known afterwards."""
-        name = words[1].text if len(words) > 1 else ""
-        if reads_descriptor(name):
-            if setting.stdin is None:
-                self._findings.unknown("a shell reads commands from a descriptor")
-            else:
-                inner = replace(setting, wrappers=(*setting.wrappers, "source"), depth=setting.depth + 1)
-                return self.text(setting.stdin, state, inner)
-        return plain(state)
-
-    def trap(self, words: Sequence[Word], state: State, setting: Setting) -> Outcome:
-        operands = [word for word in words[1:] if not word.text.startswith("-") or len(word.text) > 2]
-        if len(operands) > 1 and operands[0].text:
-            self.text(
-                operands[0], state, replace(setting, wrappers=(*setting.wrappers, "trap"), depth=setting.depth + 1)
-            )
-        return plain(state, NOTHING)
-
-    def set_alias(self, words: Sequence[Word], state: State, _setting: Setting) -> Outcome:
-        aliases = dict(state.aliases)
-        for word in words[1:]:
-            name, equals, text = word.text.partition("=")
-            if equals:
-                aliases[name] = text.replace(UNKNOWN, "${_parhelia_unknown}")
-        return plain(replace(state, aliases=aliases), NOTHING)
-
-    def set_options(self, words: Sequence[Word], state: State, _setting: Setting) -> Outcome:
-        for index, word in enumerate(words[1:], 1):
-            if word.text == "--" or not word.text.startswith(("-", "+")):
-                rest = words[index + (word.text == "--") :]
-                known = all(w.text != UNKNOWN for w in rest)
-                return plain(replace(state, positional=tuple(rest) if known else None), NOTHING)
-        return plain(state, NOTHING)
-
-    def shift(self, words: Sequence[Word], state: State, _setting: Setting) -> Outcome:
-        count = words[1].text if len(words) > 1 else "1"
-        if state.positional is None or not count.isdecimal():
-            return plain(replace(state, positional=None), NOTHING)
-        return plain(replace(state, positional=state.positional[int(count[:4]) :]), NOTHING)
-
-    def declare(self, words: Sequence[Word], state: State, _setting: Setting) -> Outcome:
-        for word in words[1:]:
-            name, equals, value = word.text.partition("=")
-            if equals and re.fullmatch(r"\w+", name):
-                state = state.assign(name, None if UNKNOWN in value else (Word(value, word.glob),))
-        return plain(state, NOTHING)
-
-    def forget(self, words: Sequence[Word], state: State, _setting: Setting) -> Outcome:
-        names = [word.text for word in words[1:] if re.fullmatch(r"[A-Za-z_]\w*", word.text)]
-        return plain(state.forget(*names, "REPLY", "MAPFILE"), NOTHING)
-
-    def unset(self, words: Sequence[Word], state: State, _setting: Setting) -> Outcome:
-        names = {word.text for word in words[1:]}
-        functions = {name: f for name, f in state.functions.items() if name not in names}
-        for name in names:
-            state = state.assign(name, (NOTHING,)) if re.fullmatch(r"[A-Za-z_]\w*", name) else state
-        return plain(replace(state, functions=functions), NOTHING)
-
-    def quiet(self, _words: Sequence[Word], state: State, _setting: Setting) -> Outcome:
-        return plain(state, NOTHING)
-
-    def print_formatted(self, words: Sequence[Word], state: State, _setting: Setting) -> Outcome:
-        if len(words) > 2 and words[1].text == "-v":
-            return plain(state.forget(words[2].text), NOTHING)
-        return plain(state, _printf(words[1:]))
+_STDIN = re.compile(r"/dev/stdin|/dev/fd/0|/proc/(?:self|thread-self)/fd/0")
 
 
-def _of_shell(state: State, positional: Sequence[Word]) -> State:
-    """What a shell started here begins with (exported variables are taken for all variables)."""
-    name = positional[0] if positional else Word("sh")
-    return replace(state, positional=tuple(positional[1:]), name=name, functions={}, aliases={})
+def either(outcomes: Sequence[Outcome]) -> Outcome:
+    """One of several things happened, and it is not known which."""
+    first = outcomes[0]
+    if len(outcomes) == 1:
+        return first
+    success, failure = first.success, first.failure
+    for other in outcomes[1:]:
+        success, failure = join(success, other.success), join(failure, other.failure)
+    outputs = [outcome.output for outcome in outcomes]
+    return Outcome(success, failure, first.output if len(set(outputs)) == 1 else unknown_of(*outputs))
 
 
-type _Builtin = Callable[[Runner, Sequence[Word], State, Setting], Outcome]
-
-_BUILTINS: Mapping[str, _Builtin] = MappingProxyType(
-    {
-        "cd": Runner.change_directory,
-        "chdir": Runner.change_directory,
-        "pushd": Runner.change_directory,
-        "popd": Runner.change_directory,
-        "eval": Runner.evaluate,
-        "source": Runner.source,
-        ".": Runner.source,
-        "trap": Runner.trap,
-        "alias": Runner.set_alias,
-        "set": Runner.set_options,
-        "shift": Runner.shift,
-        "export": Runner.declare,
-        "declare": Runner.declare,
-        "typeset": Runner.declare,
-        "local": Runner.declare,
-        "readonly": Runner.declare,
-        "read": Runner.forget,
-        "mapfile": Runner.forget,
-        "readarray": Runner.forget,
-        "getopts": Runner.forget,
-        "let": Runner.forget,
-        "unset": Runner.unset,
-        "printf": Runner.print_formatted,
-        ":": Runner.quiet,
-        "true": Runner.quiet,
-        "false": Runner.quiet,
-        "shopt": Runner.quiet,
-        "umask": Runner.quiet,
-        "ulimit": Runner.quiet,
-        "test": Runner.quiet,
-        "[": Runner.quiet,
-    }
-)
+def _of_shell(state: State, positional: Sequence[Word], setting: Setting) -> State:
+    """What a shell started here begins with: of the variables only those that it finds in its environment."""
+    exported = state.variables if "*" in state.exported else state.exported
+    variables = {name: state.variables[name] for name in exported if name in state.variables}
+    variables |= {name: ((Word(value),),) for name, value in setting.assignments}
+    shell = positional[0] if positional else Word("sh")
+    given = tuple(positional[1:])
+    return state._replace(positional=given, name=shell, functions={}, aliases={}, variables=variables, stack=())
 
 
-def _output(program: str, words: Sequence[Word], setting: Setting) -> Word:
-    """What a command writes, where that is plain from its words."""
-    given = words[1:]
-    match program:
-        case "echo":
-            return _echo(given)
-        case "cat" | "tee" if setting.stdin is not None and (
-            program == "tee" or all(word.text.startswith("-") for word in given)
-        ):
-            return setting.stdin
-        case "find":
-            targets = find_targets(words)
-            return Word("\n".join(target.text for target in targets) + "\n", any(target.glob for target in targets))
-        case "pwd" | "basename" | "dirname":
-            return ANYTHING
-        case "which" if len(given) == 1:
-            return Word(f"/usr/bin/{basename(given[0].text)}\n")
-        case "command" if len(given) == 2 and given[0].text == "-v":
-            return Word(f"/usr/bin/{basename(given[1].text)}\n")
-        case "sudo" | "env" | "command" | "builtin" if given and given[0].text in ("echo", "cat", "printf"):
-            return _printf(given[1:]) if given[0].text == "printf" else _output(given[0].text, given, setting)
-    return ANYTHING
-
-
-def _echo(given: Sequence[Word]) -> Word:
-    newline, escapes, index = "\n", False, 0
-    while index < len(given) and re.fullmatch(r"-[neE]+", given[index].text):
-        newline = "" if "n" in given[index].text else newline
-        escapes = ("e" in given[index].text) or (escapes and "E" not in given[index].text)
-        index += 1
-    text = " ".join(word.text for word in given[index:])
-    if escapes or "\\" in text:
-        text = _backslashes(text)
-    return Word(text + newline, any(word.glob for word in given))
-
-
-def _printf(given: Sequence[Word]) -> Word:
-    if not given:
-        return NOTHING
-    form = _backslashes(given[0].text)
-    values = [word.text for word in given[1:]]
-    if re.search(r"%(?![%sbq])", form) or UNKNOWN in form:
-        return ANYTHING
-    slots = len(re.findall(r"%[sbq]", form))
-    parts: list[str] = []
-    for _ in range(min(64, max(1, -(-len(values) // slots) if slots else 1))):
-        taken, values = values[:slots], values[slots:]
-        pieces = iter([*taken, *[""] * slots])
-        spans = re.split(r"%([%sbq])", form)
-        parts += (("%" if span == "%" else next(pieces)) if index % 2 else span for index, span in enumerate(spans))
-    return Word("".join(parts), any(word.glob for word in given[1:]))
-
-
-def _backslashes(text: str) -> str:
-    named = {"n": "\n", "t": "\t", "a": "", "b": "", "r": "", "f": "", "v": "", "\\": "\\", "e": "", "c": ""}
-
-    def decode(match: re.Match[str]) -> str:
-        code = match[1]
-        if code[0] == "x":
-            return chr(int(code[1:], 16)) if int(code[1:], 16) else ""
-        if code[0] in "01234567":
-            return chr(int(code, 8) & 0xFF) if int(code, 8) & 0xFF else ""
-        return named[code]
-
-    return re.sub(r"\\(x[0-9A-Fa-f]{1,2}|0?[0-7]{1,3}|[ntabrfv\\ec])", decode, text)
+def _quoted(word: Word) -> str:
+    if not word.known or word.glob:
+        return word.text.replace(UNKNOWN, f"${{{_PLACEHOLDER}}}")
+    return "'" + word.text.replace("'", "'\\''") + "'"
 
 
 def _dd_operands(setting: Setting) -> list[str]:

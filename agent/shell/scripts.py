@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from agent.policy.request import SimpleCommand
 from agent.shell.analyse import Walker
 from agent.shell.environment import payloads
+from agent.shell.findings import Findings
 from agent.shell.fold import Word
 from agent.shell.interpreters import is_interpreter
-from agent.shell.run import Setting
-from agent.shell.state import Findings, State
-from agent.shell.steps import SHELL, Code, Inner, Script, ShellText, basename
+from agent.shell.setting import Setting
+from agent.shell.state import State
+from agent.shell.steps import SHELL, Code, Inner, Script, ShellText, basename, reads_descriptor
 from agent.shell.unwrap import unwrap
 from agent.shell.wrappers import LOADERS, MULTICALL, SHELLS
 
@@ -65,7 +66,8 @@ def _scripts(name: str, words: Sequence[Word], environment: Environment, depth: 
     if not reads_scripts(name):
         return
     steps = unwrap(name, words, None)
-    yield from (step for step in steps if isinstance(step, Script))
+    yield from (step for step in steps if isinstance(step, Script) and not reads_descriptor(step.path.text))
+    steps = [step for step in steps if not isinstance(step, Script) or not reads_descriptor(step.path.text)]
     if name not in _AWKS and not any(isinstance(step, (Script, ShellText, Code)) for step in steps):
         yield Script(SHELL if name in SHELLS else re.sub(r"[\d.]+$", "", name), Word(STDIN))
 

@@ -1,25 +1,28 @@
-"""What is known while walking a shell text: variables, directory, functions; and what was found on the way.
+"""What is known while walking a shell text: variables, directory, functions, files written; and what was found.
 
-Rules: a state is never changed in place, so that branches cannot leak into each other; where two ways meet, a variable
-or directory has every value that either way could leave; too many values are an unknown one.
+Rules: a state is never changed in place, so that branches cannot leak into each other; where two ways meet, a variable,
+directory or function has every value that either way could leave; too many values are an unknown one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import tree_sitter
 
-from agent.policy.request import UNKNOWN, SimpleCommand
-from agent.shell.fold import Value, Word
+from agent.policy.operands import normalise_operand
+from agent.policy.request import UNKNOWN
+from agent.shell.pieces import ANYTHING, NOTHING, Value, Word, makers, merged
 from agent.shell.syntax import Source
 
 MAX_VALUES = 8
-MAX_COMMANDS = 2000
 MAX_STEPS = 40_000
 MAX_DEPTH = 24
 MAX_WAYS = 16
+MAX_FILES = 64
 
 type Values = tuple[Value | None, ...]
 """Every value that is possible here; None: one that is not known."""
@@ -31,63 +34,133 @@ UNKNOWN_VALUES: Values = (None,)
 class Function:
     """A function's body and the text it stands in."""
 
+    name: str
     body: tree_sitter.Node
     source: Source
 
 
-@dataclass(frozen=True, slots=True)
-class State:
-    """One point of the walk. `cwd`: every directory possible here, None: not known. `positional`: ``$1`` …;
-    `name`: ``$0``."""
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+EXPORTED = frozenset(
+    ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "LANG", "TMPDIR", "EDITOR", "VISUAL", "PAGER")
+)
+"""What is taken to be in the environment from the start: a plain assignment changes it for later commands."""
+
+
+class State(NamedTuple):
+    """One point of the walk. `cwd`: every directory possible here, None: not known. `functions`: every definition that
+    is possible, None: none at all. `positional`: ``$1`` …; `name`: ``$0``. `exported`: the variables that commands find
+    in their environment, as far as this text says. `files`: what it wrote, by absolute path. `stack`: of ``pushd``."""
 
     cwd: tuple[str | None, ...]
-    variables: Mapping[str, Values] = field(default_factory=dict)
-    functions: Mapping[str, Function] = field(default_factory=dict)
-    aliases: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, Values] = _NONE
+    functions: Mapping[str, tuple[Function | None, ...]] = _NONE
+    aliases: Mapping[str, str] = _NONE
     positional: Value | None = None
     name: Word | None = None
+    exported: frozenset[str] = frozenset()
+    files: Mapping[str, Word] = _NONE
+    stack: tuple[tuple[str | None, ...], ...] = ()
 
     def assign(self, name: str, value: Value | None) -> State:
-        return replace(self, variables={**self.variables, name: (value,)})
+        exported = self.exported | {name} if name in EXPORTED and name not in self.exported else self.exported
+        return self._replace(variables={**self.variables, name: (value,)}, exported=exported)
+
+    def assign_any(self, name: str, values: Values) -> State:
+        """`name` has one of `values`."""
+        values = _distinct(values)
+        return self._replace(variables={**self.variables, name: values if len(values) <= MAX_VALUES else (None,)})
+
+    def export(self, *names: str) -> State:
+        return self._replace(exported=self.exported.union(names))
 
     def forget(self, *names: str) -> State:
-        return replace(self, variables={**self.variables, **dict.fromkeys(names, UNKNOWN_VALUES)})
+        return self._replace(variables={**self.variables, **dict.fromkeys(names, UNKNOWN_VALUES)})
 
     def moved(self, *directories: str | None) -> State:
-        return replace(self, cwd=_distinct(directories)[:MAX_VALUES])
+        return self._replace(cwd=_distinct(directories)[:MAX_VALUES])
+
+    def paths(self, name: Word, home: str) -> list[str]:
+        """The absolute paths that `name` may mean here, without those that are not known."""
+        if name.glob or not name.known or not name.text:
+            return []
+        found = [normalise_operand(name.text, cwd, home) for cwd in self.cwd]
+        return [path for path in found if path != UNKNOWN]
+
+    def written(self, name: Word, content: Word, home: str, *, appended: bool = False) -> State:
+        """`content` now stands in the file `name`."""
+        files = dict(self.files)
+        for path in self.paths(name, home):
+            if path.startswith("/dev/") or (len(files) >= MAX_FILES and path not in files):
+                continue
+            before = files.get(path) if appended else NOTHING
+            files[path] = concatenated(before or Word(UNKNOWN), content)
+        return self._replace(files=files) if files != self.files else self
+
+    def environment(self) -> tuple[tuple[str, str], ...]:
+        """What this text put into the environment of the commands that follow."""
+        found: list[tuple[str, str]] = []
+        for name in sorted(self.variables if "*" in self.exported else self.exported):
+            found += ((name, shown(value)) for value in self.variables.get(name, ()))
+        return tuple(found)
+
+
+def shown(value: Value | None) -> str:
+    """The text of a variable's value, UNKNOWN where it is not known."""
+    return UNKNOWN if value is None else " ".join(word.text for word in value)
 
 
 def join(one: State, other: State) -> State:
     """Where two ways meet."""
     if one is other:
         return one
-    merged = dict(one.variables)
-    if one.variables is not other.variables:
-        for name in one.variables.keys() | other.variables.keys():
-            here, there = one.variables.get(name, UNKNOWN_VALUES), other.variables.get(name, UNKNOWN_VALUES)
-            values = here if here is there else _distinct((*here, *there))
-            merged[name] = values if len(values) <= MAX_VALUES else UNKNOWN_VALUES
-    cwd = _distinct((*one.cwd, *other.cwd))
     return State(
-        cwd=cwd if len(cwd) <= MAX_VALUES else (None,),
-        variables=merged,
-        functions={**one.functions, **other.functions},
-        aliases={**one.aliases, **other.aliases},
+        cwd=_one_of(one.cwd, other.cwd),
+        variables=_either(one.variables, other.variables, UNKNOWN_VALUES),
+        functions=_either(one.functions, other.functions, (None,)),
+        aliases=_both(one.aliases, other.aliases),
         positional=one.positional if one.positional == other.positional else None,
         name=one.name if one.name == other.name else None,
+        exported=one.exported | other.exported,
+        files=_files(one.files, other.files),
+        stack=one.stack if one.stack == other.stack else (),
     )
 
 
+def _one_of[T](one: tuple[T, ...], other: tuple[T, ...]) -> tuple[T | None, ...]:
+    if one == other:
+        return one
+    found = _distinct((*one, *other))
+    return found if len(found) <= MAX_VALUES else (None,)
+
+
+def _either[T](
+    one: Mapping[str, tuple[T | None, ...]], other: Mapping[str, tuple[T | None, ...]], absent: tuple[T | None, ...]
+) -> Mapping[str, tuple[T | None, ...]]:
+    if one is other:
+        return one
+    return {name: _one_of(one.get(name, absent), other.get(name, absent)) for name in dict.fromkeys((*one, *other))}
+
+
+def _both(one: Mapping[str, str], other: Mapping[str, str]) -> Mapping[str, str]:
+    return one if one is other else {**one, **other}
+
+
+def _files(one: Mapping[str, Word], other: Mapping[str, Word]) -> Mapping[str, Word]:
+    if one is other:
+        return one
+    files = {**one, **other}
+    for path in one.keys() & other.keys():
+        if one[path] != other[path]:
+            files[path] = Word(UNKNOWN, made_by=makers((one[path], other[path])))
+    return files
+
+
 def _distinct[T](values: tuple[T, ...]) -> tuple[T, ...]:
-    return tuple(dict.fromkeys(values))
+    return values if len(values) == 1 else tuple(dict.fromkeys(values))
 
 
-NOTHING = Word("")
-ANYTHING = Word(UNKNOWN)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """After a statement: the state where it succeeded, where it failed, and the text it wrote."""
 
     success: State
@@ -106,44 +179,11 @@ def plain(state: State, output: Word = ANYTHING) -> Outcome:
 
 def concatenated(first: Word, second: Word) -> Word:
     """The outputs of two statements, one after the other."""
-    text = first.text + second.text
-    return ANYTHING if UNKNOWN in text or len(text) > 65536 else Word(text, first.glob or second.glob)
-
-
-class Findings:
-    """What one analysis has found; bounded, by `steps` too. `home` is the session's home directory. `cut`: a
-    bound was met, so the text goes on where nothing was looked at."""
-
-    def __init__(self, home: str, steps: int = MAX_STEPS) -> None:
-        self.home = home
-        self._bound = steps
-        self.commands: list[SimpleCommand] = []
-        self.reasons: list[str] = []
-        self.calls: list[Function] = []
-        self._seen: set[SimpleCommand] = set()
-        self._steps = 0
-        self.cut = False
-
-    def add(self, command: SimpleCommand) -> None:
-        if command in self._seen:
-            return
-        if len(self.commands) >= MAX_COMMANDS:
-            self.cut = True
-            self.unknown("the text runs too many commands to follow")
-            return
-        self._seen.add(command)
-        self.commands.append(command)
-
-    def unknown(self, reason: str) -> None:
-        """Record why not everything is known."""
-        if reason not in self.reasons and len(self.reasons) < 8:
-            self.reasons.append(reason)
-
-    def step(self) -> bool:
-        """Count one step of work; False once there were too many."""
-        self._steps += 1
-        if self._steps > self._bound:
-            self.cut = True
-            self.unknown("the text is too large to follow")
-            return False
-        return True
+    if first == NOTHING:
+        return second
+    if second == NOTHING:
+        return first
+    made_by = merged(first.made_by, second.made_by)
+    if len(first.text) + len(second.text) > 65536 or UNKNOWN in first.text or UNKNOWN in second.text:
+        return Word(UNKNOWN, made_by=made_by)
+    return Word(first.text + second.text, first.glob or second.glob, made_by)

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agent.shell.fold import Word
+from agent.shell.pieces import Word, joined_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +36,21 @@ class Code:
 
 
 @dataclass(frozen=True, slots=True)
-class Script:
-    """A file whose text is run: shell text (`language` is `SHELL`) or code of an interpreter; `positional` are its
-    arguments. It is not read here: where the exec ring runs, it reads it (`agent.shell.scripts`)."""
-
-    language: str
-    path: Word
-    positional: tuple[Word, ...] = ()
-
-
-SHELL = "shell"
-
-
-@dataclass(frozen=True, slots=True)
 class Opaque:
     """Something runs, and this is why it cannot be known what."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A file whose text is run: shell text (`language` is `SHELL`) or code of an interpreter; `positional` are its
+    arguments. It is only read here where the same text wrote it or gives it by a descriptor: where the exec ring runs,
+    it reads it (`agent.shell.scripts`)."""
+
+    language: str
+    path: Word
+    positional: tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +65,9 @@ type Step = Inner | ShellText | Code | Script | Opaque | Touches
 
 REVERSE_SHELL = Word("<reverse-shell>")
 """Stands as the program of a command that gives a shell to a connection; behind it the program that does so."""
+
+SHELL = "shell"
+"""The language of a `Script` that a shell reads."""
 
 
 def basename(path: str) -> str:
@@ -85,9 +86,7 @@ def split_plain(word: Word) -> list[Word]:
 
 def joined(words: Sequence[Word]) -> Word:
     """The words as one text, as programs join them that hand their arguments to a shell."""
-    if len(words) == 1:
-        return words[0]
-    return Word(" ".join(word.text for word in words), any(word.glob for word in words))
+    return words[0] if len(words) == 1 else joined_words(words)
 
 
 def word_at(words: Sequence[Word], index: int) -> Word:
