@@ -142,6 +142,7 @@ CLOUD: Mapping[str, Grammar] = MappingProxyType(
         "gsutil": _GSUTIL,
         "bq": _BQ,
         "az": _AZ,
+        "azcopy": sub("from-to include-pattern exclude-pattern log-level output-type", dry_run="dry-run"),
         "kubectl": _KUBECTL,
         "oc": _OC,
         "helm": _HELM,

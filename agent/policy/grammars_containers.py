@@ -68,36 +68,38 @@ _COMPOSE = family(
         "push build pull": sub("build-arg m memory ssh builder"),
     },
 )
-_ENGINE = family(
-    sub(
-        "H host c context config l log-level tlscacert tlscert tlskey url connection identity root runroot "
-        "storage-driver cgroup-manager network-cmd-path volumepath a address n namespace data-root",
-        skipped="container",
-        recursive="r R recursive",
-        host="H host url",
-        force="f force",
-    ),
-    {
-        **_CONTAINER,
-        "image": level({"rm remove": _REMOVE, "prune": _PRUNE, "build": _BUILD, "push pull tag ls": sub("platform")}),
-        "volume network pod builder buildx system machine": level(
-            {
-                "prune": _PRUNE,
-                "rm remove": _REMOVE,
-                "build": _BUILD,
-                "create": _RUN,
-                "reset df info ls inspect du connect disconnect": sub("filter", force="f force"),
-            }
-        ),
-        "build": _BUILD,
-        "push": sub("platform authfile creds cert-dir format", all_tags="a all-tags"),
-        "compose": _COMPOSE,
-        "swarm stack service node secret config plugin context": level(
-            {"leave rm remove down install enable init join update create deploy": sub("c compose-file alias")}
-        ),
-        "login": sub("u username p password"),
-    },
+_GLOBAL = (
+    "H host c context config l log-level tlscacert tlscert tlskey url connection identity root runroot storage-driver "
+    "cgroup-manager network-cmd-path volumepath data-root"
 )
+_COMMANDS: Mapping[str, Grammar] = {
+    **_CONTAINER,
+    "image": level({"rm remove": _REMOVE, "prune": _PRUNE, "build": _BUILD, "push pull tag ls": sub("platform")}),
+    "volume network pod builder buildx system machine": level(
+        {
+            "prune": _PRUNE,
+            "rm remove": _REMOVE,
+            "build": _BUILD,
+            "create": _RUN,
+            "reset df info ls inspect du connect disconnect": sub("filter", force="f force"),
+        }
+    ),
+    "build": _BUILD,
+    "push": sub("platform authfile creds cert-dir format", all_tags="a all-tags"),
+    "compose": _COMPOSE,
+    "swarm stack service node secret config plugin context": level(
+        {"leave rm remove down install enable init join update create deploy": sub("c compose-file alias")}
+    ),
+    "login": sub("u username p password"),
+}
+
+
+def _engine(more: str = "") -> Grammar:
+    flags = sub(f"{_GLOBAL} {more}", skipped="container", recursive="r R recursive", host="H host url", force="f force")
+    return family(flags, _COMMANDS)
+
+
+_ENGINE = _engine()
 _CRICTL = family(
     sub("c config r runtime-endpoint i image-endpoint t timeout", force="f force", all="a all", prune="q prune"),
     {"rm rmp stop stopp": sub(force="f force", all="a all"), "rmi": sub(all="a all", prune="q prune")},
@@ -110,7 +112,7 @@ CONTAINERS: Mapping[str, Grammar] = MappingProxyType(
     {
         "docker": _ENGINE,
         "podman": _ENGINE,
-        "nerdctl": _ENGINE,
+        "nerdctl": _engine("a address n namespace"),
         "buildah": family(
             sub("root runroot storage-driver authfile creds"),
             {"run": _RUN, "from": _RUN, "bud build": _BUILD, "rm rmi": _REMOVE, "prune": _PRUNE},

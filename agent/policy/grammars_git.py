@@ -59,6 +59,7 @@ _SUBCOMMANDS: Mapping[str, Grammar] = {
     "config": sub(
         "f file blob type default comment value url",
         lower=True,
+        skipped="set",
         read="get get-all get-regexp get-urlmatch get-color get-colorbool l list name-only show-origin",
     ),
     "diff log show": sub("S G O n max-count author grep since until after before format pretty U unified"),

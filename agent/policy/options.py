@@ -3,7 +3,7 @@
 Rules: GNU getopt_long(3) is the model (options and operands in any order, unambiguous abbreviations of long options); a
 program that is not in the table is read without option values, so that its operands are more rather than fewer; a word
 with an unknown part may be any option; ``--no-x`` and ``--x=false`` take ``--x`` back where the program is known; a
-bare ``--`` with words behind it counts as the option ``--``.
+bare ``--`` with words behind it counts as the option ``double-dash``.
 
 Sources: getopt_long(3); git's parse-options API; pflag's and Go flag's package documentation; argparse's.
 """
@@ -94,7 +94,7 @@ class _Reader:
             elif word == "--":
                 if not subcommands:
                     self.ended = True
-                    self.options |= {""} if position + 1 < len(self.argv) else set()
+                    self.options |= {"double-dash"} if position + 1 < len(self.argv) else set()
             elif word.startswith(UNKNOWN):
                 self.uncertain = True
                 self.operands.append((position, word))
@@ -112,7 +112,7 @@ class _Reader:
         if subcommands:
             inner = self.grammar.under.get(word)
             self.grammar = inner or self.grammar
-            subcommands = inner is not None and bool(inner.under)
+            subcommands = inner is not None and bool(inner.under or inner.skipped)
         else:
             self.ended = self.ended or self.grammar.first
         self.operands.append((position, word.lower() if self.grammar.lower else word))

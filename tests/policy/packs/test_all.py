@@ -1,0 +1,31 @@
+"""Every pack loads alone and with the others, and each of its rules says what a reader needs."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from tests.policy.packs.given import PACKS, rules_of, using
+
+
+@pytest.mark.parametrize("pack", sorted(PACKS))
+def test_a_pack_loads_alone_and_agrees_with_its_examples(pack: str) -> None:
+    assert using(pack).warnings == ()
+    assert rules_of(pack)
+
+
+def test_all_packs_load_together_and_no_two_rules_have_one_name() -> None:
+    assert using(*sorted(PACKS)).warnings == ()
+    found = Counter(rule.id for rule in rules_of(*sorted(PACKS)))
+    assert [name for name, times in found.items() if times > 1] == []
+
+
+@pytest.mark.parametrize("pack", sorted(PACKS))
+def test_every_rule_says_why_what_instead_and_shows_both_kinds_of_example(pack: str) -> None:
+    for rule in rules_of(pack):
+        assert rule.reason, rule.id
+        assert rule.instead, rule.id
+        assert rule.tags, rule.id
+        assert rule.examples.match, rule.id
+        assert rule.examples.no_match, rule.id
