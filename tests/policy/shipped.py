@@ -11,7 +11,7 @@ from agent.policy.load import load_policy
 from agent.policy.model import CommandRule, Policy
 from tests.policy.given import command, layer
 
-PACKS = PackFiles(Path(__file__).parents[3] / "policies" / "packs")
+PACKS = PackFiles(Path(__file__).parents[2] / "policies" / "packs")
 
 
 @cache

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from tests.policy.packs.given import PACKS, rules_of, using
+from tests.policy.shipped import PACKS, rules_of, using
 
 
 @pytest.mark.parametrize("pack", sorted(PACKS))
