@@ -8,8 +8,8 @@ reads. Rules: the memory belongs to an adversary and may change while it is read
 from __future__ import annotations
 
 import os
-import re
 import struct
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -58,12 +58,21 @@ class Memory:
             raise Unreadable(f"a string is longer than {limit} bytes")
         return b"".join(parts)
 
-    def begins(self, address: int, pattern: re.Pattern[bytes]) -> bool:
-        """Does the string at `address` start with `pattern` (at most 64 bytes of it)? Raises Unreadable."""
-        page, offset = self._at(address)
-        if len(page) - offset < 64:
-            return pattern.match(self.string(address, MAX_STRING)) is not None
-        return pattern.match(page, offset) is not None
+    def starting(self, addresses: Sequence[int], heads: Set[bytes], length: int) -> list[int]:
+        """Those of `addresses` where the first `length` bytes are one of `heads`. Raises Unreadable."""
+        found: list[int] = []
+        base, page = -1, b""
+        for address in addresses:
+            offset = address % _PAGE
+            if address - offset != base:
+                base = address - offset
+                page, _ = self._at(address)
+            head = page[offset : offset + length]
+            if len(head) < length:  # at the end of a page
+                head = self.string(address, MAX_STRING)[:length]
+            if head in heads:
+                found.append(address)
+        return found
 
     def pointers(self, address: int, limit: int) -> list[int]:
         """The NULL-terminated array of 64-bit pointers at `address`. Raises Unreadable past `limit` entries."""

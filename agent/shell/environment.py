@@ -153,10 +153,14 @@ _EXACT: Mapping[str, tuple[Variable, ...]] = MappingProxyType(
     {name: tuple(row for row in TABLE if row.name == name) for name in {row.name for row in TABLE} if "*" not in name}
 )
 _GLOBS = tuple(row for row in TABLE if "*" in row.name)
-NAMED = re.compile(
-    rb"(?:" + b"|".join(sorted({re.escape(row.name.encode()).replace(rb"\*", rb"[^=\0]*") for row in TABLE})) + rb")="
-)
-"""The start of a ``NAME=VALUE`` string, in bytes, whose name is in the table."""
+HEAD = 4
+HEADS = frozenset(f"{row.name}=".replace("*", "")[:HEAD].encode() for row in TABLE)
+"""How the ``NAME=VALUE`` strings of the table begin: their first `HEAD` bytes. Others may begin so too (`is_named`)."""
+
+
+def is_named(name: str) -> bool:
+    """Is a variable of this name in the table?"""
+    return name in _EXACT or any(fnmatchcase(name, row.name) for row in _GLOBS)
 
 
 def rows(name: str) -> Iterator[Variable]:

@@ -81,7 +81,7 @@ _INTERPRETERS: Mapping[str, _Interpreter] = MappingProxyType(
 
 def is_interpreter(program: str) -> bool:
     """Does `program` read code of a language that is known here, versions (``python3.12``) included?"""
-    return re.sub(r"[\d.]+$", "", program) in _INTERPRETERS
+    return program.rstrip("0123456789.") in _INTERPRETERS
 
 
 def interpreter_steps(program: str, words: Sequence[Word], stdin: Word | None) -> list[Step]:

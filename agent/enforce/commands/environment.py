@@ -8,7 +8,7 @@ it was read: what is started by a variable meets the ring at its own exec.
 from __future__ import annotations
 
 from agent.enforce.memory import MAX_ARGUMENTS, MAX_STRING, Memory, readable
-from agent.shell.environment import NAMED
+from agent.shell.environment import HEAD, HEADS, is_named
 from agent.shell.scripts import Environment
 
 MAX_VARIABLES = 512
@@ -20,8 +20,8 @@ def read_environment(memory: Memory, address: int) -> Environment:
     if address == 0:
         return ()
     found: list[tuple[str, str]] = []
-    for pointer in memory.pointers(address, MAX_ARGUMENTS):
-        if memory.begins(pointer, NAMED) and len(found) < MAX_VARIABLES:
-            name, _, value = memory.string(pointer, MAX_STRING).partition(b"=")
+    for pointer in memory.starting(memory.pointers(address, MAX_ARGUMENTS), HEADS, HEAD):
+        name, _, value = memory.string(pointer, MAX_STRING).partition(b"=")
+        if is_named(readable(name)) and len(found) < MAX_VARIABLES:
             found.append((readable(name), readable(value)))
     return tuple(found)

@@ -29,7 +29,7 @@ from agent.enforce.memory import Task, path_of, readable
 from agent.policy.decision import Decision, Verdict
 from agent.policy.request import CommandRequest
 from agent.shell.fold import Word
-from agent.shell.scripts import STDIN, Body, Environment, scripts, understand
+from agent.shell.scripts import STDIN, Body, Environment, reads_scripts, scripts, understand
 from agent.shell.steps import SHELL, Inner, Script, basename
 from agent.shell.unwrap import unwrap
 from agent.shell.wrappers import LOADERS
@@ -106,6 +106,8 @@ class Scripts:
     def find(self, task: Task, runs: tuple[Run, ...], environment: Environment) -> tuple[Found, ...]:
         """The scripts that the last of `runs` reads, each once."""
         run = runs[-1]
+        if not environment and not run.file.text and not any(reads_scripts(basename(name)) for name in run.names()):
+            return ()
         argv = [readable(word) for word in run.argv]
         named = [script for name in run.names() for script in scripts(name, argv, environment)]
         if run.file.text:  # execve(2) says ENOEXEC; execvp(3) and every shell go on with a shell
