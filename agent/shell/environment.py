@@ -221,7 +221,7 @@ def _options(row: Variable, value: str, words: Sequence[Word]) -> list[Step]:
         case "tar":
             return [Inner((words[0], *split_plain(Word(value)), *words[1:]))]
         case "perl*":
-            modules = [word.lstrip("-Mm") for word in re.split(r"\s+(?=-)", value) if word.startswith(("-M", "-m"))]
+            modules = [word.lstrip("-Mm") for word in value.split() if word.startswith(("-M", "-m"))]
             return [Code("perl", Word(f"use {module};")) for module in modules if re.search(r"[;({`'\"]", module)]
         case "java":
             hooks = re.findall(r"-XX:OnError=(\S+)|-XX:OnOutOfMemoryError=(\S+)", value)

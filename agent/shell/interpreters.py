@@ -130,6 +130,9 @@ def _interpreter(words: Sequence[Word], stdin: Word | None, spec: _Interpreter) 
 def _cluster(words: Sequence[Word], index: int, text: str, spec: _Interpreter, found: list[Step]) -> tuple[int, bool]:
     for at, letter in enumerate(text[1:], 2):
         if letter in spec.ends:
+            module = (text[at:] or word_at(words, index).text).replace(".", "/")
+            arguments = tuple(words[index + (not text[at:]) :])
+            found += [Script(spec.language, Word(module + end), arguments) for end in (".py", "/__main__.py")]
             return index, True
         if letter in spec.attached and not (letter in "0l" and text[at : at + 1].isalpha()):
             return index, False

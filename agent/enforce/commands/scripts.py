@@ -29,8 +29,8 @@ from agent.enforce.memory import Task, path_of, readable
 from agent.policy.decision import Decision, Verdict
 from agent.policy.request import CommandRequest
 from agent.shell.fold import Word
-from agent.shell.scripts import STDIN, Body, Environment, reads_scripts, scripts, understand
-from agent.shell.steps import SHELL, Inner, Script, basename
+from agent.shell.scripts import Body, Environment, reads_scripts, scripts, understand
+from agent.shell.steps import SHELL, Inner, Script, basename, reads_descriptor
 from agent.shell.unwrap import unwrap
 from agent.shell.wrappers import LOADERS
 
@@ -176,7 +176,8 @@ class Scripts:
             return None
         if not stat.S_ISREG(status.st_mode):
             why = f"{path} is no file, so what it holds is not known before it is read"
-            return None if script.path.text == STDIN or stat.S_ISCHR(status.st_mode) else Found(script, path, None, why)
+            descriptor = reads_descriptor(script.path.text) or stat.S_ISCHR(status.st_mode)
+            return None if descriptor else Found(script, path, None, why)
         if path.startswith(_SYSTEM) and not self._programs.changeable(status):
             return None
         if status.st_size > MAX_BODY:
