@@ -116,12 +116,12 @@ def _environment_fit(match: CommandMatch, command: SimpleCommand) -> Fit:
 
 
 def _words_fit(patterns: tuple[str, ...], command: SimpleCommand) -> Iterable[Fit]:
-    for index, word in enumerate(command.argv[1:], 1):
+    for word in command.argv[1:]:
         for pattern in patterns:
             if pattern == CREDENTIAL_WORD:
                 yield Fit.YES if holds_credential(word) else Fit.NO
             elif word != UNKNOWN:  # any word at all may be any word at all: that says nothing
-                yield text_fit(pattern, word, glob=index in command.globs)
+                yield text_fit(pattern, word, glob=False)
 
 
 def _arguments_fit(match: CommandMatch, command: SimpleCommand, places: Places) -> Fit:
