@@ -179,3 +179,14 @@ def test_links_between_the_docs_lead_somewhere() -> None:
                 headings = re.findall(r"^#+ (.*)$", linked.read_text(), re.M)
                 slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
                 assert anchor in slugs, f"{file.name}: {target}"
+
+
+def test_the_table_of_packs_is_that_of_the_shipped_packs() -> None:
+    rows = re.findall(
+        r"^\| \[(.+?)\]\(\.\./policies/packs/\1\.yaml\) \| (.+) \|$", section("docs/policy.md", "## `commands`"), re.M
+    )
+    abouts = {
+        file.stem: re.findall(r"^about: (.+)$", file.read_text(), re.M)
+        for file in (ROOT / "policies" / "packs").glob("*.yaml")
+    }
+    assert {name: [about] for name, about in rows} == abouts

@@ -20,6 +20,8 @@ from agent.shell.state import Outcome, State
 from agent.shell.syntax import Source
 
 MAX_TREE_DEPTH = 120
+_SCRATCH = "/tmp"  # noqa: S108
+"""Where the session's TMPDIR lies: it is a directory of its own below, made when the session starts."""
 _DEFAULT_IFS = " \t\n"
 
 
@@ -62,6 +64,8 @@ class Words:
             return values[0] if len(values) == 1 else _unknown_value(values)
         if name == "HOME":
             return (Word(self.home),)
+        if name == "TMPDIR":
+            return (Word(_SCRATCH),)
         if name == "IFS":
             return (Word(_DEFAULT_IFS),)
         directory = self.directory()
