@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import datetime
 import logging
-import os
-import stat
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -31,9 +29,9 @@ from agent.daemon.policy_store import PolicyStore, policy_sources
 from agent.daemon.reload import Reloading, Running
 from agent.daemon.secrets import SecretMissing, read_secrets, secrets_of
 from agent.daemon.spec import RunSpec
+from agent.daemon.supervising import Ring
 from agent.enforce.commands.hook_server import HookServer
 from agent.enforce.commands.refusal import refusal_line
-from agent.enforce.commands.supervisor import ExecSupervisor
 from agent.enforce.egress.connect import Connector
 from agent.enforce.egress.dialling import Doors
 from agent.enforce.egress.secrets import Secrets
@@ -73,12 +71,20 @@ class Refused(Exception):
 
 class BringUp:
     """One session, from nothing to running and back. `on_fault` is called when a part of the agent fails, with the
-    point it served and the reason; the caller then ends the session."""
+    point it served and the reason; the caller then ends the session. `exited` gets the wait status of the session's
+    first process where nobody but the ring may wait for it (see `traces`)."""
 
-    def __init__(self, spec: RunSpec, egress: Channel, on_fault: Callable[[Point, str], None]) -> None:
+    def __init__(
+        self,
+        spec: RunSpec,
+        egress: Channel,
+        on_fault: Callable[[Point, str], None],
+        exited: Callable[[int], None] = lambda status: None,
+    ) -> None:
         self._spec = spec
         self._egress_channel = egress
         self._on_fault = on_fault
+        self._exited = exited
         self._policy: PolicyStore | None = None
         self._metrics = Metrics(version=version())
         self._pusher: Pusher | None = None
@@ -88,7 +94,7 @@ class BringUp:
         self._attribution: Attribution | None = None
         self._places: layout.Places | None = None
         self._launch: LaunchLink | None = None
-        self._supervisor: ExecSupervisor | None = None
+        self._ring: Ring | None = None
         self._connector: Connector | None = None
         self._hooks: HookServer | None = None
         self._reloading: Reloading | None = None
@@ -100,6 +106,11 @@ class BringUp:
     def pid(self) -> int:
         """The session's first process, 0 before the launch."""
         return 0 if self._launch is None else self._launch.pid
+
+    @property
+    def traces(self) -> bool:
+        """True while the session's processes are traced: waiting for them is then the tracer's."""
+        return self._ring is not None and self._ring.traces
 
     async def start(self, stdio: tuple[int, int, int]) -> None:
         """All steps up to the session's first instruction. Raises Refused."""
@@ -147,8 +158,8 @@ class BringUp:
             await self._reloading.stop()
         if self._hooks is not None:
             await self._hooks.stop()
-        if self._supervisor is not None:
-            self._supervisor.stop()
+        if self._ring is not None:
+            self._ring.stop()
         if self._connector is not None:
             self._connector.close()
         if self._link is not None:
@@ -269,7 +280,7 @@ class BringUp:
     def _judge_command(self, gate: Gate, offer: Offer) -> None:
         origin = Origin(mechanism="launch", argv=self._spec.command)
         request = self._request(self._spec.command, None, workdir(self._spec), origin)
-        decision = gate.check(replace(request, supervised=offer.notify))
+        decision = gate.check(replace(request, supervised=offer.supervised))
         if not decision.permitted:
             raise Refused(Exit.COMMAND_DENIED, refusal_line(decision).removeprefix("parhelia: "))
 
@@ -305,7 +316,7 @@ class BringUp:
             gate,
             home=ground.places.home,
             tmpdir=ground.places.tmpdir,
-            supervised=ground.offer.notify,
+            supervised=ground.offer.supervised,
             record=gate.deny,
             behind=lambda pid: pid if self._connector is None else self._connector.behind(pid),
         )
@@ -325,11 +336,8 @@ class BringUp:
         if forwarded is not None:
             self._connector = make_connector(self._spec, ground, gate, Doors(port, forwarded, link.token))
 
-        async def supervise(listener: int) -> None:
-            self._supervisor = self._make_supervisor(listener, gate, stdio[2])
-            self._supervisor.start()
-
-        self._launch = LaunchLink(link.listen, supervise)
+        ring = self._make_ring(ground, gate, stdio[2])
+        self._launch = LaunchLink(link.listen, ring.supervise, ring.trace)
         with Canaries() as canaries:
             plan = make_plan(
                 self._spec,
@@ -356,31 +364,22 @@ class BringUp:
                 self._connector.open()
             self._launch.go()
 
-    def _make_supervisor(self, listener: int, gate: Gate, stderr: int) -> ExecSupervisor:
-        user, ledger = self._spec.session_user, self._ledger
-        separate = self._spec.egress_user is not None
-        if ledger is None:
+    def _make_ring(self, ground: Ground, gate: Gate, stderr: int) -> Ring:
+        if self._ledger is None:
             raise Refused(Exit.UNPROTECTED, "the supervisor needs the log")
-        return ExecSupervisor(
-            listener,
+        self._ring = Ring(
+            self._spec,
             gate,
             lambda argv, exe, cwd, env: self._request(argv, exe, cwd, Origin(mechanism="exec"), env),
-            session_uid=user.uid if separate else None,
-            session_gid=user.gid if separate else None,
-            actor=self._spec.actor,
-            post=ledger.post,
+            post=self._ledger.post,
             observe=partial(self._metrics.observe_decision, "exec"),
-            ended=self._supervisor_ended(asyncio.get_running_loop()),
-            stderr=os.dup(stderr) if stat.S_ISREG(os.fstat(stderr).st_mode) else None,
+            on_fault=self._on_fault,
+            exited=self._exited,
+            stderr=stderr,
+            traced=ground.offer.trace is not None,
             others=None if self._connector is None else self._connector.handlers(),
         )
-
-    def _supervisor_ended(self, loop: asyncio.AbstractEventLoop) -> Callable[[str | None], None]:
-        def ended(reason: str | None) -> None:
-            if reason is not None:
-                loop.call_soon_threadsafe(self._on_fault, Point.EXEC, f"the exec supervisor failed: {reason}")
-
-        return ended
+        return self._ring
 
     def _judge_proofs(self, broken: list[tuple[str, str]], levels: dict[Point, Reached], journal: Journal) -> None:
         """An attempt that should have failed and did not: the level falls, and what is private must stay private."""

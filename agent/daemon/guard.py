@@ -48,7 +48,7 @@ class Guard:
         self._loop.add_signal_handler(signal.SIGCHLD, self._reap)
         self._loop.add_reader(self._keeper.fileno(), self._from_keeper)
         self._account = None if spec.egress_user is None else spec.session_user.uid
-        session = self._session = BringUp(spec, self._egress, self._fault)
+        session = self._session = BringUp(spec, self._egress, self._fault, self._ended)
         try:
             await session.start(stdio)
         except Refused as refused:
@@ -118,16 +118,20 @@ class Guard:
             with suppress(ProcessLookupError):
                 os.killpg(self._session.pid, number)
 
+    def _ended(self, status: int) -> None:
+        if not self._exited.done():
+            self._exited.set_result(status)
+
     def _reap(self) -> None:
-        while True:
+        while self._session is None or not self._session.traces:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
-            if self._session is not None and pid == self._session.pid and not self._exited.done():
-                self._exited.set_result(status)
+            if self._session is not None and pid == self._session.pid:
+                self._ended(status)
 
 
 async def _main() -> int:

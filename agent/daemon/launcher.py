@@ -27,13 +27,18 @@ class NoWorkdir(Exception):
 
 
 class LaunchLink:
-    """One launch. `serve` takes the jail's listeners, `supervise` the seccomp listener; both return when in force."""
+    """One launch. `serve` takes the jail's listeners, `supervise` the seccomp listener, `trace` the launcher's process
+    id before its first step; all return when in force."""
 
     def __init__(
-        self, serve: Callable[[list[Door], list[int]], Awaitable[None]], supervise: Callable[[int], Awaitable[None]]
+        self,
+        serve: Callable[[list[Door], list[int]], Awaitable[None]],
+        supervise: Callable[[int], Awaitable[None]],
+        trace: Callable[[int], Awaitable[None]],
     ) -> None:
         self._serve = serve
         self._supervise = supervise
+        self._trace = trace
         self.pid = 0
         self._channel: Channel | None = None
 
@@ -45,6 +50,10 @@ class LaunchLink:
         finally:
             theirs.close()
         self._channel = Channel(ours)
+        try:
+            await self._trace(self.pid)
+        except OSError as error:
+            raise LaunchFailed(f"the launcher cannot be traced: {error}") from error
         self._channel.send({"type": "launch", "plan": plan.dump()})
         try:
             return await asyncio.wait_for(self._steps(self._channel), LAUNCH_SECONDS)

@@ -85,6 +85,7 @@ def make_plan(spec: RunSpec, ground: Ground, *, port: int, canaries: Canaries, p
         connect_ports=_connect_ports(offer, port),
         seccomp=offer.seccomp,
         notify_exec=offer.notify,
+        trace_exec=offer.trace,
         notify_connect=offer.connect,
         proxy_port=port,
         proofs=Proofs(

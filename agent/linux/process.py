@@ -29,6 +29,7 @@ CLOSE_RANGE_CLOEXEC = 1 << 2
 CAPABILITY_VERSION_3 = 0x20080522
 LAST_DESCRIPTOR = 0xFFFFFFFF
 _EINVAL = 22
+_ENOSYS = 38
 _KEEP = 0xFFFFFFFF  # setfsuid(-1) changes nothing and returns the present id
 
 _LIBC = ctypes.PyDLL(None)  # these two never wait, so the interpreter's lock is kept
@@ -157,6 +158,17 @@ class FilesystemIdentity:
             _setfsuid(self._own_uid)  # one of the thread's own ids: never refused (setfsuid(2))
         if self._gid is not None:
             _setfsgid(self._own_gid)
+
+
+def session_eyes(uid: int | None, gid: int | None) -> FilesystemIdentity:
+    """That identity where threads can take one on; where the kernel has no such call (gVisor), what changes nothing."""
+    try:
+        syscall("setfsuid", _KEEP)
+    except OSError as error:
+        if error.errno != _ENOSYS:
+            raise
+        return FilesystemIdentity(None, None)
+    return FilesystemIdentity(uid, gid)
 
 
 def close_range(first: int, last: int = LAST_DESCRIPTOR, *, cloexec: bool = False) -> None:

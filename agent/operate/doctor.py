@@ -59,5 +59,6 @@ def _mechanisms(offer: Offer) -> dict[str, Any]:
         "landlock_abi": offer.landlock,
         "seccomp_filter": offer.seccomp,
         "seccomp_notification": offer.notify,
+        "tracing": offer.trace or "no",
         "capabilities": sorted(capability.name for capability in Capability if capability in held),
     }

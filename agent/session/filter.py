@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from agent.linux import bpf
-from agent.linux.seccomp import RET_ALLOW, RET_ERRNO, RET_KILL_PROCESS, RET_USER_NOTIF
+from agent.linux.seccomp import RET_ALLOW, RET_ERRNO, RET_KILL_PROCESS, RET_TRACE, RET_USER_NOTIF
 from agent.linux.syscalls import AUDIT_ARCH, NEWEST_REVIEWED, Arch, native, number
 
 ARCH_SET_FS = 0x1002  # asm/prctl.h
@@ -27,6 +27,7 @@ NO_CALL = 0xFFFFFFFF  # syscall(-1): what a tracer writes to skip a call; the ke
 
 CLONE_FS = 0x00000200  # linux/sched.h, as the following
 CLONE_THREAD = 0x00010000
+CLONE_UNTRACED = 0x00800000
 CLONE_NAMESPACES = (
     0x7E020000  # NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET (NEWTIME: unshare, clone3 only)
 )
@@ -58,7 +59,9 @@ class Only(Enum):
     ALWAYS = auto()
     NO_JAIL = auto()  # the session shares a network namespace with something that has a way out
     JAIL = auto()  # a network namespace of its own, without a route out
-    NOTIFY_EXEC = auto()  # a supervisor decides every exec
+    DECIDE_EXEC = auto()  # a supervisor decides every exec, by either of these:
+    NOTIFY_EXEC = auto()  # through seccomp user notification
+    TRACE_EXEC = auto()  # as the tracer of the session
     NOTIFY_CONNECT = auto()  # a supervisor makes the sockets, and connects, binds and listens with them
     SHARED_UID = auto()  # agent and session are the same user, so the kernel's own checks tell them not apart
 
@@ -84,13 +87,15 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class FilterOptions:
-    """`notify_exec`: execs go to a supervisor. `jail`: own network namespace. `shared_uid`: one user with the agent.
-    `notify_connect`: the supervisor also makes and connects the sockets (not in a jail, which needs none of it)."""
+    """`notify_exec`: execs go to a supervisor. `trace_exec`: they go to the session's tracer. `jail`: own network
+    namespace. `shared_uid`: one user with the agent. `notify_connect`: the supervisor also makes and connects the
+    sockets (not in a jail, which needs none of it)."""
 
     notify_exec: bool
     jail: bool
     shared_uid: bool = True
     notify_connect: bool = False
+    trace_exec: bool = False
 
 
 def _eq(argument: int, value: int, mask: int = 0xFFFFFFFF) -> Test:
@@ -187,7 +192,14 @@ TABLE: tuple[Entry, ...] = (
         EPERM,
         "a process that shares its working directory could move another's after the check of its exec",
         (_eq(0, CLONE_FS, CLONE_FS | CLONE_THREAD),),
-        Only.NOTIFY_EXEC,
+        Only.DECIDE_EXEC,
+    ),
+    Entry(
+        ("clone",),
+        EPERM,
+        "a process that the tracer does not follow: its execs would all fail, and it would outlive the tracer",
+        (_ne(0, 0, CLONE_UNTRACED),),
+        Only.TRACE_EXEC,
     ),
     Entry(_MOUNTS, EPERM, "mounts would change what paths mean"),
     Entry(("ptrace",), EPERM, "a tracer changes what was checked, and could trace the agent where it is the same user"),
@@ -200,6 +212,7 @@ TABLE: tuple[Entry, ...] = (
         (_eq(0, SET_MODE_FILTER), _ne(1, 0, NEW_LISTENER)),
     ),
     Entry(("execve", "execveat"), RET_USER_NOTIF, "every exec is decided", (), Only.NOTIFY_EXEC),
+    Entry(("execve", "execveat"), RET_TRACE, "every exec is decided; without the tracer: ENOSYS", (), Only.TRACE_EXEC),
     Entry(
         ("arch_prctl",),
         RET_USER_NOTIF,
@@ -282,7 +295,9 @@ def entries(options: FilterOptions) -> tuple[Entry, ...]:
         Only.ALWAYS: True,
         Only.JAIL: options.jail,
         Only.NO_JAIL: not options.jail,
+        Only.DECIDE_EXEC: options.notify_exec or options.trace_exec,
         Only.NOTIFY_EXEC: options.notify_exec,
+        Only.TRACE_EXEC: options.trace_exec,
         Only.NOTIFY_CONNECT: options.notify_connect,
         Only.SHARED_UID: options.shared_uid,
     }

@@ -5,13 +5,13 @@ The order is the security argument, so the code is the list (docs/architecture.m
  1. parent-death signal, new session, the pty as controlling terminal
  2. close every descriptor but 0-2 and the channel
  3. reset signals and limits (Python leaves SIGPIPE ignored; no core dumps)
- 4. namespaces: network (in a user namespace where the rights for it are missing), mounts
+ 4. namespaces: network (in a user namespace where the rights for it, or for tracing, are missing), mounts
  5. open the jail's doors (agent.session.jail) and hand them to the guard; cover what must not be seen
  6. clear supplementary groups and the bounding set, drop the uid
  7. parent-death signal again (the uid change clears it: prctl(2)), no_new_privs
  8. working directory, with the session's own rights
  9. Landlock
-10. the seccomp filter; hand its listener to the guard
+10. the seccomp filter; hand its listener to the guard (which, where there is none, traces since before step 1)
 11. the attempts that must fail (agent.session.proofs)
 12. wait for the guard's word, PR_SET_DUMPABLE 1, execve
 
@@ -97,7 +97,7 @@ class Launch:
     def enter_namespaces(self) -> None:
         plan = self._plan
         flags = (namespaces.NEWNET if plan.jail else 0) | (namespaces.NEWNS if plan.mounts else 0)
-        if plan.jail == "user":
+        if "user" in (plan.jail, plan.trace_exec):
             namespaces.unshare(namespaces.NEWUSER)
             self._ask({"type": "map_ids", "pid": os.getpid()}, "mapped")
         if flags:
@@ -175,6 +175,7 @@ class Launch:
             jail=plan.jail is not None,
             shared_uid=plan.uid is None,
             notify_connect=plan.notify_connect,
+            trace_exec=plan.trace_exec is not None,
         )
         program = syscall_filter.build(options)
         if not plan.notify_exec:

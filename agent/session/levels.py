@@ -66,7 +66,14 @@ class Offer:
     notify: bool
     jail_why: str = ""
     capture: Capture = Capture.NONE
+    trace: str | None = None  # how execs can be supervised by tracing: "plain", "user" (in a user namespace) or not
     connect: bool = False  # a supervisor can make the session's sockets, and connect them (not asked for in a jail)
+
+    @property
+    def supervised(self) -> bool:
+        """Whether every exec of the session is decided, by either mechanism: what only shows there need not be refused
+        before."""
+        return self.notify or self.trace is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +127,19 @@ def _egress(offer: Offer) -> Reached:
 
 
 def _exec(offer: Offer) -> Reached:
-    if not offer.notify:
+    if not offer.supervised:
         return Reached(
             Level.ADVISORY,
-            "no seccomp user notification: only the first command and what the tool hook sees are decided",
-            "a kernel with seccomp user notification (Linux 5.5 or later; gVisor has none)",
+            "neither seccomp user notification nor tracing: only the first command and what the tool hook sees are"
+            " decided",
+            "a kernel with seccomp user notification (Linux 5.5 or later), or gVisor on x86-64 with CAP_SYS_PTRACE or"
+            " user namespaces",
+        )
+    if not offer.notify:
+        return Reached(
+            Level.ENFORCED,
+            "ptrace (no seccomp user notification here): every exec is decided on its final argv and checked again"
+            " before the program's first instruction",
         )
     if platform.machine() != "x86_64":
         return Reached(

@@ -34,8 +34,9 @@ class Plan:
     """One launch. `jail`: how the network namespace is made (``root``, ``user``) or None; `doors` and `capture`:
     which of agent.session.doors it has. `hide`, `bind` and `empty_run` (a /run without the machine's sockets) need a
     mount namespace. `read`, `write`, `devices` are the Landlock grants, used where `landlock` is true; `connect_ports`
-    the TCP ports that stay reachable, None for no TCP rule. `notify_connect`: the guard makes and connects the sockets.
-    Uids None: stay as is."""
+    the TCP ports that stay reachable, None for no TCP rule. `trace_exec`: execs stop for the tracer (``plain``, or
+    ``user``: with a user namespace, which makes the tracer its owner). `notify_connect`: the guard makes and connects
+    the sockets. Uids None: stay as is."""
 
     argv: tuple[str, ...]
     env: dict[str, str]
@@ -56,6 +57,7 @@ class Plan:
     connect_ports: tuple[int, ...] | None
     seccomp: bool
     notify_exec: bool
+    trace_exec: str | None
     notify_connect: bool
     proxy_port: int
     proofs: Proofs

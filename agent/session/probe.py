@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 
 from agent.linux import landlock, namespaces, seccomp
+from agent.session import tracing
 from agent.session.doors import Capture
 from agent.session.jail import best_capture
 from agent.session.levels import Offer
@@ -27,13 +28,15 @@ def probe() -> Offer:
     """What is to be had here and now. Leaves nothing behind."""
     root = os.geteuid() == 0
     jail, capture, why = _jail(root)
+    notify = seccomp.notification_available()
     return Offer(
         root=root,
         jail=jail,
         mounts=root and _succeeds(_mounts),
         landlock=landlock.abi(),
         seccomp=seccomp.filter_available(),
-        notify=seccomp.notification_available(),
+        notify=notify,
+        trace=None if notify else _trace(jail, root),
         jail_why=why,
         capture=capture,
         connect=jail is None and seccomp.socket_making_available(),
@@ -54,6 +57,16 @@ def _jail(root: bool) -> tuple[str | None, Capture, str]:
     if outcome == OPEN:
         return None, Capture.NONE, "a new network namespace does not isolate here"
     return None, Capture.NONE, "network namespaces are not permitted here"
+
+
+def _trace(jail: str | None, root: bool) -> str | None:
+    """How execs can be supervised by tracing: "plain", or "user", in a user namespace of the session's (which is also
+    there where its network is had through one)."""
+    if jail != "user" and _succeeds(lambda: tracing.attempt(user_namespace=False)):
+        return "plain"
+    if jail != "root" and root and _succeeds(lambda: tracing.attempt(user_namespace=True)):
+        return "user"
+    return None
 
 
 OPEN, REFUSED = 3, 4

@@ -12,12 +12,11 @@ from tests.escape.runtime import SYSTEM_TRUST, Case, Host, Runtime, policy
 EXPECTED = {
     "host": {"egress": "enforced", "exec": "enforced", "paths": "enforced", "agent": "enforced"},
     "docker": {"egress": "enforced", "exec": "enforced", "paths": "enforced", "agent": "enforced"},
-    "gvisor": {"egress": "enforced", "exec": "advisory", "paths": "partial", "agent": "enforced"},
+    "gvisor": {"egress": "enforced", "exec": "enforced", "paths": "partial", "agent": "enforced"},
 }
 CAPTURED = {"host": ["every-port"], "docker": ["by-the-guard"], "gvisor": ["common-ports", "none"]}
 WORDS = {
     "partial": ("any address on the proxy's port", "file permissions"),
-    "advisory": ("no seccomp user notification",),
 }
 
 

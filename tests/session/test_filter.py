@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from agent.linux import landlock, process, seccomp
 from agent.linux.syscalls import AUDIT_ARCH, NEWEST_REVIEWED, NUMBERS, Arch, native, number, syscall
 from agent.session import filter as table
-from agent.session.filter import FilterOptions, Only, Op, build, checks_exec_race, entries
+from agent.session.filter import CLONE_UNTRACED, FilterOptions, Only, Op, build, checks_exec_race, entries
 from tests.conftest import require
 from tests.linux import bpf_machine
 from tests.linux.forked import outcome, raw
@@ -36,7 +36,8 @@ OWN_UID = FilterOptions(notify_exec=False, jail=False, shared_uid=False)
 NOTIFY = FilterOptions(notify_exec=True, jail=False, shared_uid=False)
 ALL = [FilterOptions(n, j, s) for n in (False, True) for j in (False, True) for s in (False, True)]
 CONNECT = FilterOptions(notify_exec=True, jail=False, shared_uid=False, notify_connect=True)
-ALL += [CONNECT, FilterOptions(True, False, True, True)]
+TRACE = FilterOptions(notify_exec=False, jail=True, shared_uid=False, trace_exec=True)
+ALL += [CONNECT, TRACE, FilterOptions(True, False, True, True)]
 BAD = 8
 """An address where nothing is mapped."""
 HIGH = 1 << 32
@@ -423,3 +424,17 @@ def test_a_listener_of_the_sessions_own_is_refused_even_with_a_real_program() ->
     allow = struct.pack("=HBBI", 6, 0, 0, seccomp.RET_ALLOW)
     assert outcome(lambda: (process.set_no_new_privs(), seccomp.install(allow, seccomp.FLAG_NEW_LISTENER))) == 0
     assert under(OPEN, lambda: seccomp.install(allow, seccomp.FLAG_NEW_LISTENER)) == errno.EPERM
+
+
+def test_a_traced_session_starts_nothing_that_its_tracer_does_not_follow() -> None:
+    def untraced() -> None:
+        if raw(56, CLONE_UNTRACED | signal.SIGCHLD, 0, 0, 0, 0) == 0:
+            os._exit(0)
+
+    if native() is Arch.X86_64:
+        assert under(TRACE, untraced) == errno.EPERM
+        assert under(OWN_UID, untraced) == 0
+
+
+def test_without_its_tracer_a_traced_session_executes_nothing() -> None:
+    assert under(TRACE, lambda: os.execv("/bin/true", ["true"])) == errno.ENOSYS

@@ -15,7 +15,8 @@ DOCKER = Offer(
     root=True, jail=None, mounts=False, landlock=7, seccomp=True, notify=True, jail_why="not permitted", connect=True
 )
 NO_ADDFD = replace(DOCKER, connect=False)
-GVISOR = Offer(root=True, jail="user", mounts=False, landlock=0, seccomp=True, notify=False)
+UNTRACED = Offer(root=True, jail="user", mounts=False, landlock=0, seccomp=True, notify=False)
+GVISOR = replace(UNTRACED, trace="user")
 NOTHING = Offer(root=False, jail=None, mounts=False, landlock=0, seccomp=False, notify=False)
 E, P, A, O = Level.ENFORCED, Level.PARTIAL, Level.ADVISORY, Level.OFF  # noqa: E741
 
@@ -27,7 +28,8 @@ E, P, A, O = Level.ENFORCED, Level.PARTIAL, Level.ADVISORY, Level.OFF  # noqa: E
         (DOCKER, E, E, E, E, []),
         (NO_ADDFD, P, E, E, E, [Point.EGRESS]),
         (replace(DOCKER, root=False), E, E, O, E, [Point.AGENT]),
-        (GVISOR, E, P, E, A, [Point.PATHS]),
+        (GVISOR, E, P, E, E, [Point.PATHS]),
+        (UNTRACED, E, P, E, A, [Point.PATHS]),
         (NOTHING, A, P, O, A, [Point.EGRESS, Point.PATHS, Point.AGENT]),
     ],
 )
@@ -69,3 +71,15 @@ def test_a_jail_says_what_becomes_of_programs_that_know_no_proxy(capture: Captur
     found = reached(replace(NATIVE, capture=capture))[Point.EGRESS]
     assert found.level is E
     assert said in found.why
+
+
+def test_what_only_shows_at_exec_may_wait_for_either_mechanism_and_for_nothing_else() -> None:
+    assert [offer.supervised for offer in (NATIVE, DOCKER, GVISOR, UNTRACED, NOTHING)] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert "ptrace" in reached(GVISOR)[Point.EXEC].why
+    assert "ptrace" not in reached(DOCKER)[Point.EXEC].why

@@ -13,7 +13,7 @@ PLAN = Plan(
     capture="every-port", mounts=True,
     hide=("/a",), empty_run=True, bind=(("/b", "/c"),), landlock=True, read=("/usr",), write=("/tmp",),
     devices=("/dev/null",),
-    connect_ports=(3128,), seccomp=True, notify_exec=True, notify_connect=False, proxy_port=3128,
+    connect_ports=(3128,), seccomp=True, notify_exec=True, trace_exec=None, notify_connect=False, proxy_port=3128,
     proofs=Proofs(dial=(("tcp", "127.0.0.1", 1),), token="t", ungranted=("/x",), private=("/y",), signal=(3,)),
 )  # fmt: skip
 

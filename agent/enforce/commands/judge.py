@@ -143,6 +143,16 @@ class ExecJudge:
             return wanted
         return self._decide(stopped, wanted)
 
+    def approved(self, pid: int) -> bool:
+        """True where the program that process `pid` has just loaded is one approved for it; False where none was."""
+        try:
+            with self._eyes:
+                seen = observed(pid)
+        except OSError as error:
+            log.warning("process %d cannot be compared with what was approved: %s", pid, error)
+            return False
+        return seen in self._approvals.expected(pid)
+
     def record(self, decision: Decision, request: CommandRequest) -> None:
         """Hand over an event for a decision that no policy took."""
         event = describe(request, decision, self._actor)

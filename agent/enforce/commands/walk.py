@@ -17,7 +17,6 @@ from agent.enforce.memory import MAX_PATH, Task
 from agent.linux.openat2 import place_below, place_in_root
 
 _MAX_LINKS = 40  # MAXSYMLINKS, linux/namei.h
-_PROC_ROOT_INODE = 1  # PROC_ROOT_INO, include/linux/proc_ns.h
 _O_WALK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -90,13 +89,14 @@ class _Walk:
         if self._links > _MAX_LINKS:
             raise OSError(errno.ELOOP, "too many symbolic links")
         here = os.fstat(self.at)
-        if here.st_dev == os.stat("/proc").st_dev:  # noqa: PTH116
+        top = os.stat("/proc")  # noqa: PTH116
+        if here.st_dev == top.st_dev:
             task = self._task
-            if here.st_ino == _PROC_ROOT_INODE and name == b"self":
+            if here.st_ino == top.st_ino and name == b"self":
                 return [b"%d" % task.tgid]
-            if here.st_ino == _PROC_ROOT_INODE and name == b"thread-self":
+            if here.st_ino == top.st_ino and name == b"thread-self":
                 return [b"%d" % task.tid, b"task", b"%d" % task.tgid]
-            if here.st_ino != _PROC_ROOT_INODE:  # exe, cwd, root, fd/N: links to an object, not to a name
+            if here.st_ino != top.st_ino:  # exe, cwd, root, fd/N: links to an object, not to a name
                 self._move(os.open(name, os.O_PATH | os.O_CLOEXEC, dir_fd=self.at))
                 return []
         return self._components(os.readlink(b"", dir_fd=link))

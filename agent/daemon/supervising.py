@@ -1,0 +1,122 @@
+"""The guard's part in a session's execs: the ring that decides them, by seccomp notification or by tracing.
+
+Whichever the machine offers (agent.session.levels), it stands on the same gate, and its failure ends the session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import Callable, Mapping
+
+from agent.daemon.spec import RunSpec
+from agent.enforce.commands.judge import BuildRequest, CommandGate
+from agent.enforce.commands.supervisor import ExecSupervisor
+from agent.enforce.commands.tracer import ExecTracer
+from agent.enforce.notify_loop import Handler
+from agent.record.event import Event
+from agent.session.levels import Point
+
+
+class Ring:
+    """One session's exec ring. To be made on the guard's loop, on which `on_fault` and `exited` are called.
+
+    `traced`: whether it is to be a tracer; `exited` then gets the wait status of the session's first process, for
+    which nobody else may wait. `others`: who answers for further notified calls. `stderr`: the session's.
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        gate: CommandGate,
+        build_request: BuildRequest,
+        *,
+        post: Callable[[Event], None],
+        observe: Callable[[float], None],
+        on_fault: Callable[[Point, str], None],
+        exited: Callable[[int], None],
+        stderr: int,
+        traced: bool,
+        others: Mapping[int, Handler] | None,
+    ) -> None:
+        self._spec = spec
+        self._gate = gate
+        self._build_request = build_request
+        self._post = post
+        self._observe = observe
+        self._on_fault = on_fault
+        self._on_exit = exited
+        self._loop = asyncio.get_running_loop()
+        self._stderr = stderr
+        self._traced = traced
+        self._others = others
+        self._supervisor: ExecSupervisor | ExecTracer | None = None
+
+    @property
+    def traces(self) -> bool:
+        """True while the session's processes are traced: waiting for them is then the tracer's."""
+        return isinstance(self._supervisor, ExecTracer) and self._supervisor.running
+
+    async def supervise(self, listener: int) -> None:
+        """Answer what the listener brings. Raises OSError."""
+        uid, gid = self._session_ids()
+        self._supervisor = ExecSupervisor(
+            listener,
+            self._gate,
+            self._build_request,
+            session_uid=uid,
+            session_gid=gid,
+            actor=self._spec.actor,
+            post=self._post,
+            observe=self._observe,
+            ended=self._ended,
+            stderr=self._kept_stderr(),
+            others=self._others,
+        )
+        self._supervisor.start()
+
+    async def trace(self, pid: int) -> None:
+        """Trace the launcher, which has not begun yet, where tracing is how it is done. Raises OSError."""
+        if not self._traced:
+            return
+        uid, gid = self._session_ids()
+        self._supervisor = ExecTracer(
+            self._gate,
+            self._build_request,
+            session_uid=uid,
+            session_gid=gid,
+            actor=self._spec.actor,
+            post=self._post,
+            exited=self._exited,
+            observe=self._observe,
+            ended=self._ended,
+            stderr=self._kept_stderr(),
+        )
+        self._supervisor.start(pid)
+
+    def stop(self) -> None:
+        """No exec is permitted any more."""
+        if self._supervisor is not None:
+            self._supervisor.stop()
+
+    def _session_ids(self) -> tuple[int | None, int | None]:
+        user = self._spec.session_user
+        return (None, None) if self._spec.egress_user is None else (user.uid, user.gid)
+
+    def _kept_stderr(self) -> int | None:
+        """A copy where the line about a refusal needs one (agent.enforce.commands.refusal)."""
+        return os.dup(self._stderr) if stat.S_ISREG(os.fstat(self._stderr).st_mode) else None
+
+    # --- on the ring's threads
+
+    def _ended(self, reason: str | None) -> None:
+        if reason is not None:
+            self._on_loop(self._on_fault, Point.EXEC, f"the exec supervisor failed: {reason}")
+
+    def _exited(self, status: int) -> None:
+        self._on_loop(self._on_exit, status)
+
+    def _on_loop[*T](self, function: Callable[[*T], object], *arguments: *T) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, *arguments)
