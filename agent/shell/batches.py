@@ -68,7 +68,7 @@ _PARALLEL = Wrapper(
     "jobs= arg-file= colsep= max-args= max-replace-args= sshlogin= joblog= results= timeout= delay= retries= halt="
     " tmpdir= workdir= wd= env= tagstring= block= recstart= recend= load= memfree= nice= delimiter= basefile= return="
     " dry-run dryrun keep-order bar eta progress tag line-buffer lb ungroup group verbose quote xargs pipe"
-    " no-run-if-empty null will-cite version link shuf max-procs= transfer cleanup",
+    " no-run-if-empty null will-cite version help link shuf max-procs= transfer cleanup",
     lenient=True,
 )
 
@@ -86,6 +86,8 @@ def parallel_steps(words: Sequence[Word], stdin: Word | None) -> list[Step]:
         arguments = _items(stdin, {"d": Word("\n")}) if stdin is not None else [ANYTHING]
     elif rest[cut].text.startswith("::::"):
         arguments = [ANYTHING]
+    if _runs_nothing(read.given, command):
+        return []
     found: list[Step] = []
     for argument in arguments[:MAX_ITEMS]:
         text = " ".join(word.text for word in command)
@@ -96,7 +98,14 @@ def parallel_steps(words: Sequence[Word], stdin: Word | None) -> list[Step]:
         else:
             whole = quoted.join(parts) if len(parts) > 1 else f"{text} {quoted}"
             found.append(ShellText(Word(whole, made_by=makers((*command, argument)))))
+            if any(re.search(r"[\s'\"();|&]", word.text) for word in command[1:]):  # as -q joins them
+                found.append(Inner((*_replaced(command, "{}", argument), argument)))
     return found
+
+
+def _runs_nothing(given: Sequence[tuple[str, Word]], command: Sequence[Word]) -> bool:
+    names = {name for name, _ in given}
+    return not names.isdisjoint(("dry-run", "dryrun")) or (not command and not names.isdisjoint(("version", "help")))
 
 
 def _quoted(text: str) -> str:

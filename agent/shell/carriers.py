@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 
 from agent.policy.request import UNKNOWN
 from agent.shell.dialects import DIALECTS
-from agent.shell.fold import Word
+from agent.shell.pieces import Word
 from agent.shell.steps import (
     REVERSE_SHELL,
     Code,

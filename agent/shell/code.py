@@ -1,211 +1,257 @@
-"""Inline code of interpreters: the obvious ways to run a program or delete a tree from it.
+"""Inline code of interpreters: the obvious ways to run a program, delete, read or write a file from it.
 
 Rules: this is a tripwire, not a proof. Code that computes what it runs is bounded by the path guard and the egress
 proxy, as any program is. Only calls outside string literals and comments count; a destructive or executing call whose
-argument is not a literal is reported as unknown.
+argument is not a literal is reported as unknown; a read whose argument is not known may be of any literal of the code
+that looks like a path. Code that opens a connection and runs a shell is a reverse shell.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from agent.policy.request import UNKNOWN
+from agent.shell import code_names as names
+from agent.shell.code_arguments import Argument, arguments_at
+from agent.shell.code_calls import Call, Opens, RunsArgv, RunsCode, RunsText, RunsUnknown
+from agent.shell.code_forms import applescript_calls, awk_pipes, lisp_calls, tcl_calls
+from agent.shell.code_tokens import Token, tokens_of
+from agent.shell.steps import REVERSE_SHELL, basename
+from agent.shell.wrappers import SHELLS
+
+_TICKS = ("perl", "ruby", "php", "julia")
+_BARE = ("perl", "ruby")  # languages that call without brackets
+_MOST_READ = 32  # literals that one unknown read may name
 
 
-@dataclass(frozen=True, slots=True)
-class RunsText:
-    """The code hands this text to a shell."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class RunsArgv:
-    """The code runs, or amounts to, this command."""
-
-    argv: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RunsCode:
-    """The code evaluates this text as code of its own language."""
-
-    code: str
-
-
-@dataclass(frozen=True, slots=True)
-class RunsUnknown:
-    """The code runs something that it computes."""
-
-    what: str
-
-
-type Call = RunsText | RunsArgv | RunsCode | RunsUnknown
-
-_COMMENT = {"python": "#", "ruby": "#", "perl": "#", "awk": "#", "php": "#", "node": "//", "lua": "--"}
-_LEXER = re.compile(
-    r"(?P<triple>[rbuRBU]{0,2}(?:\'\'\'.*?(?:\'\'\'|\Z)|\"\"\".*?(?:\"\"\"|\Z)))"
-    r"|(?P<string>[rbufRBUF]{0,2}(?:'(?:[^'\\]|\\.)*+(?:'|\\?\Z)|\"(?:[^\"\\]|\\.)*+(?:\"|\\?\Z)))"
-    r"|(?P<tick>`(?:[^`\\]|\\.)*+(?:`|\\?\Z))"
-    r"|(?P<name>[A-Za-z_$@][\w$]*(?:(?:\.|::|->)[A-Za-z_]\w*)*)"
-    r"|(?P<number>\d[\w.]*)"
-    r"|(?P<comment>\#[^\n]*|//[^\n]*|--[^\n]*|/\*.*?(?:\*/|\Z))"
-    r"|(?P<space>\s+)"
-    r"|(?P<other>.)",
-    re.DOTALL,
-)
-"""Every alternative that can be left open ends at the end of the text too, so that no start is scanned twice."""
-
-_QUOTE_LIKE = re.compile(r"(?:%x|qx|%w|%q|%Q|qq|q|qw)\s*([\[{(</|!])")
-_CLOSING = {"[": "]", "{": "}", "(": ")", "<": ">"}
-
-_SHELL_CALLS = frozenset(
-    [
-        "system",
-        "popen",
-        "popen2",
-        "popen3",
-        "popen4",
-        "getoutput",
-        "getstatusoutput",
-        "execSync",
-        "shell_exec",
-        "passthru",
-        "proc_open",
-        "create_subprocess_shell",
-        "capture2",
-        "capture2e",
-        "capture3",
-        "capture",
-    ]
-)
-_ARGV_CALLS = frozenset(
-    [
-        "run",
-        "call",
-        "check_call",
-        "check_output",
-        "Popen",
-        "spawn",
-        "spawnSync",
-        "execFile",
-        "execFileSync",
-        "create_subprocess_exec",
-        "pcntl_exec",
-        "posix_spawn",
-        "posix_spawnp",
-        "execv",
-        "execve",
-        "execvp",
-        "execvpe",
-        "execl",
-        "execle",
-        "execlp",
-        "execlpe",
-        "spawnl",
-        "spawnle",
-        "spawnlp",
-        "spawnlpe",
-        "spawnv",
-        "spawnve",
-        "spawnvp",
-        "spawnvpe",
-    ]
-)
-_LONGEST_ARGUMENT = 400  # tokens
-_FIRST_IS_MODE = frozenset(["spawnl", "spawnle", "spawnlp", "spawnlpe", "spawnv", "spawnve", "spawnvp", "spawnvpe"])
-_FIRST_IS_FILE = (
-    frozenset(
-        ["execv", "execve", "execvp", "execvpe", "execl", "execle", "execlp", "execlpe", "posix_spawn", "posix_spawnp"]
-    )
-    | _FIRST_IS_MODE
-)
-_TREE_CALLS = frozenset(
-    [
-        "rmtree",
-        "rm_rf",
-        "rm_r",
-        "rm_f",
-        "remove_entry",
-        "remove_entry_secure",
-        "remove_dir",
-        "remove_tree",
-        "removedirs",
-        "rmSync",
-        "rmdirSync",
-        "rimraf",
-        "rimrafSync",
-        "removeSync",
-        "emptyDirSync",
-    ]
-)
-_FILE_CALLS = frozenset(["unlink", "remove", "unlinkSync", "rmdir"])
-_EVAL_CALLS = frozenset(["eval", "exec", "instance_eval", "runInThisContext", "runInNewContext", "loadstring"])
-_PREFIXED = frozenset(
-    ["subprocess", "os", "commands", "pty", "child_process", "cp", "Open3", "Kernel", "Process", "IO", "asyncio", "sh"]
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _Token:
-    kind: str
-    text: str
-
-
-def calls_in(code: str, language: str) -> Iterator[Call]:
-    """Every call in `code` that runs or deletes something. `language`: python perl ruby node php lua awk."""
-    tokens = list(_tokens(code, language))
-    tokens = _without_aliases(tokens)
-    for index, token in enumerate(tokens):
-        if token.kind == "tick" and language in ("perl", "ruby", "php"):
-            yield RunsText(token.text)
-        elif token.kind == "name":
-            yield from _call(tokens, index, language)
-    if language == "awk":
-        yield from _awk_pipes(tokens)
-
-
-def _without_aliases(tokens: Sequence[_Token]) -> list[_Token]:
-    """Python's ``import … as NAME``: the name is put back."""
-    aliases: dict[str, str] = {}
-    for index in range(1, len(tokens) - 1):
-        before, after = tokens[index - 1], tokens[index + 1]
-        if tokens[index].text == "as" and before.kind == after.kind == "name":
-            aliases[after.text] = before.text
-    if not aliases:
-        return list(tokens)
-    return [_Token(t.kind, aliases.get(t.text, t.text)) if t.kind == "name" else t for t in tokens]
-
-
-def _call(tokens: Sequence[_Token], index: int, language: str) -> Iterator[Call]:
-    path = re.split(r"\.|::|->", tokens[index].text)
-    name, owner = path[-1], path[0] if len(path) > 1 else ""
-    known = (_SHELL_CALLS, _ARGV_CALLS, _TREE_CALLS, _FILE_CALLS, _EVAL_CALLS)
-    if name == "getattr" and language == "python":
-        yield from _by_name(_arguments(tokens, index + 1))
-    if not any(name in names for names in known):
+def calls_in(code: str, language: str, *, body: bool = False) -> Iterator[Call]:
+    """Every call in `code` that runs, deletes, reads or writes something. `language`: python perl ruby node php lua awk
+    r julia other. `body`: the code is a file's, whose reads are its own business."""
+    other = _FORMS.get(language)
+    if other is not None:
+        yield from other(code)
         return
-    arguments = _arguments(tokens, index + 1)
-    if arguments is None:
-        return
-    if name in _EVAL_CALLS and not (name == "exec" and (language != "python" or owner)):
-        yield from _evaluated(arguments, language)
-    elif name in _TREE_CALLS:
-        yield RunsArgv(("rm", "-r", "--", *(_texts(arguments[:1]) or (UNKNOWN,))))
-    elif name in _FILE_CALLS:
-        yield RunsArgv(("rm", "--", *(_texts(arguments[:1]) or (UNKNOWN,))))
-    elif name in _SHELL_CALLS or name == "exec":
-        yield from _shell_call(arguments)
-    elif owner in _PREFIXED or name not in ("run", "call", "spawn") or "subprocess" in {t.text for t in tokens}:
-        yield from _argv_call(name, arguments)
+    tokens = tokens_of(code, language)
+    reading = _Reading(tokens, language, body=body)
+    runs: list[Call] = []
+    for call in reading.calls():
+        runs.append(call)
+        yield call
+    if (_connects(tokens) and any(_serves(call, body=body) for call in runs)) or _duplicates(tokens):
+        yield RunsArgv((REVERSE_SHELL.text, language))
 
 
-type _Argument = str | tuple[str, ...] | None
+_FORMS: Mapping[str, Callable[[str], Iterator[Call]]] = MappingProxyType(
+    {"tcl": tcl_calls, "lisp": lisp_calls, "elisp": lisp_calls, "applescript": applescript_calls}
+)
 
 
-def _shell_call(arguments: Sequence[_Argument]) -> Iterator[Call]:
+def _connects(tokens: Sequence[Token]) -> bool:
+    for token in tokens:
+        if token.kind == "name" and not names.CONNECTIONS.isdisjoint(re.split(r"\.|::|->", token.text)):
+            return True
+        if token.is_text and names.CONNECTION_TEXTS.search(token.text):
+            return True
+    return False
+
+
+def _duplicates(tokens: Sequence[Token]) -> bool:
+    """dup2(2) onto standard input beside a connection."""
+    found = any(t.kind == "name" and not names.DUPLICATES.isdisjoint(t.text.split(".")) for t in tokens)
+    return found and _connects(tokens)
+
+
+def _serves(call: Call, *, body: bool) -> bool:
+    """Does it run a shell that reads what comes, or what it was told?"""
+    match call:
+        case RunsUnknown():
+            return not body
+        case RunsText(text):
+            words = text.split()
+        case RunsArgv(argv):
+            words = list(argv)
+        case _:
+            return False
+    if not words or UNKNOWN in words[0]:
+        return not body
+    program = basename(words[0])
+    told = any(re.fullmatch(r"-\w*c", word) for word in words[1:-1])
+    return (program in SHELLS and not told) or program in ("cmd.exe", "cmd", "powershell", "powershell.exe")
+
+
+class _Reading:
+    """One pass over the tokens of a code."""
+
+    def __init__(self, tokens: Sequence[Token], language: str, *, body: bool) -> None:
+        self.tokens = tokens
+        self.language = language
+        self.body = body
+        self.runs = language != "node" or any(names.NODE_RUNNERS.search(token.text) for token in tokens)
+        self.reads_any = False
+
+    def calls(self) -> Iterator[Call]:
+        for index, token in enumerate(self.tokens):
+            if token.kind == "tick" and self.language in _TICKS:
+                yield RunsText(token.text)
+            elif token.kind == "name":
+                for call in self._call(index):
+                    if not self.body or not isinstance(call, Opens) or call.operator != "<":
+                        yield call
+        if self.language == "awk":
+            yield from awk_pipes(self.tokens)
+        if self.reads_any and not self.body:
+            literals = dict.fromkeys(token.text for token in self.tokens if token.is_text)
+            paths = [text for text in literals if names.PATH_LIKE.fullmatch(text)]
+            yield from (Opens("<", path) for path in paths[:_MOST_READ])
+
+    def _call(self, index: int) -> Iterator[Call]:
+        path = re.split(r"\?\.|\.|::|->", self.tokens[index].text)
+        name, owner = path[-1], path[-2] if len(path) > 1 else ""
+        if not owner and index > 1 and self.tokens[index - 1].is_mark(":"):
+            owner = self.tokens[index - 2].text  # Erlang, and Lua's methods
+        name = _SAME.get((self.language, name), name)
+        if name == "getattr" and self.language == "python":
+            yield from _by_name(arguments_at(self.tokens, index + 1))
+        if name not in _KNOWN or self._is_defined(index):
+            return
+        receiver = self._receiver(index)
+        arguments = arguments_at(self.tokens, index + 1)
+        if arguments is None:
+            if not (self.language in _BARE and not owner and name in _BARE_CALLS and self._has_operand(index + 1)):
+                return
+            arguments = arguments_at(self.tokens, index + 1, bare=True) or [None]
+        if name in names.EVAL_CALLS and self._evaluates(name, owner):
+            yield from _evaluated(arguments, self.language)
+        elif (found := _of_files(name, owner, arguments, receiver)) is not None:
+            self.reads_any |= Opens("<", "") in found
+            yield from (call for call in found if call != Opens("<", ""))
+        elif name in names.SHELL_CALLS or name in ("exec", "execute", "cmd"):
+            yield from self._shell_call(name, owner, arguments, receiver)
+        elif name in names.ARGV_CALLS and self.runs and self._runs_programs(name, owner):
+            yield from _argv_call(name, arguments)
+
+    def _is_defined(self, index: int) -> bool:
+        """``def system(``, ``sub run {``, ``system: 1``."""
+        before = self.tokens[index - 1].text if index else ""
+        return before in ("def", "sub", "function", "class", "import")
+
+    def _receiver(self, index: int) -> str | None:
+        """The literal in front of ``.name(``."""
+        before = self.tokens[index - 2 : index]
+        if len(before) == 2 and before[1].is_mark(".") and before[0].is_text:
+            return before[0].text
+        return None
+
+    def _has_operand(self, index: int) -> bool:
+        token = self.tokens[index] if index < len(self.tokens) else None
+        return (
+            token is not None and token.kind == "name" and token.text not in ("if", "unless", "and", "or", "do", "=>")
+        )
+
+    def _evaluates(self, name: str, owner: str) -> bool:
+        if name == "exec":
+            return self.language == "python" and not owner
+        if name == "load":
+            return self.language in ("lua", "php")
+        return True
+
+    def _runs_programs(self, name: str, owner: str) -> bool:
+        bound = name in ("run", "call", "spawn")
+        imported = any(token.text in ("subprocess", "pty", "child_process") for token in self.tokens)
+        return owner in names.PREFIXED or not bound or imported or self.language in ("julia", "other")
+
+    def _shell_call(self, name: str, owner: str, arguments: Sequence[Argument], receiver: str | None) -> Iterator[Call]:
+        if not self.runs and name not in ("system", "execSync", "popen"):
+            return
+        if name == "execute":
+            if receiver is not None:
+                yield RunsText(receiver)
+            elif self.language == "lua" or owner == "os":
+                yield from _shell_call(arguments)
+        elif name != "cmd":
+            yield from _shell_call(arguments)
+        elif self.language == "other" and owner in ("os", "System"):
+            yield from _argv_call(name, arguments) if len(arguments) > 1 else _shell_call(arguments)
+
+
+_KNOWN = (
+    names.SHELL_CALLS
+    | names.ARGV_CALLS
+    | names.TREE_CALLS
+    | names.FILE_CALLS
+    | names.OWNED_FILE_CALLS
+    | names.EVAL_CALLS
+    | names.READ_CALLS
+    | names.WRITE_CALLS
+    | names.OPEN_CALLS
+    | names.OWNED_READ_CALLS
+    | names.OWNED_WRITE_CALLS
+    | names.MOVE_CALLS
+    | names.COPY_CALLS
+    | {"execute", "cmd"}
+)
+_BARE_CALLS = frozenset(("system", "exec", "unlink", "rmtree", "spawn", "popen", "open"))
+_SAME = MappingProxyType({("r", "unlink"): "rmtree", ("julia", "rm"): "rmtree"})
+"""Functions that delete a tree under the name of one that deletes a file."""
+
+
+def _of_files(name: str, owner: str, arguments: Sequence[Argument], receiver: str | None) -> list[Call] | None:
+    """What the call does with files; None where it is none of these calls. ``Opens("<", "")``: reads what is not
+    known."""
+    first = receiver if receiver is not None else next(iter(arguments), None)
+    text = first if isinstance(first, str) else None
+    known = _texts([first]) if arguments or receiver is not None else (UNKNOWN,)
+    owned = owner in names.OWNERS or receiver is not None
+    owner_means_files = owner in names.OWNERS or (receiver is not None and name == "rename")
+    if name in names.TREE_CALLS:
+        return [RunsArgv(("rm", "-rf", "--", *known))]
+    if name in names.FILE_CALLS or (name in names.OWNED_FILE_CALLS and (owned or not owner)):
+        return [RunsArgv(("rm", "--", *known))]
+    if name in names.MOVE_CALLS | names.COPY_CALLS:
+        pair = [receiver, *arguments] if receiver is not None else list(arguments)
+        if not owner_means_files or len(pair) < 2 or not all(isinstance(one, str) for one in pair[:2]):
+            return []
+        words = ("mv", "--") if name in names.MOVE_CALLS else ("cp", "-r", "--")
+        return [RunsArgv((*words, *_texts(pair[:2])))]
+    if name in names.OPEN_CALLS and owner not in ("sqlite3", "webbrowser", "window", "Image"):
+        return _opened(arguments, receiver)
+    if name in names.OWNED_READ_CALLS and owner in names.FILE_OWNERS:
+        return _opened(arguments, receiver)
+    if name in names.READ_CALLS:
+        return [Opens("<", text or "")]
+    if name in names.WRITE_CALLS or (name in names.OWNED_WRITE_CALLS and owner in names.FILE_OWNERS):
+        return [Opens(">", text)] if text else []
+    return None if name in names.SHELL_CALLS | names.ARGV_CALLS | {"exec", "execute", "cmd"} else []
+
+
+def _opened(arguments: Sequence[Argument], receiver: str | None) -> list[Call]:
+    """``open(PATH, MODE)``; Perl's ``open(F, MODE, PATH)``, ``open(F, ">PATH")`` and ``open(F, "COMMAND|")``."""
+    texts = [argument for argument in arguments if isinstance(argument, str)]
+    if receiver is not None:
+        return [Opens(">" if any(re.fullmatch(r"\w*[wax]\w*\+?", text) for text in texts) else "<", receiver)]
+    if not texts:
+        return [Opens("<", "")]
+    mode, rest = texts[0], texts[1:]
+    if arguments[0] is None and re.fullmatch(r"\s*(?:-\||\|-)\s*", mode):
+        return [RunsText(" ".join(rest))] if rest else [RunsUnknown("inline code runs a command that it computes")]
+    if arguments[0] is None and re.fullmatch(r"\s*[+<>]*[<>]\s*(?::.*)?", mode):
+        return [Opens(">" if ">" in mode else "<", rest[0] if rest else "")] if rest or "<" in mode else []
+    perl = re.fullmatch(r"\s*(?P<in>\|)?\s*(?P<mode>\+?[<>]{0,2}&?)\s*(?P<path>.*?)\s*(?P<out>\|)?\s*", mode, re.DOTALL)
+    if perl is not None and (perl["in"] or perl["out"]) and perl["path"]:
+        return [RunsText(perl["path"])]
+    if perl is not None and perl["mode"].endswith("&"):
+        return []
+    if perl is not None and perl["mode"]:
+        return [Opens(">" if ">" in perl["mode"] else "<", perl["path"])]
+    if arguments[0] is None:
+        return [Opens("<", "")]
+    writes = any(re.fullmatch(r"[rb]*[wax][bt+]*|r[bt]*\+[bt]*", text) for text in rest[:1])
+    return [Opens(">" if writes else "<", mode)]
+
+
+def _shell_call(arguments: Sequence[Argument]) -> Iterator[Call]:
     literal = [argument for argument in arguments if isinstance(argument, str)]
     first = arguments[0] if arguments else None
     if isinstance(first, tuple):
@@ -218,9 +264,9 @@ def _shell_call(arguments: Sequence[_Argument]) -> Iterator[Call]:
         yield RunsText(first)
 
 
-def _argv_call(name: str, arguments: Sequence[_Argument]) -> Iterator[Call]:
-    given = list(arguments[1:] if name in _FIRST_IS_MODE else arguments)
-    if name in _FIRST_IS_FILE and len(given) > 1:
+def _argv_call(name: str, arguments: Sequence[Argument]) -> Iterator[Call]:
+    given = list(arguments[1:] if name in names.FIRST_IS_MODE else arguments)
+    if name in names.FIRST_IS_FILE and len(given) > 1:
         first, second = given[0], given[1]
         if isinstance(second, tuple):
             given = [(first if isinstance(first, str) else UNKNOWN, *second[1:])]
@@ -239,7 +285,7 @@ def _argv_call(name: str, arguments: Sequence[_Argument]) -> Iterator[Call]:
         yield RunsText(first)
 
 
-def _evaluated(arguments: Sequence[_Argument], language: str) -> Iterator[Call]:
+def _evaluated(arguments: Sequence[Argument], language: str) -> Iterator[Call]:
     first = arguments[0] if arguments else None
     if isinstance(first, str) and UNKNOWN not in first:
         yield RunsCode(first)
@@ -247,148 +293,14 @@ def _evaluated(arguments: Sequence[_Argument], language: str) -> Iterator[Call]:
         yield RunsUnknown("inline code evaluates code that it computes")
 
 
-def _by_name(arguments: Sequence[_Argument] | None) -> Iterator[Call]:
+def _by_name(arguments: Sequence[Argument] | None) -> Iterator[Call]:
     name = arguments[1] if arguments is not None and len(arguments) > 1 else None
-    if isinstance(name, str) and name in _SHELL_CALLS | _ARGV_CALLS | _TREE_CALLS | _EVAL_CALLS:
+    if isinstance(name, str) and name in names.SHELL_CALLS | names.ARGV_CALLS | names.TREE_CALLS | names.EVAL_CALLS:
         yield RunsUnknown(f"inline code looks up {name} by its name")
 
 
-def _texts(arguments: Sequence[_Argument]) -> tuple[str, ...]:
+def _texts(arguments: Sequence[Argument]) -> tuple[str, ...]:
     found: list[str] = []
     for argument in arguments:
         found += (argument,) if isinstance(argument, str) else argument or (UNKNOWN,)
     return tuple(found)
-
-
-def _awk_pipes(tokens: Sequence[_Token]) -> Iterator[Call]:
-    """``print | "cmd"`` and ``"cmd" | getline`` (gawk(1))."""
-    for index, token in enumerate(tokens):
-        if token.text != "|" or token.kind != "other":
-            continue
-        before = tokens[index - 1] if index else None
-        after = tokens[index + 1] if index + 1 < len(tokens) else None
-        if after is not None and after.kind == "string":
-            yield RunsText(after.text)
-        elif after is not None and after.text == "getline" and before is not None and before.kind == "string":
-            yield RunsText(before.text)
-
-
-def _arguments(tokens: Sequence[_Token], start: int) -> list[_Argument] | None:
-    """The arguments from `tokens[start]` on: literals as text, lists of literals as tuples, anything else None.
-    None as a whole where this is no call."""
-    if start >= len(tokens):
-        return None
-    opened = tokens[start].text == "(" and tokens[start].kind == "other"
-    if not opened and tokens[start].kind not in ("string", "triple"):
-        return None
-    position = start + opened
-    arguments: list[_Argument] = []
-    for _ in range(64):
-        position, argument = _argument(tokens, position)
-        arguments.append(argument)
-        if position >= len(tokens) or tokens[position].text != "," or tokens[position].kind != "other":
-            break
-        position += 1
-    return arguments
-
-
-def _argument(tokens: Sequence[_Token], position: int) -> tuple[int, _Argument]:
-    """One argument and the position of the comma or bracket behind it."""
-    first = tokens[position] if position < len(tokens) else None
-    if first is not None and first.kind == "other" and first.text in "[(":
-        return _sequence(tokens, position)
-    text: list[str] = []
-    literal, depth, begin = True, 0, position
-    while position < len(tokens):
-        token = tokens[position]
-        if position - begin > _LONGEST_ARGUMENT:
-            return len(tokens), None
-        if token.kind == "other":
-            if depth == 0 and token.text in ",)];}\n":
-                break
-            depth += (token.text in "([{") - (token.text in ")]}")
-        if token.kind in ("string", "triple"):
-            text.append(token.text)
-        elif not (token.kind == "other" and token.text in "+.") or depth:
-            literal = False
-            text.append(UNKNOWN)
-        position += 1
-    if position == begin:
-        return position, None
-    return position, "".join(text) if literal or (
-        any(part != UNKNOWN for part in text) and text[0] != UNKNOWN
-    ) else None
-
-
-def _sequence(tokens: Sequence[_Token], position: int) -> tuple[int, _Argument]:
-    items: list[str] = []
-    position += 1
-    for _ in range(256):
-        if position >= len(tokens) or (tokens[position].kind == "other" and tokens[position].text in ")]"):
-            break
-        position, item = _argument(tokens, position)
-        if isinstance(item, tuple):
-            items += item
-        else:
-            items.append(UNKNOWN if item is None else item)
-        if position < len(tokens) and tokens[position].text == ",":
-            position += 1
-    return position + 1, tuple(items)
-
-
-def _tokens(code: str, language: str) -> Iterator[_Token]:
-    """Literals with their text decoded, names, and single characters; comments and blanks left out."""
-    position = 0
-    comment = _COMMENT.get(language, "#")
-    while position < len(code):
-        quoted = _QUOTE_LIKE.match(code, position) if language in ("perl", "ruby") else None
-        if quoted is not None and (position == 0 or not (code[position - 1].isalnum() or code[position - 1] in "_$@%")):
-            end = code.find(_CLOSING.get(quoted[1], quoted[1]), quoted.end())
-            end = len(code) if end < 0 else end
-            kind = "tick" if "x" in quoted[0][:2] else "string"
-            yield _Token(kind, _interpolated(code[quoted.end() : end], language))
-            position = end + 1
-            continue
-        found = _LEXER.match(code, position)
-        if found is None:
-            break
-        kind = found.lastgroup or "other"
-        text = found[0]
-        if kind == "comment" and not (text.startswith(comment) or text.startswith("/*")):
-            kind, text = "other", text[0]
-        position += len(text)
-        if kind in ("string", "triple", "tick"):
-            yield _literal(kind, text, language)
-        elif kind not in ("space", "comment"):
-            yield _Token(kind, text)
-
-
-def _literal(kind: str, text: str, language: str) -> _Token:
-    prefix = text[: min(text.find(quote) for quote in "'\"`" if quote in text)].lower()
-    width = 3 if kind == "triple" else 1
-    inner = text[len(prefix) + width : -width]
-    quote = text[len(prefix)]
-    if "r" not in prefix and "\\" in inner:
-        inner = re.sub(r"\\(x[0-9A-Fa-f]{2}|[0-7]{3}|.)", _escape, inner, flags=re.DOTALL)
-    if "f" in prefix and "{" in inner:
-        inner = re.sub(r"\{[^{}]*\}", UNKNOWN, inner)
-    elif quote in '"`' and language in ("perl", "ruby", "php", "node"):
-        inner = _interpolated(inner, language)
-    if kind == "tick" and language == "node":
-        kind = "string"
-    return _Token(kind, inner)
-
-
-def _interpolated(text: str, language: str) -> str:
-    if language in ("ruby", "node"):
-        return re.sub(r"[#$]\{[^{}]*\}", UNKNOWN, text)
-    return re.sub(r"[$@](?:\{[^{}]*\}|\w+)", UNKNOWN, text)
-
-
-def _escape(match: re.Match[str]) -> str:
-    text = match[1]
-    if text[0] == "x" and len(text) == 3:
-        return chr(int(text[1:], 16))
-    if len(text) == 3:
-        return chr(int(text, 8) & 0xFF)
-    return {"n": "\n", "t": "\t", "r": "\r", "\n": ""}.get(text, text)

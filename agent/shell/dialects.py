@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from agent.policy.request import UNKNOWN
-from agent.shell.fold import Word
 from agent.shell.makefiles import make_steps
+from agent.shell.pieces import Word
 from agent.shell.steps import Code, Inner, Opaque, ShellText, Step, Touches, reads_descriptor
 
 

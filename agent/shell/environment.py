@@ -20,7 +20,7 @@ from enum import Enum, auto
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 
-from agent.shell.fold import Word
+from agent.shell.pieces import Word
 from agent.shell.steps import SHELL, Code, Inner, Script, ShellText, Step, split_plain
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from agent.policy.request import UNKNOWN
-from agent.shell.fold import Word
+from agent.shell.pieces import Word
 from agent.shell.steps import Inner, Opaque, Step, Touches, word_at
 
 _EXECUTES = frozenset(("-exec", "-execdir", "-ok", "-okdir"))
@@ -119,7 +119,7 @@ def find_steps(words: Sequence[Word]) -> list[Step]:
     while index < len(words):
         text = words[index].text
         if text == "-delete":
-            found.append(Inner((Word("rm"), Word("-r"), Word("--"), *targets)))
+            found.append(Inner((Word("rm"), Word("-rf"), Word("--"), *targets)))
         elif text in _EXECUTES:
             end = _end_of_command(words, index)
             found += _executed(words[index + 1 : end], targets)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from agent.policy.request import UNKNOWN
-from agent.shell.fold import Word
+from agent.shell.pieces import Word
 from agent.shell.wrappers import Wrapper
 
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from agent.policy.request import UNKNOWN
 from agent.shell.carriers import carried_steps, read_table
-from agent.shell.fold import Word
+from agent.shell.pieces import Word
 from agent.shell.steps import Inner, Opaque, ShellText, Step, joined, split_plain, word_at
 
 _TABLE = read_table(r"""

@@ -110,6 +110,8 @@ def _interpreter(words: Sequence[Word], stdin: Word | None, spec: _Interpreter) 
         if text == "-" or not text.startswith("-"):
             break
         index += 1
+        if text == "--":
+            break
         name, equals, value = text.partition("=")
         if text.startswith("--"):
             if name in spec.longs:

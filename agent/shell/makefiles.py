@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from agent.policy.request import UNKNOWN
-from agent.shell.fold import Word
+from agent.shell.pieces import Word
 from agent.shell.steps import Opaque, ShellText, Step
 
 _ASSIGNED = re.compile(r"^\s*(?:export\s+|override\s+)?([A-Za-z_][\w.-]*)\s*(?::{0,3}|\?|\+)?=\s*(.*)$")

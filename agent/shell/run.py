@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from agent.policy.operands import normalise_operand
 from agent.policy.request import UNKNOWN, SimpleCommand
 from agent.shell.builtins import BUILTINS
-from agent.shell.code import RunsArgv, RunsCode, RunsText, RunsUnknown, calls_in
+from agent.shell.code import calls_in
+from agent.shell.code_calls import Opens, RunsArgv, RunsCode, RunsText, RunsUnknown
 from agent.shell.environment import payloads
 from agent.shell.findings import Findings, shown_words
 from agent.shell.interpreters import language_of
@@ -254,7 +255,7 @@ class Runner:
         if setting.depth > MAX_DEPTH:
             self.findings.unknown("commands are nested too deeply")
             return
-        for call in calls_in(text.text, language):
+        for call in calls_in(text.text, language, body=setting.body):
             if not self.findings.step():
                 return
             match call:
@@ -266,6 +267,8 @@ class Runner:
                     self.code(Word(code), language, state, setting.deeper())
                 case RunsUnknown(what):
                     self.findings.unknown(what)
+                case Opens(operator, path):
+                    self.redirection(state, setting._replace(redirects=((operator, path),)))
 
     def moved(self, state: State, directory: Word) -> State:
         """`state` in another directory."""

@@ -18,8 +18,8 @@ from agent.policy.request import SimpleCommand
 from agent.shell.analyse import Walker
 from agent.shell.environment import payloads
 from agent.shell.findings import Findings
-from agent.shell.fold import Word
 from agent.shell.interpreters import is_interpreter
+from agent.shell.pieces import Word
 from agent.shell.setting import Setting
 from agent.shell.state import State
 from agent.shell.steps import SHELL, Code, Inner, Script, ShellText, basename, reads_descriptor
@@ -80,7 +80,7 @@ def understand(
     walker = Walker(findings)
     positional = None if arguments is None else tuple(Word(word) for word in arguments)
     state = State(cwd=(cwd,), positional=positional, name=script.path)
-    setting = Setting(wrappers=(basename(script.path.text),))
+    setting = Setting(wrappers=(basename(script.path.text),), body=True)
     try:
         if script.language == SHELL:
             walker.read_text(text.replace("\0", ""), state, setting)

@@ -16,7 +16,7 @@ class Setting(NamedTuple):
     `final`: the words come from an exec (no functions, aliases or builtins). `bare`: functions and aliases do not count
     here (behind ``command``, ``sudo``, …). `depth`: of nesting, also in the tree; `at`: the line of the tree for the
     next command. `active`: the functions that are running; `place`: where the call stands; `beside`: in a pipeline or
-    in the background."""
+    in the background. `body`: the words stand in a file."""
 
     assignments: tuple[tuple[str, str], ...] = ()
     redirects: tuple[tuple[str, str], ...] = ()
@@ -29,6 +29,7 @@ class Setting(NamedTuple):
     active: tuple[Function, ...] = ()
     place: int = 0
     beside: bool = False
+    body: bool = False
 
     def inside(self, wrapper: str) -> Setting:
         """One level deeper, behind `wrapper`."""

@@ -16,10 +16,10 @@ from agent.shell.carriers import carried_steps
 from agent.shell.carriers_table import CARRIERS
 from agent.shell.dialects import sed_steps
 from agent.shell.finding import fd_steps, find_steps
-from agent.shell.fold import Word
 from agent.shell.getopt import Options, read_options
 from agent.shell.git import git_steps
 from agent.shell.interpreters import awk_steps, interpreter_steps, shell_steps, su_steps
+from agent.shell.pieces import Word
 from agent.shell.runners import RUNNERS
 from agent.shell.steps import Inner, Opaque, ShellText, Step, joined, split_plain, word_at
 from agent.shell.wrappers import LOADERS, MULTICALL, SHELLS, WRAPPERS, Wrapper

@@ -167,7 +167,7 @@ def test_a_file_that_an_option_reads_or_writes_is_a_redirection(text: str, opera
     [
         ("tar --remove-files -cf a.tar /etc", ("rm", "-r", "--", "/etc")),
         ("zip -m a.zip /etc/x", ("rm", "-r", "--", "a.zip", "/etc/x")),
-        ("find / -fprint x -delete", ("rm", "-r", "-r", "--", "/")),
+        ("find / -fprint x -delete", ("rm", "-r", "-rf", "--", "/")),
         ("fd . /var -X rm -f", ("rm", "-f", "/var/**/*")),
         ("cmake -E rm -rf /etc", ("rm", "-rf", "/etc")),
     ],
