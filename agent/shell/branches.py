@@ -46,6 +46,8 @@ def follow_if(walk: Branching, node: tree_sitter.Node, state: State, stdin: Word
             other = walk.statement(child, condition.failure, stdin)
             outputs.append(other.output)
             ends.append(other.state)
+            if child.type == "elif_clause":  # its condition ran before what follows it
+                condition = condition._replace(failure=join(condition.failure, other.state))
         elif child.is_named and child.type != "comment":
             if taken and branch is not None:
                 inside = walk.statement(child, branch, stdin)
@@ -56,8 +58,10 @@ def follow_if(walk: Branching, node: tree_sitter.Node, state: State, stdin: Word
                 outputs.append(condition.output)
     if branch is not None:
         ends.append(branch)
-    result = condition.failure
-    for end in ends:
+    if not any(child.type in ("elif_clause", "else_clause") for child in node.children):
+        ends.append(condition.failure)
+    result = ends[0]
+    for end in ends[1:]:
         result = join(result, end)
     return plain(result, _any_of(outputs))
 

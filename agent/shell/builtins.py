@@ -12,10 +12,11 @@ from types import MappingProxyType
 
 from agent.policy.request import UNKNOWN
 from agent.shell.directories import change_directory, pop_directory, push_directory
+from agent.shell.findings import PLACEHOLDER
 from agent.shell.pieces import NOTHING, Value, Word, joined_words, unknown_of
 from agent.shell.printed import print_formatted
 from agent.shell.setting import Running, Setting
-from agent.shell.state import MAX_VALUES, Outcome, State, plain
+from agent.shell.state import MAX_VALUES, Outcome, State, plain, shown
 from agent.shell.steps import reads_descriptor
 
 type Builtin = Callable[[Running, Sequence[Word], State, Setting], Outcome]
@@ -57,7 +58,7 @@ def set_alias(_runner: Running, words: Sequence[Word], state: State, _setting: S
     for word in words[1:]:
         name, equals, text = word.text.partition("=")
         if equals:
-            aliases[name] = text.replace(UNKNOWN, "${_parhelia_unknown}")
+            aliases[name] = text.replace(UNKNOWN, PLACEHOLDER)
     return plain(state._replace(aliases=aliases), NOTHING)
 
 
@@ -85,12 +86,15 @@ def declare(_runner: Running, words: Sequence[Word], state: State, _setting: Set
     """export, declare, local, readonly. (Names with plain values are assigned where the grammar sees them.)"""
     options = "".join(word.text[1:] for word in words[1:] if word.text.startswith("-"))
     names: list[str] = []
+    other = words[0].text != "export" and set(options) & set("nilu")  # a reference, a number, another case
     for word in words[1:]:
         name, equals, value = word.text.partition("=")
         if _NAME.fullmatch(name) is None:
             continue
         names.append(name)
-        if equals:
+        if equals and other:
+            state = state.forget(name)
+        elif equals and [shown(known) for known in state.variables.get(name, ())] != [value]:
             state = state.assign(name, (Word(value, word.glob, word.made_by),))
     if "n" in options and words[0].text == "export":
         return plain(state._replace(exported=state.exported.difference(names)), NOTHING)

@@ -9,17 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from agent.shell.pieces import NOTHING, Word
+from agent.shell.pieces import ANYTHING, NOTHING, Word
 from agent.shell.setting import Running, Setting
 from agent.shell.state import UNKNOWN_VALUES, Outcome, State
 
 _OPTION = re.compile(r"-[LPe@n]+|--")
+_DEEPEST = 16
 _ROTATION = re.compile(r"[+-]\d+")
 
 
 def change_directory(runner: Running, words: Sequence[Word], state: State, setting: Setting) -> Outcome:
     operands = [word for word in words[1:] if _OPTION.fullmatch(word.text) is None]
-    target = operands[0] if operands else Word("~")
+    target = operands[0] if operands else _home(state)
     if target.text == "-":
         previous = state.variables.get("OLDPWD", UNKNOWN_VALUES)
         places = [value[0].text if value and value[0].known else None for value in previous]
@@ -27,18 +28,29 @@ def change_directory(runner: Running, words: Sequence[Word], state: State, setti
     return Outcome(_left(state, _gone(runner, target, state, setting)), state, NOTHING)
 
 
+def _home(state: State) -> Word:
+    """The value of HOME, as far as the text set it."""
+    values = state.variables.get("HOME", ((Word("~"),),))
+    return values[0][0] if len(values) == 1 and values[0] else ANYTHING
+
+
 def push_directory(runner: Running, words: Sequence[Word], state: State, setting: Setting) -> Outcome:
     operands = [word for word in words[1:] if _OPTION.fullmatch(word.text) is None]
     if not operands or _ROTATION.fullmatch(operands[0].text):
+        if not operands and state.stack == ():
+            return Outcome(state, state, NOTHING)
         if operands or not state.stack:
             return Outcome(_left(state, state.moved(None)), state, NOTHING)
         swapped = state._replace(cwd=state.stack[-1], stack=(*state.stack[:-1], state.cwd))
         return Outcome(_left(state, swapped), state, NOTHING)
     moved = _gone(runner, operands[0], state, setting)
-    return Outcome(_left(state, moved._replace(stack=(*state.stack, state.cwd)[-16:])), state, NOTHING)
+    stack = None if state.stack is None or len(state.stack) > _DEEPEST else (*state.stack, state.cwd)
+    return Outcome(_left(state, moved._replace(stack=stack)), state, NOTHING)
 
 
 def pop_directory(_runner: Running, words: Sequence[Word], state: State, _setting: Setting) -> Outcome:
+    if len(words) == 1 and state.stack == ():
+        return Outcome(state, state, NOTHING)
     if len(words) > 1 or not state.stack:
         return Outcome(_left(state, state.moved(None)), state, NOTHING)
     popped = state._replace(cwd=state.stack[-1], stack=state.stack[:-1])

@@ -52,24 +52,31 @@ def _sorted_words(given: Sequence[Word]) -> tuple[list[str], list[Word]]:
     return options, [word for word in given if not word.text.startswith("-") or word.text == "-"]
 
 
+NUL = "\udc00"
+"""Stands for a NUL byte in text that a filter made: no byte is decoded to it (PEP 383), and `UNKNOWN` is taken."""
+
+
 def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
+    return b"\0".join(part.encode("utf-8", "surrogateescape") for part in text.split(NUL))
 
 
 def _text(data: bytes) -> str:
-    return data.replace(b"\0", b"").decode("utf-8", "surrogateescape")
+    return data.decode("utf-8", "surrogateescape").replace("\0", NUL)
 
 
 def _decodes(options: Sequence[str]) -> bool:
     return any(re.fullmatch(r"-[a-zA-Z]*[dD][a-zA-Z]*|--d(?:e(?:c(?:o(?:de?)?)?)?)?", option) for option in options)
 
 
+_PLAIN_OPTIONS = frozenset(("-d", "-D", "-i", "-di", "-id", "--ignore-garbage", "--wrap=0", "-w0"))
+
+
 def _base64(options: Sequence[str], _operands: Sequence[str], text: str) -> str | None:
+    if not all(option in _PLAIN_OPTIONS or option.startswith("--d") for option in options):
+        return None
     if _decodes(options):
         data = re.sub(rb"[^A-Za-z0-9+/]", b"", _bytes(text))
         return _text(base64.b64decode(data + b"=" * (-len(data) % 4)))
-    if options and options != ["-w0"]:
-        return None
     return base64.b64encode(_bytes(text)).decode() + "\n"
 
 

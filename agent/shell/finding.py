@@ -164,6 +164,9 @@ def _executed(command: Sequence[Word], targets: Sequence[Word]) -> list[Step]:
         return []
     found: list[Step] = []
     for target in targets:
-        words = [Word(w.text.replace("{}", target.text), w.glob or ("{}" in w.text and target.glob)) for w in command]
+        words = [
+            w._replace(text=w.text.replace("{}", target.text), glob=w.glob or target.glob) if "{}" in w.text else w
+            for w in command
+        ]
         found.append(Inner(tuple(words)))
     return found

@@ -16,6 +16,9 @@ MAX_COMMANDS = 2000
 MAX_LINES = 500
 _MAX_SHOWN = 400
 
+PLACEHOLDER = "${_parhelia_unknown}"
+"""Stands in shell text for what is not known of it: a variable that has no known value."""
+
 FORK_BOMB = "<fork-bomb>"
 """The program of a function that starts itself twice at the same time."""
 
@@ -63,7 +66,7 @@ class Findings:
     def understood(self) -> tuple[Understood, ...]:
         """The tree, in the order of the walk; a text that is not known before it runs reads ``<unknown>``."""
         lines = [
-            Understood(depth, what, text.replace(UNKNOWN, "<unknown>"), index)
+            Understood(depth, what, text.replace(PLACEHOLDER, UNKNOWN).replace(UNKNOWN, "<unknown>"), index)
             for depth, what, text, index in self.lines
         ]
         lines += (Understood(0, "unknown", reason) for reason in self.reasons)
@@ -96,9 +99,10 @@ class Findings:
     def starts_itself(self, function: Function, place: int, *, beside: bool) -> bool:
         """Note a call of `function` from inside itself; True where that makes it a fork bomb: two such calls, one of
         them beside something else (in a pipeline, in the background)."""
+        before = len(self._forks)
         self._forks[function, place] = beside
         places = [at_once for (called, _), at_once in self._forks.items() if called == function]
-        return len(places) > 1 and any(places)
+        return len(self._forks) > before and len(places) > 1 and any(places)
 
     def step(self) -> bool:
         """Count one step of work; False once there were too many."""

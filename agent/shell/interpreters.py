@@ -26,6 +26,8 @@ def shell_steps(words: Sequence[Word], stdin: Word | None) -> list[Step]:
     started: list[Step] = []
     while index < len(words):
         text = words[index].text
+        if text.startswith(UNKNOWN) and reads_text:
+            break
         if text.startswith(UNKNOWN):
             return [Opaque("a shell whose options are not known before it runs")]
         if text in ("--", "-"):

@@ -217,7 +217,8 @@ def _changed(
 def _literal(node: tree_sitter.Node, source: Source, scope: Scope, pieces: Pieces) -> str:
     if node.type == "regex":
         text = source.text(node)
-        return UNKNOWN if any(mark in text for mark in "$`'\"") else text
+        cut = (len(text) - len(text.rstrip("\\"))) % 2  # the grammar ends a pattern at an escaped slash
+        return UNKNOWN if cut or any(mark in text for mark in "$`'\"") else text
     return "".join(piece.text for piece in pieces(node, source, scope, quoted=True))
 
 

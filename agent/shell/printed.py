@@ -137,6 +137,8 @@ def _formatted(directive: str, value: str | None) -> str | None:
     if letter in "diuoxX":
         number = _integer(text)
         return None if number is None or UNKNOWN in text else lead + (directive.replace("u", "d") % number)
+    if letter == "q" and re.fullmatch(r"[\w./:=@%+-]+", text) is None:
+        return None
     text = _backslashes(text) if letter == "b" else text[:1] if letter == "c" else text
     return lead + (f"{directive[:-1]}s" % text)
 

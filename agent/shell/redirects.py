@@ -17,6 +17,7 @@ from agent.shell.syntax import Source
 
 REDIRECTIONS = frozenset(("file_redirect", "herestring_redirect", "heredoc_redirect"))
 _CONNECTORS = frozenset(("&&", "||", "|", "|&", ";"))
+_ANGLES = (b"<", b">")
 _WRITE = frozenset((">", ">>", ">|", "&>", "&>>", ">&"))
 _WORDS = frozenset(
     (
@@ -48,6 +49,7 @@ class Redirections:
         self.targets: list[tuple[str, str]] = []
         self.words: list[Word] = []
         self.followers: list[tree_sitter.Node] = []
+        self._descriptor = ""
         self._files: list[tuple[str, Word]] = []
 
     @property
@@ -81,6 +83,7 @@ class Redirections:
     def _file(self, node: tree_sitter.Node) -> None:
         parts = [child for child in node.children if child.type != "file_descriptor"]
         descriptor = "".join(self._source.text(c) for c in node.children if c.type == "file_descriptor")
+        descriptor, self._descriptor = descriptor or self._descriptor, ""
         operator = descriptor + (parts[0].type if parts else "")
         if len(parts) > 2 and parts[1].type == "ERROR" and self._source.text(parts[1]) == ">":
             operator += ">"  # the grammar does not know `<>`
@@ -93,7 +96,10 @@ class Redirections:
             self._files.append((operator, name))
         self.targets.append((operator, name.text))
         for part in parts[2:]:
-            self.words += fields(part, self._source, self._scope)
+            if self._source.data[part.end_byte : part.end_byte + 1] in _ANGLES and self._source.text(part).isdecimal():
+                self._descriptor = self._source.text(part)  # the grammar takes `0` of `>&f 0>&1` for a word
+            else:
+                self.words += fields(part, self._source, self._scope)
 
     def _heredoc(self, node: tree_sitter.Node) -> None:
         text, literal = NOTHING, False

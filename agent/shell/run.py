@@ -16,7 +16,8 @@ from agent.shell.builtins import BUILTINS
 from agent.shell.code import calls_in
 from agent.shell.code_calls import Opens, RunsArgv, RunsCode, RunsText, RunsUnknown
 from agent.shell.environment import payloads
-from agent.shell.findings import Findings, shown_words
+from agent.shell.filters import NUL
+from agent.shell.findings import PLACEHOLDER, Findings, shown_words
 from agent.shell.interpreters import language_of
 from agent.shell.pieces import NOTHING, Word, makers, unknown_of
 from agent.shell.printed import printed
@@ -26,14 +27,14 @@ from agent.shell.steps import SHELL, Code, Inner, Opaque, Script, ShellText, Ste
 from agent.shell.unwrap import unwrap
 from agent.shell.writes import files_written
 
-_EXPANDS_AGAIN = frozenset(("declare", "typeset", "local", "let", "test", "[", "unset", "read"))
+_DECLARES = frozenset(("declare", "typeset", "local"))
+_EXPANDS_AGAIN = _DECLARES | {"let", "test", "[", "unset", "read"}
 _DELETES = frozenset(("rm", "unlink"))
 _FINDERS = frozenset(("find", "gfind"))
 _RESERVED = frozenset(("time", "!", "{", "if", "while", "until", "elif", "then", "do", "else", "coproc", "noglob"))
 """Words in front of a command that leave it to the shell, functions and aliases included."""
 _IN_PLACE = _RESERVED | {"command", "builtin", "nocorrect"}
 """What these run changes the shell itself."""
-_PLACEHOLDER = "_parhelia_unknown"
 
 
 class Runner:
@@ -97,7 +98,7 @@ class Runner:
         steps = [] if builtin is not None else self._steps(program, words, state, setting)
         code_from = self._code_from(program, words, steps, state, setting)
         self._record(program, words, state, setting, code_from)
-        if program in _EXPANDS_AGAIN and any("$(" in word.text or "`" in word.text for word in words[1:]):
+        if program in _EXPANDS_AGAIN and _expands_again(words[1:], names_only=program in _DECLARES):
             self.findings.unknown(f"{program} may expand a substitution in its words once more")
         if builtin is not None:
             return builtin(self, words, state, setting)
@@ -127,13 +128,21 @@ class Runner:
     def _steps(self, program: str, words: Sequence[Word], state: State, setting: Setting) -> list[Step]:
         stdin = setting.stdin
         steps = unwrap(program, words, stdin, stdin.made_by if stdin is not None else ())
-        if "/" in words[0].text and not setting.final:
-            text = self.content(words[0], state, setting)
+        if state.files and not setting.final:
+            text = self._written_program(program, words[0], state, setting)
             if text is not None and text.text != "":
-                steps.append(Script(language_of(text.text), words[0], tuple(words[1:])))
+                language = language_of(text.text)
+                steps.append(ShellText(text, tuple(words)) if language == SHELL else Code(language, text))
         if not any(isinstance(step, Script) for step in steps):
             return steps
         return [found for step in steps for found in self._readable(step, state, setting)]
+
+    def _written_program(self, program: str, name: Word, state: State, setting: Setting) -> Word | None:
+        """What a program holds that this text wrote: by its path, or by its name in a directory of programs."""
+        if "/" in name.text:
+            return self.content(name, state, setting)
+        found = [text for path, text in state.files.items() if path.endswith(f"bin/{program}")]
+        return (found[0] if len(found) == 1 else unknown_of(*found)) if found else None
 
     def _readable(self, step: Step, state: State, setting: Setting) -> list[Step]:
         """A script as its text, where that is known here; nothing where it is any other file."""
@@ -242,8 +251,11 @@ class Runner:
         """Text that a shell reads."""
         if not text.known:
             self.findings.unknown("a shell runs text that is not known before it runs")
-            state = state.assign(_PLACEHOLDER, (unknown_of(text),))
-            text = Word(text.text.replace(UNKNOWN, f"${{{_PLACEHOLDER}}}"))
+            if not text.text.strip(f"{UNKNOWN} \n"):
+                return plain(state, unknown_of(text))
+            state = state.assign(PLACEHOLDER[2:-1], (unknown_of(text),))
+            text = Word(text.text.replace(UNKNOWN, PLACEHOLDER))
+        text = text._replace(text=text.text.replace(NUL, ""))  # bash ignores it in what it reads
         if setting.wrappers:
             self.findings.note(setting.depth, f"text run by {setting.wrappers[-1]}", text.text)
         return self._texts.read_text(text.text, state, setting._replace(final=False, bare=False, redirects=()).deeper())
@@ -304,9 +316,16 @@ def _of_shell(state: State, positional: Sequence[Word], setting: Setting) -> Sta
     return state._replace(positional=given, name=shell, functions={}, aliases={}, variables=variables, stack=())
 
 
+def _expands_again(words: Sequence[Word], *, names_only: bool) -> bool:
+    """Is there a substitution where the builtin reads an arithmetic expression (a subscript, a value for ``-i``)?"""
+    if names_only and not any(word.text.startswith("-") and "i" in word.text for word in words):
+        return any("$(" in name or "`" in name for name in (word.text.partition("=")[0] for word in words))
+    return any("$(" in word.text or "`" in word.text for word in words)
+
+
 def _quoted(word: Word) -> str:
     if not word.known or word.glob:
-        return word.text.replace(UNKNOWN, f"${{{_PLACEHOLDER}}}")
+        return word.text.replace(UNKNOWN, PLACEHOLDER)
     return "'" + word.text.replace("'", "'\\''") + "'"
 
 

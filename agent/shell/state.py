@@ -47,10 +47,14 @@ EXPORTED = frozenset(
 """What is taken to be in the environment from the start: a plain assignment changes it for later commands."""
 
 
+type Stack = tuple[tuple[str | None, ...], ...] | None
+
+
 class State(NamedTuple):
     """One point of the walk. `cwd`: every directory possible here, None: not known. `functions`: every definition that
     is possible, None: none at all. `positional`: ``$1`` …; `name`: ``$0``. `exported`: the variables that commands find
-    in their environment, as far as this text says. `files`: what it wrote, by absolute path. `stack`: of ``pushd``."""
+    in their environment, as far as this text says. `files`: what it wrote, by absolute path. `stack`: of ``pushd``,
+    None: not known."""
 
     cwd: tuple[str | None, ...]
     variables: Mapping[str, Values] = _NONE
@@ -60,7 +64,7 @@ class State(NamedTuple):
     name: Word | None = None
     exported: frozenset[str] = frozenset()
     files: Mapping[str, Word] = _NONE
-    stack: tuple[tuple[str | None, ...], ...] = ()
+    stack: Stack = ()
 
     def assign(self, name: str, value: Value | None) -> State:
         exported = self.exported | {name} if name in EXPORTED and name not in self.exported else self.exported
@@ -123,7 +127,7 @@ def join(one: State, other: State) -> State:
         name=one.name if one.name == other.name else None,
         exported=one.exported | other.exported,
         files=_files(one.files, other.files),
-        stack=one.stack if one.stack == other.stack else (),
+        stack=_stacks(one.stack, other.stack),
     )
 
 
@@ -140,6 +144,14 @@ def _either[T](
     if one is other:
         return one
     return {name: _one_of(one.get(name, absent), other.get(name, absent)) for name in dict.fromkeys((*one, *other))}
+
+
+def _stacks(one: Stack, other: Stack) -> Stack:
+    """Where only one way pushed a directory, a pop on the other one would fail and stay, where that way came from."""
+    if one is None or other is None:
+        return None
+    shorter, longer = sorted((one, other), key=len)
+    return longer if longer[: len(shorter)] == shorter else None
 
 
 def _both(one: Mapping[str, str], other: Mapping[str, str]) -> Mapping[str, str]:

@@ -13,7 +13,7 @@ import tree_sitter
 
 from agent.shell.branches import follow_case, follow_for, follow_if, follow_loop
 from agent.shell.fold import fields
-from agent.shell.pieces import ANYTHING, NOTHING, Word
+from agent.shell.pieces import ANYTHING, NOTHING, Word, joined_words
 from agent.shell.redirects import REDIRECTIONS, Redirections
 from agent.shell.scope import MAX_TREE_DEPTH
 from agent.shell.simple import SimpleWalk
@@ -154,6 +154,14 @@ class Walk(SimpleWalk):
             outcome = self.statement(body, state, redirections.stdin)
         return self.finished(redirections, outcome, sinks)
 
+    def _lone_redirect(self, node: tree_sitter.Node, state: State, stdin: Word | None) -> Outcome:
+        self.state = state
+        redirections = Redirections(self.source, self, self.findings, stdin)
+        redirections.read(node)
+        setting = self.setting._replace(redirects=tuple(redirections.targets), stdin=redirections.stdin)
+        self.walker.runner.redirection(state, setting)
+        return plain(redirections.written(state, NOTHING), NOTHING)
+
     def follow(self, nodes: Sequence[tree_sitter.Node], outcome: Outcome) -> Outcome:
         """What stands behind a here-document's delimiter on its line."""
         operator = ""
@@ -200,11 +208,11 @@ class Walk(SimpleWalk):
             if child.type == "variable_assignment":
                 state = self._assignments(child, state, None).state
                 names.append(self.source.text(child).partition("=")[0].rstrip("+").partition("[")[0])
-                words.append(Word(names[-1]))
+                values = state.variables.get(names[-1], ())
+                word = joined_words(values[0]) if len(values) == 1 and values[0] is not None else ANYTHING
+                words.append(word._replace(text=f"{names[-1]}={word.text}", glob=False))
             else:
                 words += fields(child, self.source, self)
-        if any(word.text.startswith("-") and set(word.text) & set("nilu") for word in words) and names:
-            state = state.forget(*names)  # a reference, a number, or another case: not the text that was written
         return self.walker.runner.run(words, state, self.setting._replace(at=None))
 
 
@@ -215,6 +223,7 @@ _FOLLOW: Mapping[str, _Follow] = MappingProxyType(
         **dict.fromkeys(("program", "compound_statement", "do_group", "else_clause"), Walk.statements),
         "subshell": Walk._subshell,
         "command": Walk._command,
+        "file_redirect": Walk._lone_redirect,
         "list": Walk._list,
         "pipeline": Walk._pipeline,
         "redirected_statement": Walk._redirected,
