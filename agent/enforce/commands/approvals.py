@@ -6,6 +6,8 @@ new program (arch_prctl(ARCH_SET_FS), x86-64 only) is held until /proc/PID shows
 
 - Approvals of a process stay until it is gone: were one used up by a match, a thread could use it up on purpose.
 - Several may be pending, since several threads may exec at once; each was approved, whichever wins.
+- A program's file that the session can write may have got another content meanwhile; while it runs it cannot
+  (ETXTBSY, execve(2)), so it is identified once more.
 - The working directory belongs to what was approved: ``rm -r .`` means another thing elsewhere.
 
 Not seen: a program that never makes the call (built by hand, without libc), and what an approved program does.
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.enforce.commands.program import File
 from agent.enforce.memory import MAX_ARGUMENT_BYTES
@@ -28,16 +30,22 @@ _O_READ = os.O_RDONLY | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """A program (device, inode), the SHA-256 of its argv, and the working directory (device, inode)."""
+    """A program (device, inode), the SHA-256 of its argv, and the working directory (device, inode).
+
+    Beside what is compared: `file` is what the program was taken for when it was approved, `status` its file's as it
+    runs.
+    """
 
     program: tuple[int, int]
     arguments: bytes
     directory: tuple[int, int]
+    file: File | None = field(default=None, compare=False)
+    status: os.stat_result | None = field(default=None, compare=False)
 
 
 def approval(file: File, argv: tuple[bytes, ...], cwd: int) -> Approval:
     """What /proc/PID must show afterwards. `cwd` is an open descriptor of the working directory."""
-    return Approval((file.device, file.inode), _digest(b"\0".join(argv) + b"\0"), _identity(os.fstat(cwd)))
+    return Approval((file.device, file.inode), _digest(b"\0".join(argv) + b"\0"), _identity(os.fstat(cwd)), file)
 
 
 def observed(pid: int) -> Approval:
@@ -49,11 +57,9 @@ def observed(pid: int) -> Approval:
             arguments += more
     finally:
         os.close(descriptor)
-    return Approval(
-        _identity(os.stat(f"/proc/{pid}/exe")),  # noqa: PTH116
-        _digest(arguments),
-        _identity(os.stat(f"/proc/{pid}/cwd")),  # noqa: PTH116
-    )
+    status = os.stat(f"/proc/{pid}/exe")  # noqa: PTH116
+    directory = os.stat(f"/proc/{pid}/cwd")  # noqa: PTH116
+    return Approval(_identity(status), _digest(arguments), _identity(directory), status=status)
 
 
 class Approvals:

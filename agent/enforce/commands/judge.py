@@ -28,7 +28,7 @@ from agent.enforce.commands.program import AT_FDCWD, Run, resolve
 from agent.enforce.commands.programs import Programs
 from agent.enforce.commands.refusal import tell
 from agent.enforce.commands.scripts import Found, Scripts, loaded
-from agent.enforce.memory import MAX_PATH, Identity, Task, Unreadable, readable
+from agent.enforce.memory import MAX_PATH, Identity, Task, Unreadable, path_of, readable
 from agent.linux.notify import Notification
 from agent.linux.process import FilesystemIdentity
 from agent.linux.syscalls import number
@@ -36,6 +36,7 @@ from agent.policy.decision import Decision, Severity, Verdict
 from agent.policy.request import CommandRequest, Origin
 from agent.record.event import Event, RecordError
 from agent.shell.scripts import Environment
+from agent.shell.steps import basename
 
 log = logging.getLogger(__name__)
 
@@ -145,13 +146,27 @@ class ExecJudge:
 
     def approved(self, pid: int) -> bool:
         """True where the program that process `pid` has just loaded is one approved for it; False where none was."""
+        expected = self._approvals.expected(pid)
         try:
             with self._eyes:
                 seen = observed(pid)
+                return any(seen == one and self._same_content(pid, seen, one) for one in expected)
         except OSError as error:
             log.warning("process %d cannot be compared with what was approved: %s", pid, error)
             return False
-        return seen in self._approvals.expected(pid)
+
+    def _same_content(self, pid: int, seen: Approval, approved: Approval) -> bool:
+        """Is the file still none of the machine's programs but those that it was taken for? Raises OSError."""
+        if seen.status is None or not self._programs.changeable(seen.status):
+            return True
+        opened = os.open(f"/proc/{pid}/exe", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            found = self._programs.names(path_of(opened), os.fstat(opened), opened)
+        finally:
+            os.close(opened)
+        file = approved.file
+        taken_for = set() if file is None else {basename(name) for name in (file.path, *file.also)}
+        return all(basename(name) in taken_for for name in found)
 
     def record(self, decision: Decision, request: CommandRequest) -> None:
         """Hand over an event for a decision that no policy took."""
@@ -217,16 +232,8 @@ class ExecJudge:
 
     def _verify(self, stopped: Notification) -> int:
         """A program's first call: is it what was approved? `tid` is the process: exec leaves one thread (execve(2))."""
-        expected = self._approvals.expected(stopped.tid)
-        if not expected:
+        if not self._approvals.expected(stopped.tid) or self.approved(stopped.tid):
             return CONTINUE
-        try:
-            with self._eyes:
-                seen = observed(stopped.tid)
-            if seen in expected:
-                return CONTINUE
-        except OSError as error:
-            log.warning("process %d cannot be compared with what was approved: %s", stopped.tid, error)
         self._kill(stopped)
         return errno.EACCES
 

@@ -2,11 +2,12 @@
 
 Rules kept here:
 - The machine's programs are the regular files in the directories of the standard PATH, and the dynamic loaders. They
-  are looked up by (device, inode); a file that is none of them is compared by size, then SHA-256, then by its build id
-  (elf(5), a note of type NT_GNU_BUILD_ID, which survives appended bytes and stripped symbols).
+  are looked up by (device, inode); a file that is none of them is compared by its build id (elf(5), a note of type
+  NT_GNU_BUILD_ID, which survives appended bytes and stripped symbols), then by size and SHA-256.
 - What is found only adds names under which an exec is decided; nothing here takes one away.
-- A program at its own path that the session cannot change costs one look-up. Everything else is remembered by device,
-  inode, size and both times.
+- A program at its own path that the session cannot change costs one look-up. Others that it cannot change are
+  remembered by device, inode, size and both times; what it can change is looked at each time, since a file's times do
+  not show every change (a shared mapping on a tmpfs leaves none).
 - Files above `MAX_HASHED` bytes are not hashed: they go by inode and build id.
 
 Not seen: a program that the machine does not have itself, and one that was changed with its build id.
@@ -19,7 +20,6 @@ import hashlib
 import os
 import stat
 import struct
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,8 +29,6 @@ LOADERS = ("/lib*/ld-*.so*", "/lib/*/ld-*.so*", "/usr/lib*/ld-*.so*")
 MAX_HASHED = 64 << 20
 
 _REMEMBERED = 4096
-_SETTLED_NS = 50_000_000
-"""Times of files move in steps of some milliseconds: a change within the same step would not show."""
 _HEAD = 4096
 _PROGRAM_HEADERS = 32
 _PT_NOTE = 4
@@ -83,18 +81,23 @@ class Programs:
         known = self._table.get((status.st_dev, status.st_ino))
         if known is not None and path in known.names and not self.changeable(status):
             return ()
+        found = self._seen(status, descriptor)
+        own = path.removesuffix(" (deleted)").rpartition("/")[2]
+        return tuple(name for name in found if name.rpartition("/")[2] != own)
+
+    def _seen(self, status: os.stat_result, descriptor: int) -> tuple[str, ...]:
         key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         found = self._names.get(key)
-        if found is None:
-            if self._changed():
-                self._read()
-            found = self._identify(status, descriptor)
-            if time.time_ns() - status.st_ctime_ns > _SETTLED_NS:
-                self._names[key] = found
+        if found is not None:
+            return found
+        if self._times() != self._state:
+            self._read()
+        found = self._identify(status, descriptor)
+        if not self.changeable(status):
+            self._names[key] = found
             if len(self._names) > _REMEMBERED:
                 self._names.popitem(last=False)
-        own = path.rpartition("/")[2]
-        return tuple(name for name in found if name.rpartition("/")[2] != own)
+        return found
 
     def changeable(self, status: os.stat_result) -> bool:
         """Could the session have written this file? (An access control list shows in the group's bits, acl(5).)"""
@@ -105,13 +108,12 @@ class Programs:
         known = self._table.get((status.st_dev, status.st_ino))
         if known is not None:
             found.append(known)
+        build = build_id(os.pread(descriptor, _HEAD, 0))
+        found += self._of_build(build) if build is not None else []
         same_size = self._by_size.get(status.st_size, [])
-        if same_size and status.st_size <= MAX_HASHED:
+        if not found and same_size and status.st_size <= MAX_HASHED:
             digest = _digest(descriptor)
             found += [program for program in same_size if self._digest_of(program) == digest]
-        if not found:
-            build = build_id(os.pread(descriptor, _HEAD, 0))
-            found = self._of_build(build) if build is not None else []
         return tuple(dict.fromkeys(name for program in found for name in program.names))
 
     def _digest_of(self, program: Program) -> bytes | None:
@@ -128,9 +130,6 @@ class Programs:
                 if own is not None:
                     self._by_build.setdefault(own, []).append(program)
         return self._by_build.get(build, [])
-
-    def _changed(self) -> bool:
-        return self._times() != self._state
 
     def _times(self) -> tuple[int, ...]:
         return tuple(_modified(directory) for directory in self._directories) or (0,)

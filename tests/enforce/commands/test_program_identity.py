@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import threading
 from pathlib import Path
 
 import pytest
 
+from agent.gate import Gate
+from agent.linux.syscalls import Arch, native
+from agent.policy.decision import Decision
+from agent.policy.request import CommandRequest
+from tests.conftest import require
 from tests.enforce.commands import test_supervisor as ring
-from tests.enforce.commands.test_supervisor import Supervised, compiled
+from tests.enforce.commands.filtered import Filtered
+from tests.enforce.commands.test_supervisor import Recorded, Supervised, compiled, supervise
 
 supervised = ring.supervised
 workspace = ring.workspace
@@ -77,3 +86,75 @@ def test_a_program_in_memory_only_is_what_it_holds(supervised: Supervised, works
 def test_copies_of_harmless_programs_run(supervised: Supervised) -> None:
     finished = supervised.text(f"cp /bin/echo x; ./x one; ln x y; ./y two; {LOADER} ./x three; {LOADER} --version >v")
     assert (finished.out, supervised.recorded.events) == ("one\ntwo\nthree\n", []), finished
+
+
+REWRITTEN = """
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+static char *content, *place;
+static struct stat status;
+static void *rewrite(void *_) {
+    usleep(150000);
+    int to = open("x", O_RDWR | O_TRUNC);
+    ftruncate(to, status.st_size);
+    if (%d) {
+        char *map = mmap(0, status.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, to, 0);
+        memcpy(map, content, status.st_size);
+        munmap(map, status.st_size);
+    } else write(to, content, status.st_size);
+    close(to);
+    return 0;
+}
+int main(int argc, char **argv) {
+    pthread_t t;
+    char *args[] = {"x", "-rf", "/etc/x", 0};
+    int from = open("/bin/rm", O_RDONLY);
+    fstat(from, &status);
+    content = malloc(status.st_size);
+    read(from, content, status.st_size);
+    pthread_create(&t, 0, rewrite, 0);
+    execv("./x", args);
+    return 3;
+}
+"""
+
+
+class Slow(Gate):
+    """Takes its time, so that the rewrite falls between check and exec each time."""
+
+    def check(self, request: CommandRequest, /) -> Decision:  # type: ignore[override]
+        decision = super().check(request)
+        if request.text.startswith("x "):
+            threading.Event().wait(0.4)
+        return decision
+
+
+@pytest.mark.parametrize("mapped", [0, 1])
+def test_a_file_rewritten_in_place_while_the_decision_is_made_is_killed_and_recorded(
+    workspace: Path, mapped: int
+) -> None:
+    require(native() is Arch.X86_64, "arch_prctl, which only x86-64 has")
+    os.chown(workspace, ring.UID, ring.GID)
+    shutil.copy("/bin/true", workspace / "x")
+    os.chown(workspace / "x", ring.UID, ring.GID)
+    recorded, session = Recorded(), Filtered([str(compiled(workspace, "rewrites", REWRITTEN % mapped))], cwd=workspace)
+    supervisor = supervise(session, recorded, gate=Slow(ring.policy, recorded, "session:test"))
+    session.go()
+    finished = session.finish()
+    supervisor.stop()
+    session.close()
+    assert (finished.status, recorded.rules()) == (-9, ["exec-race"]), finished
+
+
+def test_a_program_of_the_sessions_own_that_is_replaced_and_removed_meanwhile_runs(supervised: Supervised) -> None:
+    """What changes a file's times without making it another program of the machine's is no race."""
+    text = "for i in 1 2 3 4 5 6; do cp /bin/echo x; ./x $i & /bin/rm x; wait; done"
+    finished = supervised.text(text)
+    assert (finished.status, supervised.recorded.events) == (0, [])
