@@ -202,6 +202,10 @@ class Task:
         """A new descriptor for what the task has open as `descriptor`. Raises OSError (ENOENT: nothing)."""
         return os.open(f"fd/{descriptor}", _O_PATH, dir_fd=self._proc)
 
+    def image(self) -> tuple[str, os.stat_result]:
+        """The program that it runs now: its path as the kernel names it, and the file. Raises OSError."""
+        return os.readlink("exe", dir_fd=self._proc), os.stat("exe", dir_fd=self._proc)
+
     def umask(self) -> int:
         """The task's file mode creation mask (proc_pid_status(5), Linux 4.7). Raises OSError where it is gone."""
         for line in _read("status", self._proc).splitlines():

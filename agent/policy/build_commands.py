@@ -38,6 +38,7 @@ def command_rule(bench: Bench, value: Value, rule_id: str) -> CommandRule | None
         instead=instead,
         examples=examples(value),
         tags=value.words("tags") if isinstance(value, Record) else (),
+        unless_from_itself=isinstance(value, Record) and value.flag("unless_from_itself"),
         in_doubt=InDoubt(value.text("in_doubt") or InDoubt.UNVERIFIABLE)
         if isinstance(value, Record)
         else InDoubt.UNVERIFIABLE,

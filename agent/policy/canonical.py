@@ -134,6 +134,7 @@ def _command(rule: CommandRule) -> Json:
         "severity": str(rule.severity),
         "tags": _sorted(rule.tags),
         "in_doubt": str(rule.in_doubt),
+        "unless_from_itself": rule.unless_from_itself,
     }
 
 

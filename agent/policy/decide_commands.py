@@ -15,7 +15,15 @@ from agent.policy import rule_ids
 from agent.policy.command_index import CommandIndex
 from agent.policy.commands import Fit, Places, covers, judge
 from agent.policy.decision import Decision, Severity, Verdict
-from agent.policy.model import CommandRule, CommandSection, InDoubt, Layer, Policy, RuleException, Unverifiable
+from agent.policy.model import (
+    CommandRule,
+    CommandSection,
+    InDoubt,
+    Layer,
+    Policy,
+    RuleException,
+    Unverifiable,
+)
 from agent.policy.request import CommandRequest, SimpleCommand
 from agent.policy.self_protection import RULES, WHERE
 from agent.policy.verdicts import allowed, by_rule, denied, enforces, exceptions_of, worst
@@ -74,6 +82,8 @@ def command_fits(policy: Policy, request: CommandRequest) -> tuple[RuleFit, ...]
 def _fits(layer: Layer, rules: CommandIndex, request: CommandRequest, places: Places) -> Iterator[RuleFit]:
     for position, command in enumerate(request.commands):
         for rule in rules.about(command.program):
+            if rule.unless_from_itself and command.program == request.caller and not command.wrappers:
+                continue
             fit = judge(rule.match, command, places)
             if fit is not Fit.NO:
                 yield RuleFit(rule, position, fit, _excepted(layer, rule, command, request, places))

@@ -204,6 +204,7 @@ class CommandRule:
     examples: Examples = Examples()
     tags: tuple[str, ...] = ()
     in_doubt: InDoubt = InDoubt.UNVERIFIABLE
+    unless_from_itself: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,6 +151,7 @@ class CommandRequest:
     cannot be known beforehand, None where it can. `supervised`: every exec it leads to is decided again by the exec
     ring. `certain`: only what is known for certain counts (a script's body, whose every exec is decided again anyway).
     `understood` is how the commands were found, for the reader (``check command --explain``); it decides nothing.
+    `caller`: of an exec, the name of the program that makes it, where the session cannot have written that file.
     """
 
     text: str
@@ -162,6 +163,7 @@ class CommandRequest:
     cwd: str = "/"
     home: str = "/"
     understood: tuple[Understood, ...] = ()
+    caller: str = ""
     certain: bool = False
 
 

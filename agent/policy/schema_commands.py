@@ -6,7 +6,7 @@ from typing import Final
 
 from agent.policy.model import InDoubt, Unverifiable
 from agent.policy.schema_common import ID, INSTEAD, MODE, REASON, SEVERITY, examples
-from agent.policy.shape import Key, ListShape, NumberShape, RecordShape, TextShape
+from agent.policy.shape import FlagShape, Key, ListShape, NumberShape, RecordShape, TextShape
 
 _WORD: Final = TextShape("A word of the command.", meant="a word")
 _OPTION: Final = TextShape("An option without dashes.", pattern=r"[^-\s].*", meant="an option without dashes")
@@ -94,12 +94,19 @@ _IN_DOUBT: Final = TextShape(
 )
 
 
+_FROM_ITSELF: Final = FlagShape(
+    "true: the rule leaves alone what another process of the same program starts, as git stash calls git reset: "
+    "the outer command was decided."
+)
+
+
 def _rule(*, packed: bool) -> tuple[Key, ...]:
     return (
         Key("id", ID, required=packed),
         Key("match", MATCH, required=True),
         Key("severity", SEVERITY, required=packed),
         Key("in_doubt", _IN_DOUBT),
+        Key("unless_from_itself", _FROM_ITSELF),
         Key("tags", _TAGS, required=packed),
         Key("reason", REASON, required=packed),
         Key("instead", INSTEAD, required=packed),

@@ -57,9 +57,8 @@ class SimpleWalk(Words):
         names = sorted({name for name in self._names(node) if len(state.variables.get(name, (None,))) > 1})
         uncertain_place = len(state.cwd) > 1 and b"PWD" in self.source.data
         places = [state.moved(cwd) for cwd in state.cwd] if uncertain_place else [state]
-        several_values = [state.variables[name] for name in names]
-        ways = ((place, values) for place in places for values in itertools.product(*several_values))
-        for count, (place, values) in enumerate(ways):
+        ways = itertools.product(*(state.variables[name] for name in names))
+        for count, (place, values) in enumerate(itertools.product(places, ways)):
             if count == MAX_WAYS:
                 yield state.forget(*names)
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from textwrap import dedent
 
 import pytest
@@ -97,3 +98,12 @@ def test_what_is_wrong_with_a_pack_or_its_name_is_an_error(text: str, pack: str,
     with pytest.raises(PolicyError) as caught:
         load(text, pack=pack)
     assert any(expected in str(problem) for problem in caught.value.problems), caught.value.problems
+
+
+def test_a_rule_may_leave_alone_what_its_program_starts_of_itself() -> None:
+    policy = load("packs: [test]", pack=PACK.replace("    severity", "    unless_from_itself: true\n    severity", 1))
+    asked = command("git push --force")
+    assert decide(policy, replace(asked, caller="git")).verdict is Verdict.ALLOW
+    assert decide(policy, replace(asked, caller="sh")).rule == "no-push"
+    assert decide(policy, replace(command("sh -c 'git push --force'"), caller="git")).rule == "no-push"
+    assert decide(load("packs: [test]"), replace(asked, caller="git")).rule == "no-push"

@@ -97,11 +97,3 @@ def test_a_body_that_is_too_long_is_said_to_be_cut() -> None:
 @given(st.sampled_from(["shell", "python", "perl", "ruby", "php", "node", "lua", "awk"]), st.text(max_size=200))
 def test_no_text_is_too_strange(language: str, text: str) -> None:
     understand(Script(language, Word("s")), text, home="/h")
-
-
-def test_variables_of_many_values_are_not_multiplied_out() -> None:
-    """Twelve variables of eight values each: the ways through one command are bounded before they are made."""
-    arms = [" ".join(f"{value}) v{name}={value};;" for value in range(8)) for name in range(12)]
-    text = "".join(f"case $X in {each} esac\n" for each in arms)
-    words = " ".join(f"$v{name}" for name in range(12))
-    assert bodies("shell", f"{text}echo {words}\nrm -rf /etc\n")[-1] == ("rm", "-rf", "/etc")

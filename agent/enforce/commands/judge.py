@@ -52,7 +52,7 @@ type BuildRequest = Callable[[tuple[str, ...], str, str, Environment], CommandRe
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """An exec as it was read: who, where, every program it would run, what /proc must show afterwards, the variables
-    that change what it does, and the scripts it would read."""
+    that change what it does, the scripts it would read, and the program that calls (`CommandRequest.caller`)."""
 
     identity: Identity
     cwd: str
@@ -60,6 +60,7 @@ class Wanted:
     approval: Approval
     environment: Environment
     scripts: tuple[Found, ...]
+    caller: str
 
 
 class CommandGate(Protocol):
@@ -197,7 +198,14 @@ class ExecJudge:
         environment = read_environment(task.memory, envp_at)
         runs = (*runs, *loaded(task, runs[-1], environment, self._programs.names))
         scripts = self._scripts.find(task, runs, environment)
-        return Wanted(task.identity, task.cwd_path(), runs, approved, environment, scripts)
+        return Wanted(task.identity, task.cwd_path(), runs, approved, environment, scripts, self._caller(task))
+
+    def _caller(self, task: Task) -> str:
+        try:
+            path, status = task.image()
+        except OSError:
+            return ""
+        return "" if self._programs.changeable(status) else path.rpartition("/")[2]
 
     def _decide(self, stopped: Notification, wanted: Wanted) -> int:
         if self._last is not None and self._last.repeats(wanted):
@@ -206,7 +214,9 @@ class ExecJudge:
             argv = tuple(readable(word) for word in run.argv)
             origin = _origin(wanted.identity, run.file.path, argv)
             for name in run.names():
-                request = replace(self._build(argv, name, wanted.cwd, wanted.environment), origin=origin)
+                request = replace(
+                    self._build(argv, name, wanted.cwd, wanted.environment), origin=origin, caller=wanted.caller
+                )
                 decision = self._gate.check(request)
                 if not decision.permitted:
                     return self._refused(stopped, wanted, decision)
