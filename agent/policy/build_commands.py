@@ -19,7 +19,7 @@ from agent.policy.rule_ids import is_reserved
 from agent.policy.shape import Day, Record, Text, Value
 from agent.policy.shorthand import ShorthandError, parse_shorthand
 
-_MARKS: Final = ("<fork-bomb>", "<reverse-shell>")
+_MARKS: Final = ("<fork-bomb>", "<reverse-shell>", "<sql>", "<mongo>", "<redis>")
 """What the analysis of a text reports as if it were a program (`agent.shell`)."""
 
 

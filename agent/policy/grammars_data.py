@@ -38,6 +38,8 @@ DATABASES: Mapping[str, Grammar] = MappingProxyType(
         "mariadb-admin": sub(_MYSQL, lower=True, force="f force"),
         "sqlite3": Grammar(names("cmd init separator newline nullvalue maxsize mmap vfs"), single_dash=True),
         "redis-cli": _REDIS,
+        "<redis>": _REDIS,
+        "<sql>": Grammar(names("")),
         "valkey-cli": _REDIS,
         "mongo": sub(_MONGO),
         "mongosh": sub(_MONGO),

@@ -208,13 +208,27 @@ sqlite3 sqlite duckdb:
     stdin    says:sqlite
 sqlplus sqlcl isql:
     stdin    says:bang
+    stdin    says:sql
 sqlcmd:
     -Q -q    says:bang
+    -Q -q    says:sql
     stdin    says:bang
 mongo mongosh:
-    --eval    code:node
-redis-cli:
+    valued up --host --port --username --password --authenticationDatabase --authenticationMechanism
+    --eval    says:mongo
+    -f --file    stdin:mongo
+    alone    says:mongo
+redis-cli valkey-cli:
+    valued hpsaunridDt --user --pass --cacert --cert --key --sni
     --eval    reads
+    alone    says:redis
+clickhouse-client clickhouse cockroach cqlsh usql trino presto spark-sql hive beeline snowsql ysqlsh vsql dolt:
+    valued hupPdU --host --port --user --password --database --url --keyspace
+    -q -e -f --query --execute    says:sql
+    alone    says:sql
+bq:
+    valued --project_id --location --format --dataset_id
+    operand    says:sql
 """
 
 _WORK = r"""

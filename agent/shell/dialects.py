@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from agent.policy.request import UNKNOWN
+from agent.shell.databases import mongo, redis, sql_alone, with_sql
 from agent.shell.makefiles import make_steps
 from agent.shell.pieces import Word
 from agent.shell.steps import Code, Inner, Opaque, ShellText, Step, Touches, reads_descriptor
@@ -140,11 +141,18 @@ def _rpm(text: Word) -> Iterator[Step]:
         yield Code("lua", text._replace(text=found[1]))
 
 
+_SQLITE = _shell_after(
+    r"^\s*\.(?:shell|system)\s+(.+)|^\s*\.(?:once|output|import|excel)\s+['\"]?\|([^'\"\n]+)|\bedit\s*\([^,)]*,\s*'([^']*)'"
+)
+
 DIALECTS: Mapping[str, Callable[[Word], Iterator[Step]]] = MappingProxyType(
     {
         "vim": _vim,
         "gdb": _gdb,
-        "psql": _psql,
+        "psql": with_sql(_psql),
+        "sql": with_sql(sql_alone),
+        "mongo": mongo,
+        "redis": redis,
         "crontab": _crontab,
         "ext": _ext,
         "keys": _keys,
@@ -154,10 +162,8 @@ DIALECTS: Mapping[str, Callable[[Word], Iterator[Step]]] = MappingProxyType(
         "ed": _shell_after(r"^[%\d.,$]*\s*(?:[rwe]\s*)?!(.+)"),
         "less": _shell_after(r"^[^!|]{0,3}[!|]+(.+)"),
         "bang": _shell_after(r"^[:\s]*(?:!+|shell\b|local\b|host\b|!!)\s*(.+)"),
-        "mysql": _shell_after(r"(?:^|;)\s*(?:\\!|system\b|\\P|pager\b)\s*(.+)", re.IGNORECASE),
-        "sqlite": _shell_after(
-            r"^\s*\.(?:shell|system)\s+(.+)|^\s*\.(?:once|output|import|excel)\s+['\"]?\|([^'\"\n]+)|\bedit\s*\([^,)]*,\s*'([^']*)'"
-        ),
+        "mysql": with_sql(_shell_after(r"(?:^|;)\s*(?:\\!|system\b|\\P|pager\b)\s*(.+)", re.IGNORECASE), mysql=True),
+        "sqlite": with_sql(_SQLITE),
         "gnuplot": _shell_after(r"(?:^|;)\s*!(.+)|\bsystem\s*\(?\s*[\"']([^\"']*)|[\"']\s*[<|]([^\"']*)"),
         "postscript": _shell_after(r"\(%pipe%([^)]*)\)"),
         "kakoune": _shell_after(r"%sh\s*[{(\[<](.*)[})\]>]|^\s*!(.*)", re.DOTALL),

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from agent.shell.batches import parallel_steps, xargs_steps
 from agent.shell.carriers import carried_steps
 from agent.shell.carriers_table import CARRIERS
+from agent.shell.databases import pasted_sql
 from agent.shell.dialects import sed_steps
 from agent.shell.finding import fd_steps, find_steps
 from agent.shell.getopt import Options, read_options
@@ -41,7 +42,7 @@ def unwrap(
         return [Inner(tuple(words[1:]))] if len(words) > 1 else []
     if program.startswith(LOADERS):
         return _loader(words)
-    found: list[Step] = []
+    found: list[Step] = [*pasted_sql(words)]
     carrier = CARRIERS.get(program)
     if carrier is not None:
         found += carried_steps(words, stdin, carrier, from_file=_PASSES_ON.issuperset(piped_from))
