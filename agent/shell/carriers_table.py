@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from agent.shell.carriers import Carrier, read_table
+from agent.shell.carriers_databases import DATABASES
 
 _ARCHIVES = r"""
 tar gtar bsdtar star:
@@ -189,48 +190,6 @@ git-shell:
     -c    text
 """
 
-_DATABASES = r"""
-psql:
-    valued dFhLpPRTUvo
-    -c --command    says:psql
-    -f --file    stdin:psql
-    -o --output    text    \|
-    stdin    says:psql
-mysql mariadb:
-    valued DhPSu --host --user --database --port
-    -e --execute    says:mysql
-    --pager    text
-    stdin    says:mysql
-sqlite3 sqlite duckdb:
-    -cmd    says:sqlite
-    operand    says:sqlite
-    -c -s    says:sqlite
-    stdin    says:sqlite
-sqlplus sqlcl isql:
-    stdin    says:bang
-    stdin    says:sql
-sqlcmd:
-    -Q -q    says:bang
-    -Q -q    says:sql
-    stdin    says:bang
-mongo mongosh:
-    valued up --host --port --username --password --authenticationDatabase --authenticationMechanism
-    --eval    says:mongo
-    -f --file    stdin:mongo
-    alone    says:mongo
-redis-cli valkey-cli:
-    valued hpsaunridDt --user --pass --cacert --cert --key --sni
-    --eval    reads
-    alone    says:redis
-clickhouse-client clickhouse cockroach cqlsh usql trino presto spark-sql hive beeline snowsql ysqlsh vsql dolt:
-    valued hupPdU --host --port --user --password --database --url --keyspace
-    -q -e -f --query --execute    says:sql
-    alone    says:sql
-bq:
-    valued --project_id --location --format --dataset_id
-    operand    says:sql
-"""
-
 _WORK = r"""
 make gmake remake bmake:
     valued CIjlOWo
@@ -401,5 +360,5 @@ def _merged(*texts: str) -> dict[str, Carrier]:
     return read_table("\n".join(text.strip("\n") for text in texts))
 
 
-CARRIERS: Mapping[str, Carrier] = MappingProxyType(_merged(_ARCHIVES, _TEXTS, _NETWORK, _DATABASES, _WORK, _LANGUAGES))
+CARRIERS: Mapping[str, Carrier] = MappingProxyType(_merged(_ARCHIVES, _TEXTS, _NETWORK, DATABASES, _WORK, _LANGUAGES))
 """By the name of the program."""
