@@ -38,13 +38,17 @@ COPY --from=native /build/parhelia-hook agent/enforce/commands/native/
 RUN set -eu; \
     tools/bin/python -m pip wheel --no-index --no-deps --no-build-isolation --wheel-dir wheel .; \
     tools/bin/python -m pip --python /opt/parhelia/bin/python install --no-index --no-deps wheel/*.whl
-COPY container/managed-settings.json container/ssh_config container/
+COPY container/hooks container/hooks
+COPY container/ssh_config container/
 COPY entrypoint.sh ./
 # What lies outside of /opt, laid out with its final modes; all of it belongs to root. The hook's client is started by the
 # session's programs, the policy is read by the agent alone.
 RUN set -eu; \
     install -D -m 0755 entrypoint.sh root/entrypoint.sh; \
-    install -D -m 0644 container/managed-settings.json root/etc/claude-code/managed-settings.json; \
+    install -D -m 0644 container/hooks/claude-code.json root/etc/claude-code/managed-settings.json; \
+    install -D -m 0644 container/hooks/codex.toml root/etc/codex/requirements.toml; \
+    install -D -m 0644 container/hooks/gemini.json root/etc/gemini-cli/settings.json; \
+    install -D -m 0644 container/hooks/cursor.json root/etc/cursor/hooks.json; \
     install -D -m 0644 container/ssh_config root/etc/ssh/ssh_config.d/50-parhelia.conf; \
     install -D -m 0755 agent/enforce/commands/native/parhelia-hook root/usr/local/lib/parhelia/parhelia-hook; \
     install -D -m 0755 agent/enforce/commands/hook_client.py root/usr/local/lib/parhelia/hook_client.py; \

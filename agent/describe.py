@@ -1,7 +1,8 @@
 """How a decided request reads in the audit log: the contract's table of events, once.
 
 Network -> `network.egress_blocked` (or `network.egress` for an allowed connection), commands -> `bash.dangerous`, paths
--> `permission.denied`. Allowed commands, paths and single requests inside an allowed connection leave no line.
+and tools -> `permission.denied`. Allowed commands, paths and tools, and single requests inside an allowed connection,
+leave no line.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from typing import assert_never
 
 from agent.policy.decision import Decision, Verdict
 from agent.policy.hosts import host_and_port
-from agent.policy.request import Access, CommandRequest, EgressRequest, Origin, PathRequest, Request, Stage
+from agent.policy.request import Access, CommandRequest, EgressRequest, Origin, PathRequest, Request, Stage, ToolRequest
+from agent.policy.words import shown
 from agent.record.event import Action, Event, EventType, Json, ResourceType, Result
 from agent.shell.redact import redact, redact_argv
 
@@ -53,6 +55,9 @@ def describe(request: Request, decision: Decision, actor: str) -> Event | None:
             details |= _some(access=str(request.access), asked=request.asked or None)
             event_type, action = EventType.PERMISSION_DENIED, _PATH_ACTION[request.access]
             resource, kind = request.path, ResourceType.PATH
+        case ToolRequest():
+            event_type, action = EventType.PERMISSION_DENIED, Action.UPDATE
+            resource, kind = shown(request.tool), ResourceType.TOOL
         case _:
             assert_never(request)
     return Event(

@@ -8,7 +8,7 @@ import pytest
 
 from agent.describe import describe
 from agent.policy.decision import Decision, Verdict
-from agent.policy.request import Access, CommandRequest, EgressRequest, Origin, PathRequest, Request, Stage
+from agent.policy.request import Access, CommandRequest, EgressRequest, Origin, PathRequest, Request, Stage, ToolRequest
 
 TODAY = date(2026, 11, 22)
 SECRET = "sk-ant-REDACTED" + "x1Y2" * 10
@@ -23,6 +23,9 @@ def egress(stage: Stage) -> EgressRequest:
 
 IPV6 = EgressRequest("2001:db8::1", 9000, TODAY, ORIGIN)
 COMMAND = CommandRequest(f"curl -H 'Authorization: Bearer {SECRET}'", (), TODAY, ORIGIN, cwd="/w")
+
+
+TOOL = ToolRequest("mcp__a__\x1b", False, TODAY, ORIGIN)
 
 
 def path(access: Access) -> PathRequest:
@@ -54,6 +57,8 @@ OBSERVED = answer(Verdict.DENY, enforced=False)
         (COMMAND, answer(Verdict.UNVERIFIABLE, supervised=True), None),
         (COMMAND, OBSERVED, ("bash.dangerous", "UPDATE", None, "command", "success")),
         (COMMAND, ALLOW, None),
+        (TOOL, DENY, ("permission.denied", "UPDATE", "mcp__a__\\x1b", "tool", "denied")),
+        (TOOL, ALLOW, None),
         (path(Access.READ), DENY, ("permission.denied", "READ", "/etc/passwd", "path", "denied")),
         (path(Access.EXECUTE), DENY, ("permission.denied", "READ", "/etc/passwd", "path", "denied")),
         (path(Access.WRITE), DENY, ("permission.denied", "UPDATE", "/etc/passwd", "path", "denied")),

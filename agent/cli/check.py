@@ -1,9 +1,9 @@
 """`check`: asks the policy and explains the answer; enforces nothing, records nothing.
 
-`check command TEXT`, `check egress URL`, `check path ACCESS PATH` answer one question on stderr, or with `--json` as
-one document on stdout. `check --jsonl` answers one question per line of stdin with one line on stdout, in the same
-order; a malformed line is answered with its error and makes the exit code 2. Exit codes: 0 allowed, 3 denied or
-unverifiable (the policy's verdict, observe mode included), 2 malformed, 4 the policy is invalid.
+`check command TEXT`, `check egress URL`, `check path ACCESS PATH`, `check tool NAME` answer one question on stderr, or
+with `--json` as one document on stdout. `check --jsonl` answers one question per line of stdin with one line on stdout,
+in the same order; a malformed line is answered with its error and makes the exit code 2. Exit codes: 0 allowed, 3
+denied or unverifiable (the policy's verdict, observe mode included), 2 malformed, 4 the policy is invalid.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     _add_common(parser, top=True)
     parser.add_argument("--jsonl", action="store_true", help="one JSON question per line of stdin")
-    kinds = parser.add_subparsers(dest="kind", metavar="{command,egress,path}")
+    kinds = parser.add_subparsers(dest="kind", metavar="{command,egress,path,tool}")
     command = kinds.add_parser("command", help="may this shell text run?")
     command.add_argument("text", metavar="TEXT")
     command.add_argument("--cwd", metavar="D", help=f"where it would run (default {questions.WORKDIR})")
@@ -55,7 +55,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     path.add_argument("access", choices=[str(access) for access in Access])
     path.add_argument("path", metavar="PATH")
     path.add_argument("--cwd", metavar="D", help="what a relative path is relative to")
-    for kind in (command, egress, path):
+    tool = kinds.add_parser("tool", help="may a coding agent call this tool?")
+    tool.add_argument("tool", metavar="NAME")
+    for kind in (command, egress, path, tool):
         _add_common(kind, top=False)
     parser.set_defaults(func=check)
 
@@ -63,7 +65,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def check(args: argparse.Namespace) -> int:
     """Answer; returns the exit code."""
     if args.jsonl == (args.kind is not None):
-        print("parhelia: check needs one of command, egress, path, or --jsonl", file=sys.stderr)
+        print("parhelia: check needs one of command, egress, path, tool, or --jsonl", file=sys.stderr)
         return Exit.USAGE
     try:
         policy = load([*args.policy, *getattr(args, "inner_policy", [])])
@@ -146,6 +148,8 @@ def _question(args: argparse.Namespace, around: Surroundings) -> Request:
         case "egress":
             headers = tuple(questions.header_of(text) for text in args.header)
             return questions.egress(around, questions.target_of(args.url), args.method, headers)
+        case "tool":
+            return questions.tool(around, _utf8(args.tool))
         case _:
             return questions.path(around, args.access, args.path, args.cwd)
 

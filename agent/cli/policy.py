@@ -23,6 +23,7 @@ from agent.policy.grants import DEVICES, Grants, path_grants
 from agent.policy.model import CommandRule, EgressSection, HostRule, Layer, PathRule, Policy
 from agent.policy.problem import PolicyError
 from agent.policy.self_protection import RULES
+from agent.policy.tool_rules import ToolRule
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -118,7 +119,12 @@ def _document(policy: Policy, grants: Grants) -> dict[str, Json]:
 def _layer(layer: Layer) -> dict[str, Json]:
     modes: dict[str, Json] = {
         name: str(section.mode)
-        for name, section in (("egress", layer.egress), ("commands", layer.commands), ("paths", layer.paths))
+        for name, section in (
+            ("egress", layer.egress),
+            ("commands", layer.commands),
+            ("paths", layer.paths),
+            ("tools", layer.tools),
+        )
         if section is not None
     }
     rules: list[Json] = [
@@ -180,9 +186,9 @@ def _session_limits(layer: Layer) -> list[str]:
     return [f"  egress in all: {bounds}"] if bounds else []
 
 
-def _rules(layer: Layer) -> list[tuple[str, str, HostRule | CommandRule | PathRule]]:
+def _rules(layer: Layer) -> list[tuple[str, str, HostRule | CommandRule | PathRule | ToolRule]]:
     """Every rule of the layer with its kind and what it is about."""
-    found: list[tuple[str, str, HostRule | CommandRule | PathRule]] = []
+    found: list[tuple[str, str, HostRule | CommandRule | PathRule | ToolRule]] = []
     if layer.egress is not None:
         found += [("egress allow", egress_words.of_rule(rule), rule) for rule in layer.egress.allow]
         found += [("egress deny", egress_words.of_rule(rule), rule) for rule in layer.egress.deny]
@@ -192,6 +198,9 @@ def _rules(layer: Layer) -> list[tuple[str, str, HostRule | CommandRule | PathRu
         found += [("path write", rule.path, rule) for rule in layer.paths.write]
         found += [("path read", rule.path, rule) for rule in layer.paths.read]
         found += [("path protect", rule.path, rule) for rule in layer.paths.protect]
+    if layer.tools is not None:
+        found += [("tool allow", rule.tool, rule) for rule in layer.tools.allow or ()]
+        found += [("tool deny", rule.tool, rule) for rule in layer.tools.deny]
     return found
 
 

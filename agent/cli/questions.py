@@ -15,7 +15,17 @@ from datetime import UTC, date, datetime
 from typing import Final
 
 from agent.policy.hosts import HostError, normalise_host
-from agent.policy.request import Access, CommandRequest, EgressRequest, Origin, PathRequest, Protocol, Request, Stage
+from agent.policy.request import (
+    Access,
+    CommandRequest,
+    EgressRequest,
+    Origin,
+    PathRequest,
+    Protocol,
+    Request,
+    Stage,
+    ToolRequest,
+)
 from agent.policy.targets import Target, TargetError, parse_target
 from agent.policy.words import shown
 
@@ -120,6 +130,15 @@ def path(around: Surroundings, access: str, text: str, cwd: str | None) -> PathR
     )
 
 
+def tool(around: Surroundings, name: str) -> ToolRequest:
+    """May a coding agent call this tool?"""
+    from agent.enforce.commands.hook_tools import kind_of
+
+    if not name or len(name) > LONGEST_PATH:
+        raise QuestionError("the tool's name is empty or too long")
+    return ToolRequest(name, kind_of(name) is not None, around.today, ORIGIN)
+
+
 def from_json(around: Surroundings, value: object) -> Request:
     """One line of `check --jsonl`. Keys that no kind knows are ignored."""
     if not isinstance(value, dict):
@@ -133,8 +152,10 @@ def from_json(around: Surroundings, value: object) -> Request:
         case "path":
             access, asked = _text(value, "access", required=True), _text(value, "path", required=True)
             return path(around, access or "", asked or "", _text(value, "cwd"))
+        case "tool":
+            return tool(around, _text(value, "tool", required=True) or "")
         case _:
-            raise QuestionError("kind must be one of command, egress, path")
+            raise QuestionError("kind must be one of command, egress, path, tool")
 
 
 def _egress_from_json(around: Surroundings, value: Mapping[str, object]) -> EgressRequest:

@@ -11,6 +11,7 @@ from agent.policy.build_commands import command_rule, rule_exception
 from agent.policy.build_egress import host_rule, tool_rule
 from agent.policy.build_paths import grant, protection
 from agent.policy.build_secrets import secrets, tie
+from agent.policy.build_tools import tool_section
 from agent.policy.build_trust import authorities
 from agent.policy.bundles import Bundle, BundleFault
 from agent.policy.model import (
@@ -63,6 +64,7 @@ class LayerBuilder:
             tie(self._bench, given, egress)
         commands = self._commands()
         paths = self._paths()
+        tools = self._sections("tools")
         exceptions = [
             rule_exception(
                 self._bench,
@@ -77,6 +79,7 @@ class LayerBuilder:
             egress=egress,
             commands=commands,
             paths=paths,
+            tools=tool_section(self._bench, tools, self._setting(tools, "mode", Mode, Mode.ENFORCE)),
             exceptions=tuple(exception for exception in exceptions if exception is not None),
             audit=self._audit(),
             session_env=self._passed_on(),

@@ -7,7 +7,7 @@ import re
 from agent.policy.build import Bench, examples, subject, wording
 from agent.policy.globs import ANY_DEPTH
 from agent.policy.model import PathRule
-from agent.policy.paths import AGENT_FILES, HOOK_SETTINGS, PROC, covers, is_normal
+from agent.policy.paths import AGENT_FILES, HOOK_SETTINGS, PROC, covered, covers, is_normal
 from agent.policy.shape import Text, Value
 
 _OF_A_PROCESS = re.compile(r"/proc/(self|thread-self|[0-9]+)(/|$)")
@@ -55,7 +55,7 @@ def _grant_fault(path: str, *, write: bool) -> tuple[str, str] | None:
         return f"'{path}' would be bound to one process", f"remove it: {PROC} is always granted"
     if any(covers(place, path) for place in AGENT_FILES):
         return f"'{path}' is the agent's own and never granted", "remove it"
-    if write and (covers(HOOK_SETTINGS, path) or covers(PROC, path)):
+    if write and (covered(HOOK_SETTINGS, path) or covers(PROC, path)):
         return f"'{path}' is never writable", "remove it"
     return None
 

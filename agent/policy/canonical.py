@@ -30,6 +30,7 @@ from agent.policy.model import (
     Secret,
 )
 from agent.policy.rule_ids import is_by_place
+from agent.policy.tool_rules import ToolRule, ToolSection
 
 type Json = str | int | bool | list["Json"] | dict[str, "Json"] | None
 
@@ -65,6 +66,7 @@ def _layer(layer: Layer, *, first: bool) -> dict[str, Json]:
         "egress": None if egress is None else _egress(egress),
         "commands": None if layer.commands is None else _commands(layer.commands),
         "paths": None if paths is None else _paths(paths),
+        "tools": None if layer.tools is None else _tools(layer.tools),
         "exceptions": _sorted(_exception(exception, layer) for exception in layer.exceptions),
         "audit": None if layer.audit is None else _audit(layer.audit),
         "session_env": _sorted(layer.session_env),
@@ -159,6 +161,18 @@ def _path(rule: PathRule) -> Json:
     return {**_words(rule), "path": rule.path}
 
 
+def _tools(section: ToolSection) -> Json:
+    return {
+        "mode": str(section.mode),
+        "allow": None if section.allow is None else _sorted(_tool(rule) for rule in section.allow),
+        "deny": _sorted(_tool(rule) for rule in section.deny),
+    }
+
+
+def _tool(rule: ToolRule) -> Json:
+    return {**_words(rule), "severity": str(rule.severity), "tool": rule.tool}
+
+
 def _exception(exception: RuleException, layer: Layer) -> Json:
     return {
         "rule": exception.rule if not is_by_place(exception.rule) else _sorted(_named(exception.rule, layer)),
@@ -181,7 +195,7 @@ def _audit(section: AuditSection) -> Json:
     return {"on_failure": str(section.on_failure), "durable": str(section.durable)}
 
 
-def _words(rule: HostRule | CommandRule | PathRule) -> dict[str, Json]:
+def _words(rule: HostRule | CommandRule | PathRule | ToolRule) -> dict[str, Json]:
     return {"id": None if is_by_place(rule.id) else rule.id, "reason": rule.reason, "instead": rule.instead}
 
 

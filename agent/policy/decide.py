@@ -11,9 +11,10 @@ from typing import assert_never
 from agent.policy.decide_commands import decide_commands
 from agent.policy.decide_egress import decide_egress
 from agent.policy.decide_paths import decide_paths
+from agent.policy.decide_tools import decide_tools
 from agent.policy.decision import Decision
 from agent.policy.model import Policy
-from agent.policy.request import CommandRequest, EgressRequest, PathRequest, Request
+from agent.policy.request import CommandRequest, EgressRequest, PathRequest, Request, ToolRequest
 
 __all__ = ["decide"]
 
@@ -27,5 +28,7 @@ def decide(policy: Policy, request: Request) -> Decision:
             return decide_commands(policy, request)
         case PathRequest():
             return decide_paths(policy, request)
+        case ToolRequest():
+            return decide_tools(policy, request)
         case _:
             assert_never(request)

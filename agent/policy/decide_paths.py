@@ -77,7 +77,7 @@ def sections(policy: Policy) -> list[tuple[Layer, PathSection]]:
 
 
 def _agent_denial(policy: Policy, request: PathRequest) -> Denial | None:
-    if covers(HOOK_SETTINGS, request.path) and request.access in _CHANGES:
+    if covered(HOOK_SETTINGS, request.path) and request.access in _CHANGES:
         return Denial(rule_ids.HOOK_SETTINGS, "the hook's registration is never written", severity=Severity.CRITICAL)
     for place in (*AGENT_FILES, *policy.agent_files):
         if covers(place, request.path) and not _public(place, request):

@@ -10,11 +10,15 @@ from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
+from typing import TYPE_CHECKING
 
 from agent.policy.command_index import CommandIndex
 from agent.policy.decision import Severity
 from agent.policy.host_index import HostIndex
 from agent.policy.request import Protocol
+
+if TYPE_CHECKING:  # its rules know their place from here
+    from agent.policy.tool_rules import ToolSection
 
 Network = IPv4Network | IPv6Network
 
@@ -332,6 +336,7 @@ class Layer:
     egress: EgressSection | None = None
     commands: CommandSection | None = None
     paths: PathSection | None = None
+    tools: ToolSection | None = None
     exceptions: tuple[RuleException, ...] = ()
     audit: AuditSection | None = None
     session_env: tuple[str, ...] = ()
@@ -385,16 +390,12 @@ class Policy:
     @property
     def trust(self) -> str:
         """The certificates (PEM) of the authorities that the policy adds; only the first layer can."""
-        section = self.layers[0].egress if self.layers else None
-        return "" if section is None else "".join(section.trust)
+        return "".join(self.layers[0].egress.trust) if self.layers and self.layers[0].egress else ""
 
     @property
     def audit(self) -> AuditSection:
         """The strictest audit settings of all layers."""
         given = [layer.audit for layer in self.layers if layer.audit is not None]
-        return AuditSection(
-            on_failure=OnFailure.CONTINUE
-            if given and all(a.on_failure is OnFailure.CONTINUE for a in given)
-            else OnFailure.DENY,
-            durable=Durability.STRICT if any(a.durable is Durability.STRICT for a in given) else Durability.GROUP,
-        )
+        lax = given and all(a.on_failure is OnFailure.CONTINUE for a in given)
+        durable = Durability.STRICT if any(a.durable is Durability.STRICT for a in given) else Durability.GROUP
+        return AuditSection(OnFailure.CONTINUE if lax else OnFailure.DENY, durable)

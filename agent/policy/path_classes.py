@@ -90,7 +90,7 @@ CLASSES: Final[Mapping[str, PathClass]] = MappingProxyType(
                 *("/dev/mem", "/dev/kmem", "/dev/port", "/proc/kcore"),
             ),
         ),
-        "<agent>": PathClass("the agent's own files", tuple(f"{place}/**" for place in (*AGENT_FILES, HOOK_SETTINGS))),
+        "<agent>": PathClass("the agent's own files", tuple(f"{place}/**" for place in (*AGENT_FILES, *HOOK_SETTINGS))),
         "<agent-private>": PathClass(
             "the agent's files that a session has no business to read",
             (

@@ -29,8 +29,8 @@ PROC: Final = "/proc"
 AGENT_FILES: Final = ("/etc/parhelia", "/run/parhelia", "/vol/parhelia/audit")
 """The agent's own places where nothing else is configured: never granted, whatever the policy says."""
 
-HOOK_SETTINGS: Final = "/etc/claude-code"
-"""Where the hook is registered: the session's agent reads it, nobody in the session writes it."""
+HOOK_SETTINGS: Final = ("/etc/claude-code", "/etc/codex", "/etc/gemini-cli", "/etc/cursor")
+"""Where the hook is registered: the session's agents read it, nobody in the session writes it."""
 
 PUBLIC: Final = "public"
 """The part of a run directory (``/run/parhelia/<session>/public``) that the session may read: CA bundle, hook."""

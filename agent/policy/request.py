@@ -1,4 +1,4 @@
-"""The three questions that can be asked of a policy, as frozen values.
+"""The four questions that can be asked of a policy, as frozen values.
 
 A request carries everything the decision needs, the date included: `decide` does no I/O and has no clock. Shell text is
 analysed before it gets here (`agent.shell`), names are normalised (`agent.policy.hosts`), symlinks are resolved by
@@ -183,4 +183,14 @@ class PathRequest:
     tmpdir: str = ""
 
 
-Request = EgressRequest | CommandRequest | PathRequest
+@dataclass(frozen=True, slots=True)
+class ToolRequest:
+    """May this tool of a coding agent be called? `known`: the agent knows what it does, and asks about that besides."""
+
+    tool: str
+    known: bool
+    today: date
+    origin: Origin
+
+
+Request = EgressRequest | CommandRequest | PathRequest | ToolRequest

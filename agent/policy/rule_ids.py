@@ -15,6 +15,8 @@ COMMANDS_DEFAULT: Final = "commands-default"
 COMMANDS_UNVERIFIABLE: Final = "commands-unverifiable"
 PATHS_DEFAULT: Final = "paths-default"
 PATHS_ALWAYS: Final = "paths-always"
+TOOLS_DEFAULT: Final = "tools-default"
+TOOLS_UNLISTED: Final = "tools-unlisted"
 AGENT_FILES: Final = "agent-files"
 HOOK_SETTINGS: Final = "hook-settings"
 SELF_PROTECTION: Final = "self-protection"
@@ -27,6 +29,8 @@ RESERVED: Final = frozenset(
         COMMANDS_UNVERIFIABLE,
         PATHS_DEFAULT,
         PATHS_ALWAYS,
+        TOOLS_DEFAULT,
+        TOOLS_UNLISTED,
         AGENT_FILES,
         HOOK_SETTINGS,
         "agent-fault",
@@ -53,4 +57,4 @@ def is_by_place(rule: str) -> bool:
 def is_of_bundle(rule: str) -> bool:
     """Is the rule of a bundle (``github/web``) or of a tool's configuration (``pip[0]``)? No id of a policy's own file
     holds a slash, and their places start with the section."""
-    return "/" in rule or (is_by_place(rule) and not rule.startswith(("egress.", "commands.", "paths.")))
+    return "/" in rule or (is_by_place(rule) and not rule.startswith(("egress.", "commands.", "paths.", "tools.")))

@@ -15,7 +15,7 @@ from agent.policy.paths import AGENT_FILES, HOOK_SETTINGS
 
 WHERE: Final = Where("(built in)", 1, 1)
 
-_PLACES: Final = tuple(f"{place}/**" for place in (*AGENT_FILES, HOOK_SETTINGS))
+_PLACES: Final = tuple(f"{place}/**" for place in (*AGENT_FILES, *HOOK_SETTINGS))
 _WRITERS: Final = (
     "rm",
     "rmdir",

@@ -81,6 +81,7 @@ class ResourceType(StrEnum):
     NETWORK = "network"
     COMMAND = "command"
     PATH = "path"
+    TOOL = "tool"
     POLICY = "policy"
     AGENT = "agent"
     AUDIT = "audit"

@@ -134,8 +134,8 @@ def test_people_read_reason_place_and_what_to_do_instead(capsys: pytest.CaptureF
         (["path", "read", ""], "the path is empty"),
         (["path", "read", "x", "--cwd", "here"], "cwd must be an absolute path"),
         (["command", "ls", "--cwd", "here"], "cwd must be an absolute path"),
-        ([], "needs one of command, egress, path, or --jsonl"),
-        (["--jsonl", "command", "ls"], "needs one of command, egress, path, or --jsonl"),
+        ([], "needs one of command, egress, path, tool, or --jsonl"),
+        (["--jsonl", "command", "ls"], "needs one of command, egress, path, tool, or --jsonl"),
     ],
 )
 def test_malformed_input_exits_2_and_says_why(

@@ -109,7 +109,8 @@ def test_the_public_part_of_a_run_directory_may_be_read_only() -> None:
 def test_the_hooks_registration_is_read_but_never_written() -> None:
     given = policy("paths: {write: [/etc]}")
     assert says(given, "read", "/etc/claude-code/managed-settings.json") == ("allow", "paths.write[0]")
-    assert says(given, "write", "/etc/claude-code/managed-settings.json") == ("deny", "hook-settings")
+    for place in ("claude-code/managed-settings.json", "codex/requirements.toml", "gemini-cli/settings.json", "cursor"):
+        assert says(given, "write", f"/etc/{place}") == ("deny", "hook-settings")
 
 
 PROTECTED = "paths: {write: [/w], protect: ['.git/hooks', .env, '**/.ssh/**', {id: own, path: /w/keep, reason: kept}]}"

@@ -23,6 +23,9 @@ def test_both_accounts_have_the_numbers_that_volumes_rely_on(docker_run: Run) ->
     [
         ("/entrypoint.sh", "755", "root:root"),
         ("/etc/claude-code/managed-settings.json", "644", "root:root"),
+        ("/etc/codex/requirements.toml", "644", "root:root"),
+        ("/etc/cursor/hooks.json", "644", "root:root"),
+        ("/etc/gemini-cli/settings.json", "644", "root:root"),
         ("/etc/parhelia/policies", "700", "root:root"),
         ("/home/session", "700", "session:session"),
         ("/opt/parhelia/bin/parhelia-agent", "755", "root:root"),
@@ -42,7 +45,9 @@ def test_what_the_image_holds_belongs_to_whom_it_should(docker_run: Run, path: s
 
 
 def test_nothing_of_the_agent_can_be_changed_by_another_user(docker_run: Run) -> None:
-    places = "/opt/parhelia /etc/parhelia /etc/claude-code /usr/local /entrypoint.sh"
+    places = (
+        "/opt/parhelia /etc/parhelia /etc/claude-code /etc/codex /etc/gemini-cli /etc/cursor /usr/local /entrypoint.sh"
+    )
     done = docker_run("-c", f"find {places} ! -type l '(' ! -user root -o -perm /022 ')'", entrypoint="/bin/sh")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 

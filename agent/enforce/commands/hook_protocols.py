@@ -1,12 +1,13 @@
 """The pre-tool hook protocols of coding agents: what a call asks, and how the answer is spelled.
 
-Rules: a call of a known tool that lacks what the decision needs is malformed (and so denied); a tool that neither runs
-a command, touches a file nor fetches a URL here (MCP tools, task lists, web search) asks nothing and is allowed in this
-version; an allow never says "allow" where that would skip the agent's own permission prompts; a denial is exit status 2
-with the reason on stderr, which every version of each protocol below takes for a block, and the protocol's own JSON.
+Rules: every call asks whether its tool may be called at all; a call of a known tool that lacks what the decision needs
+is malformed (and so denied); a tool that is not known and has a command's text is asked about like a shell; a relative
+path is below the call's directory, and one that begins with ``~`` is asked about in both readings; an allow never says
+"allow" where that would skip the agent's own permission prompts; a denial is exit status 2 with the reason on stderr,
+which every version of each protocol below takes for a block, and the protocol's own JSON.
 
 Sources: the hooks references of Claude Code (PreToolUse), Gemini CLI (BeforeTool), Codex CLI (PreToolUse) and Cursor
-(beforeShellExecution, beforeReadFile, preToolUse).
+(beforeShellExecution, beforeReadFile, beforeMCPExecution, preToolUse).
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from types import MappingProxyType
 
+from agent.enforce.commands.hook_tools import Kind, kind_of
 from agent.policy.request import Access
 
 PROTOCOLS = ("claude-code", "codex", "gemini", "cursor")
@@ -60,12 +61,20 @@ class AskUrl:
     url: str
 
 
-type Ask = AskText | AskArgv | AskPath | AskUrl
+@dataclass(frozen=True, slots=True)
+class AskTool:
+    """May this tool be called? `known`: what it does is asked about besides."""
+
+    tool: str
+    known: bool
+
+
+type Ask = AskText | AskArgv | AskPath | AskUrl | AskTool
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One tool call. No asks: nothing to decide. `about`: who made it, as the coding agent says."""
+    """One tool call. `about`: who made it, as the coding agent says."""
 
     tool: str
     asks: tuple[Ask, ...]
@@ -73,32 +82,17 @@ class Call:
     about: tuple[tuple[str, str], ...] = ()
 
 
-class _Kind(StrEnum):
-    RUN = "run"
-    READ = "read"
-    SEARCH = "search"
-    WRITE = "write"
-    PATCH = "patch"
-    FETCH = "fetch"
-
-
-def _kinds(**names: str) -> Mapping[str, _Kind]:
-    return MappingProxyType({name: _Kind(kind) for kind, text in names.items() for name in text.split()})
-
-
-_TOOLS = _kinds(
-    run="bash shell local_shell run_shell_command exec_command execute_command launch-process unified_exec",
-    read="read notebookread read_file read_many_files view",
-    search="glob grep ls list_directory list_dir search_file_content grep_search",
-    write="write edit multiedit notebookedit write_file replace edit_file strreplace search_replace tabwrite delete",
-    patch="apply_patch",
-    fetch="webfetch web_fetch",
-)
 ABOUT: Mapping[str, str] = MappingProxyType(
     {"session_id": "agent_session", "agent_id": "agent_id", "agent_type": "agent_type"}
 )
 """What of a payload goes into the record, and under which name there (`session_id` of the log is the agent's own)."""
-_PATH_FIELDS = ("file_path", "notebook_path", "absolute_path", "path", "target_file")
+_CURSOR_EVENTS: Mapping[str, str] = MappingProxyType(
+    {"beforeShellExecution": "Shell", "beforeReadFile": "Read", "beforeTabFileRead": "Read", "beforeMCPExecution": ""}
+)
+"""Cursor's events that are a tool's call in themselves, and that tool."""
+_PATH_FIELDS = ("file_path", "notebook_path", "absolute_path", "path", "target_file", "target_notebook")
+_GLOB_FIELDS = ("pattern", "glob_pattern")
+_WILD = re.compile(r"[*?\[{]")
 _PATCH_LINE = re.compile(r"^\*\*\* (?:(Add|Update|Delete) File|Move to): (.+)$", re.MULTILINE)
 _URL = re.compile(r"https?://[^\s\"'<>)\]}]+")
 
@@ -114,23 +108,24 @@ def read_payload(data: bytes) -> Payload:
     return payload
 
 
-def read_call(protocol: str, payload: Payload, *, default_cwd: str) -> Call:
-    """The tool call in `payload`. Raises ProtocolError where it is malformed."""
+def read_call(protocol: str, payload: Payload, *, home: str) -> Call:
+    """The tool call in `payload`. `home` is the session's, and the directory of a call that names none. Raises
+    ProtocolError where it is malformed."""
     if protocol not in PROTOCOLS:
         raise ProtocolError(f"unknown hook protocol {protocol!r}")
-    cwd = _directory(payload, default_cwd)
+    here = _Here(_directory(payload, home), home)
     event = payload.get("hook_event_name")
-    if protocol == "cursor" and event in ("beforeShellExecution", "beforeReadFile"):
-        return _call("Shell" if event == "beforeShellExecution" else "Read", payload, payload, cwd)
-    if protocol == "cursor" and isinstance(event, str) and event != "preToolUse":
-        return Call(event, ())
+    if protocol == "cursor" and isinstance(event, str) and event in _CURSOR_EVENTS:
+        return _cursor_call(event, payload, here)
     tool: object = payload.get("tool_name")
+    if protocol == "cursor" and tool is None and isinstance(event, str):
+        return Call(event, ())  # an event of another time: there is no tool in it
     given: object = payload.get("tool_input", {})
     if not isinstance(tool, str) or not tool:
         raise ProtocolError("tool_name is missing")
     if not isinstance(given, dict):
         raise ProtocolError("tool_input is not an object")
-    return _call(tool, given, payload, cwd)
+    return _call(tool, given, payload, here)
 
 
 def refusal(protocol: str, message: str) -> str:
@@ -163,27 +158,59 @@ def permission(protocol: str) -> str:
     return json.dumps({"permission": "allow"} if protocol == "cursor" else {})
 
 
-def _call(tool: str, given: Payload, payload: Payload, cwd: str) -> Call:
-    kind = _TOOLS.get(tool.lower())
+@dataclass(frozen=True, slots=True)
+class _Here:
+    """Where a call stands."""
+
+    cwd: str
+    home: str
+
+    def readings(self, path: str) -> tuple[str, ...]:
+        """The absolute paths that the words may mean: some tools take ``~`` for the home, others as a name."""
+        plain = path if path.startswith("/") else f"{self.cwd.rstrip('/')}/{path}"
+        if path == "~" or path.startswith("~/"):
+            return (self.home + path[1:], plain)
+        return (plain,)
+
+    def below(self, path: str) -> _Here:
+        return _Here(self.readings(path)[0], self.home)
+
+
+def _cursor_call(event: str, payload: Payload, here: _Here) -> Call:
+    """An event of Cursor that is about one kind of tool. An MCP server's tool is named as in `preToolUse`."""
+    tool = _CURSOR_EVENTS[event]
+    if tool:
+        return _call(tool, payload, payload, here)
+    name = payload.get("tool_name")
+    if not isinstance(name, str) or not name:
+        raise ProtocolError("tool_name is missing")
+    return _call(name if name.startswith("MCP:") else f"MCP:{name}", {}, payload, here)
+
+
+def _call(tool: str, given: Payload, payload: Payload, here: _Here) -> Call:
+    kind = kind_of(tool)
     found: tuple[Ask, ...]
     match kind:
-        case _Kind.RUN:
-            found = (_command(given, cwd),)
-        case _Kind.READ | _Kind.WRITE:
-            access = Access.READ if kind is _Kind.READ else Access.WRITE
-            access = Access.DELETE if tool.lower() == "delete" else access
-            found = tuple(AskPath(access, _joined(cwd, path)) for path in _paths(tool, given))
-        case _Kind.SEARCH:
-            found = (AskPath(Access.READ, _searched(given, cwd)),)
-        case _Kind.PATCH:
-            found = _patched(given, cwd)
-        case _Kind.FETCH:
+        case Kind.RUN:
+            found = (_command(given, here),)
+        case Kind.READ | Kind.WRITE:
+            access = Access.READ if kind is Kind.READ else Access.WRITE
+            access = Access.DELETE if tool.lower() in ("delete", "delete_file") else access
+            found = tuple(AskPath(access, path) for one in _paths(tool, given) for path in here.readings(one))
+        case Kind.SEARCH:
+            found = tuple(AskPath(Access.READ, path) for path in _searched(given, here))
+        case Kind.PATCH:
+            found = _patched(given, here)
+        case Kind.FETCH:
             found = _fetched(given)
-        case None:
+        case Kind.NOTHING:
             found = ()
+        case None:
+            found = (_command(given, here),) if isinstance(given.get("command"), str) else ()
     call_id = payload.get("tool_use_id")
     about = tuple((key, value) for name, key in ABOUT.items() if isinstance(value := payload.get(name), str) and value)
-    return Call(tool, found, call_id if isinstance(call_id, str) else None, about)
+    asks = (AskTool(tool, kind is not None), *found)
+    return Call(tool, asks, call_id if isinstance(call_id, str) else None, about)
 
 
 def _directory(payload: Payload, default: str) -> str:
@@ -192,17 +219,17 @@ def _directory(payload: Payload, default: str) -> str:
     return next((value for value in candidates if isinstance(value, str) and value.startswith("/")), default)
 
 
-def _command(given: Payload, cwd: str) -> Ask:
+def _command(given: Payload, here: _Here) -> Ask:
     command = given.get("command", given.get("cmd"))
-    for field in ("workdir", "directory", "dir_path", "cwd"):
+    for field in ("workdir", "directory", "dir_path", "cwd", "working_directory"):
         place = given.get(field)
         if isinstance(place, str) and place:
-            cwd = _joined(cwd, place)
+            here = here.below(place)
             break
     if isinstance(command, str):
-        return AskText(command, cwd)
+        return AskText(command, here.cwd)
     if isinstance(command, list) and command and all(isinstance(word, str) for word in command):
-        return AskArgv(tuple(command), cwd)
+        return AskArgv(tuple(command), here.cwd)
     raise ProtocolError("the command is missing")
 
 
@@ -217,25 +244,46 @@ def _paths(tool: str, given: Payload) -> list[str]:
     raise ProtocolError(f"{tool} names no path")
 
 
-def _searched(given: Payload, cwd: str) -> str:
-    base = next((v for f in ("path", "dir_path", "directory") if isinstance(v := given.get(f), str) and v), cwd)
-    pattern = given.get("pattern") if "output_mode" not in given and "glob" not in given else None
-    base = _joined(cwd, base)
-    return _joined(base, _fixed(pattern)) if isinstance(pattern, str) and "/" in pattern else base
+def _searched(given: Payload, here: _Here) -> tuple[str, ...]:
+    """Where a search begins: its directory, and for a glob of files the directories before the first wildcard."""
+    fields = ("path", "dir_path", "directory", "target_directory", "glob_pattern_directory")
+    base = next((value for field in fields if isinstance(value := given.get(field), str) and value), "")
+    places = here.readings(base) if base else (here.cwd,)
+    if "output_mode" in given or "glob" in given:  # Grep: the pattern is a regular expression
+        return places
+    pattern = next((value for field in _GLOB_FIELDS if isinstance(value := given.get(field), str) and value), "")
+    if "/" not in pattern and ".." not in pattern:
+        return places
+    fixed = _fixed(pattern)
+    if fixed.startswith("/"):
+        return (fixed,)
+    return tuple(path for place in places for path in (place, *_Here(place, here.home).readings(fixed)))
 
 
 def _fixed(pattern: str) -> str:
-    """The directories of a glob before its first wildcard."""
-    head = re.split(r"[*?\[{]", pattern, maxsplit=1)[0]
-    return head if head == pattern else head.rpartition("/")[0] or ("/" if pattern.startswith("/") else ".")
+    """The directories of a glob before its first wildcard, once every ``..`` behind a wildcard is taken back:
+    ``*/../..`` is one above. ``**`` may be no directory at all."""
+    kept: list[str] = []
+    pieces = pattern.split("/")
+    for piece in pieces:
+        if piece == ".." and kept and kept[-1] != "..":
+            kept.pop()
+        elif piece not in ("", ".", "**"):
+            kept.append(piece)
+        elif piece == "**":
+            kept += [] if ".." in pieces else ["*"]
+    wild = next((index for index, piece in enumerate(kept) if _WILD.search(piece)), len(kept))
+    head = "/".join(kept[:wild])
+    return f"/{head}" if pattern.startswith("/") else head or "."
 
 
-def _patched(given: Payload, cwd: str) -> tuple[Ask, ...]:
+def _patched(given: Payload, here: _Here) -> tuple[Ask, ...]:
     patch = next((v for f in ("command", "input", "patch") if (v := given.get(f)) is not None), None)
     text = patch if isinstance(patch, str) else "\n".join(map(str, patch)) if isinstance(patch, list) else ""
     found = tuple(
-        AskPath(Access.DELETE if match[1] == "Delete" else Access.WRITE, _joined(cwd, match[2].strip()))
+        AskPath(Access.DELETE if match[1] == "Delete" else Access.WRITE, path)
         for match in _PATCH_LINE.finditer(text)
+        for path in here.readings(match[2].strip())
     )
     if not found:
         raise ProtocolError("the patch names no file")
@@ -250,7 +298,3 @@ def _fetched(given: Payload) -> tuple[Ask, ...]:
     if not isinstance(prompt, str):
         raise ProtocolError("the URL is missing")
     return tuple(AskUrl(found) for found in _URL.findall(prompt))
-
-
-def _joined(cwd: str, path: str) -> str:
-    return path if path.startswith("/") else f"{cwd.rstrip('/')}/{path}"

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import assert_never
 
-from agent.enforce.commands.hook_protocols import Ask, AskArgv, AskPath, AskText, AskUrl, ProtocolError
-from agent.policy.request import Access, EgressRequest, Origin, PathRequest, Request, Stage
+from agent.enforce.commands.hook_protocols import Ask, AskArgv, AskPath, AskText, AskTool, AskUrl, ProtocolError
+from agent.policy.request import Access, EgressRequest, Origin, PathRequest, Request, Stage, ToolRequest
 from agent.policy.request import Protocol as Spoken
 from agent.policy.targets import TargetError, parse_target
 from agent.shell.requests import from_argv, from_text
@@ -49,6 +49,8 @@ class Requests:
                     home=home,
                     tmpdir=self.tmpdir,
                 )
+            case AskTool(tool, known):
+                return ToolRequest(tool, known, today, origin)
             case AskUrl(url):
                 return _egress(url, today, origin)
             case _:

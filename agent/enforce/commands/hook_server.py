@@ -150,7 +150,7 @@ class HookServer:
         if protocol == SHELL:
             directory, argv = shell_question(payload)
             return Call("", (AskArgv(argv, directory),))
-        return read_call(protocol, read_payload(payload), default_cwd=self._requests.home)
+        return read_call(protocol, read_payload(payload), home=self._requests.home)
 
     def _ask(self, call: Call, origin: Origin) -> list[Request]:
         return [self._requests.make(ask, origin) for ask in call.asks]

@@ -23,7 +23,7 @@ from agent.enforce.commands import hook_server, hook_wire
 from agent.enforce.commands.hook_server import HookServer
 from agent.policy.decide import decide
 from agent.policy.decision import Decision
-from agent.policy.request import CommandRequest, Request
+from agent.policy.request import CommandRequest, Request, ToolRequest
 from tests.conftest import require
 from tests.enforce.commands.hook_clients import command_of
 
@@ -152,7 +152,9 @@ def test_no_objection_leaves_the_agents_own_prompts_in_force(running: Running) -
 
 def test_the_caller_is_taken_from_the_kernel_and_not_from_what_it_says(running: Running) -> None:
     running.ask(bash("id", pid=1, uid=12345))
-    (request,) = running.gate.asked
+    tool_asked, request = running.gate.asked
+    assert isinstance(tool_asked, ToolRequest)
+    assert (tool_asked.tool, tool_asked.known) == ("Bash", True)
     assert isinstance(request, CommandRequest)
     assert (request.origin.mechanism, request.origin.uid) == ("hook", os.getuid())
     assert request.origin.pid not in (None, 1, os.getpid())
