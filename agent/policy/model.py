@@ -367,11 +367,9 @@ class Pattern:
 class Policy:
     """The effective policy: layers that each can only narrow. `digest`: lower-case hex SHA-256 of its canonical form.
     `patterns`: what is searched for in uploads; none where no rule says `scan`. `workspace`: the trees that every layer
-    lets the session write, for the rules of commands.
-
-    Not part of the digest, because they change no rule: `offers`; `agent_files`, the agent's own places of this
-    machine, which no grant opens; `links`, grants that are symlinks here, as (path as written, place it leads to).
-    """
+    lets the session write, for the rules of commands. Not part of the digest, because they change no rule: `offers`;
+    `agent_files`, the agent's own places of this machine, which no grant opens; `links`, grants that are symlinks here,
+    as (path as written, place it leads to)."""
 
     layers: tuple[Layer, ...]
     digest: str
