@@ -37,6 +37,7 @@ from agent.enforce.egress.dialling import Doors
 from agent.enforce.egress.secrets import Secrets
 from agent.exits import Exit
 from agent.gate import Gate
+from agent.policy.decide import decide
 from agent.policy.grants import Grants, path_grants
 from agent.policy.load import PolicyError
 from agent.policy.model import OnFailure, Policy
@@ -279,8 +280,11 @@ class BringUp:
 
     def _judge_command(self, gate: Gate, offer: Offer) -> None:
         origin = Origin(mechanism="launch", argv=self._spec.command)
-        request = self._request(self._spec.command, None, workdir(self._spec), origin)
-        decision = gate.check(replace(request, supervised=offer.supervised))
+        known = self._request(self._spec.command, None, workdir(self._spec), origin)
+        request = replace(known, supervised=offer.supervised)
+        if offer.supervised and decide(self._current(), request).permitted:
+            return  # asked again, and recorded if need be, when it is executed
+        decision = gate.check(request)
         if not decision.permitted:
             raise Refused(Exit.COMMAND_DENIED, refusal_line(decision).removeprefix("parhelia: "))
 

@@ -74,3 +74,12 @@ def test_an_observed_exec_runs_and_leaves_one_line(host: Host) -> None:
     assert outcome.stdout == "status=0\n", outcome.stderr
     lines = [event["details"] for event in outcome.of("bash.dangerous") if event["details"]["rule"] == "no-dash"]
     assert [(line["enforced"], line["mechanism"]) for line in lines] == [(False, "exec")]
+
+
+def test_the_sessions_own_command_leaves_one_line_where_it_is_only_observed(host: Host) -> None:
+    text = policy(write="/tmp").replace("commands:\n", "commands:\n  mode: observe\n")
+    rule = "    - {id: no-shells, match: {program: [dash, sh]}, examples: {match: [sh], no_match: [ls]}}\n    - mkfs\n"
+    outcome = host.run(Case(("/bin/sh", "-c", "echo ran"), text.replace("    - mkfs\n", rule, 1)))
+    assert outcome.stdout == "ran\n", outcome.stderr
+    lines = [event["details"] for event in outcome.of("bash.dangerous")]
+    assert [(line["rule"], line["enforced"], line["mechanism"]) for line in lines] == [("no-shells", False, "exec")]
