@@ -115,7 +115,9 @@ def find_steps(words: Sequence[Word]) -> list[Step]:
     """The commands that this find amounts to."""
     targets = find_targets(words)
     found: list[Step] = []
-    _, index = find_roots(words)
+    roots, index = find_roots(words)
+    if any(root.text == UNKNOWN for root in roots[1:]):
+        found.append(Opaque("find has an expression that is not known before it runs"))
     while index < len(words):
         text = words[index].text
         if text == "-delete":

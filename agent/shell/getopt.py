@@ -31,7 +31,7 @@ def _short_kinds(short: str) -> Mapping[str, str]:
 
 @lru_cache(maxsize=512)
 def _long_kinds(long: str) -> Mapping[str, int]:
-    """Name -> number of values (``name==`` takes two)."""
+    """Name -> number of values (``name==`` takes two); ``-name`` is one that is spelled with one dash."""
     return {name.rstrip("="): name.count("=") for name in long.split()}
 
 
@@ -51,7 +51,7 @@ def read_options(words: Sequence[Word], start: int, wrapper: Wrapper) -> Options
         if text == "--":
             read.dashes = True
             break
-        if text.startswith("--"):
+        if text.startswith("--") or text in _long_kinds(wrapper.long):
             _long_option(words, text, wrapper, read)
         else:
             _short_options(words, text, kinds, read)
@@ -59,7 +59,7 @@ def read_options(words: Sequence[Word], start: int, wrapper: Wrapper) -> Options
 
 
 def _long_option(words: Sequence[Word], text: str, wrapper: Wrapper, read: Options) -> None:
-    name, equals, value = text[2:].partition("=")
+    name, equals, value = (text[2:] if text.startswith("--") else text).partition("=")
     known = _long_kinds(wrapper.long)
     found = name if name in known else next((k for k in known if k.startswith(name)), None)
     if found is None:

@@ -122,9 +122,6 @@ def _setting(key: str, value: Word) -> Iterator[Step]:
         yield Opaque("a setting of git that is not known before it runs")
     if _COMMAND_KEYS.fullmatch(key) is None or value.text in _SWITCHES:
         return
-    if value.text == UNKNOWN:
-        yield Opaque(f"git's {key} is not known before it runs")
-        return
     text = value.text.removeprefix("!")
     if "helper" in key.lower() and text.split()[:1] and text.split()[0] in _HELPERS:
         return
@@ -188,8 +185,10 @@ def _remote_ext(words: Sequence[Word]) -> list[Step]:
 
 
 def _for_each_repo(words: Sequence[Word]) -> list[Step]:
-    rest = [word for word in words[1:] if not word.text.startswith("--")]
-    return [Inner((Word("git"), *rest))] if rest else []
+    index = 1
+    while index < len(words) and words[index].text.startswith("--"):
+        index += 1
+    return [Inner((Word("git"), *words[index:]))] if index < len(words) else []
 
 
 _SPECIAL: Mapping[str, Callable[[Sequence[Word]], list[Step]]] = MappingProxyType(

@@ -102,7 +102,10 @@ _HOSTS_ELSEWHERE: Mapping[str, Wrapper] = {
     "sshpass": Wrapper("p:f:d:eP:vhV"),
     "tailscale": Wrapper("", "", skip=1, text=True, subcommand=("ssh",)),
     **dict.fromkeys(("pssh", "parallel-ssh", "pdsh", "dsh", "clush"), _HOSTS),
-    **dict.fromkeys(("mpirun", "mpiexec", "srun", "orterun"), Wrapper("n:np:H:c:N:p:t:G:J:", "", lenient=True)),
+    **dict.fromkeys(
+        ("mpirun", "mpiexec", "srun", "orterun"),
+        Wrapper("n:H:c:N:p:t:G:J:", "-np= host= hostfile= -hostfile=", lenient=True),
+    ),
     "heroku": Wrapper("a:r:s:e:", "app= size= exit-code no-tty", text=True, subcommand=("run",), lenient=True),
 }
 

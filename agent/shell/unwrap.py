@@ -93,7 +93,7 @@ def _wrapped(program: str, words: Sequence[Word], wrapper: Wrapper) -> list[Step
     if programs:
         found += [Inner((program, *words[read.end + wrapper.skip :]), directory) for program in programs]
     elif start is not None:
-        found += _inner(words[start:], wrapper, directory)
+        found += _inner(words[start:], wrapper, directory, text=wrapper.text and not _takes_argv(read, wrapper))
         if wrapper.skip and not steps:
             found += _shell_option_behind(words[start:], wrapper)
     if read.uncertain or (read.unlisted and not wrapper.lenient):
@@ -158,7 +158,11 @@ def _shell_option_behind(words: Sequence[Word], wrapper: Wrapper) -> list[Step]:
     return [ShellText(words[1])] if len(words) > 1 and words[0].text in spelled else []
 
 
-def _inner(words: Sequence[Word], wrapper: Wrapper, directory: Word | None) -> list[Step]:
+def _takes_argv(read: Options, wrapper: Wrapper) -> bool:
+    return any(name in wrapper.argv_options for name, _ in read.given)
+
+
+def _inner(words: Sequence[Word], wrapper: Wrapper, directory: Word | None, *, text: bool) -> list[Step]:
     assignments: list[tuple[str, str]] = []
     index = 0
     while wrapper.assigns and index < len(words) and re.match(r"[A-Za-z_]\w*=", words[index].text):
@@ -168,7 +172,7 @@ def _inner(words: Sequence[Word], wrapper: Wrapper, directory: Word | None) -> l
     rest = tuple(words[index:])
     if not rest:
         return []
-    if wrapper.text:
+    if text:
         return [ShellText(joined(rest))]
     return [Inner(rest, directory, tuple(assignments))]
 

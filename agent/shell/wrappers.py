@@ -5,7 +5,7 @@ letters come from the programs' manual pages (util-linux, coreutils, sudo, doas,
 the programs of the system; those of containers, other hosts and developers' tools are in `agent.shell.runners`.
 
 A spec is a getopt string (`x` a letter, `x:` a letter with a value, `x::` with an optional attached value) and long
-names (`name`, `name=` with a value, `name==` with two).
+names (`name`, `name=` with a value, `name==` with two, `-name` spelled with one dash).
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ class Wrapper:
     ``NAME=value`` operands may precede it. `text`: the inner command is shell text (its words joined), not an argv.
     `subcommand`: only behind one of these operands (several words: one after the other; globs), options allowed again
     behind each. `behind`: the inner command begins behind one of these words and nowhere else. `shell_options`:
-    options whose value is shell text; `program_options`: whose value is run with the operands. `directory`: the option
-    that changes the directory. `lenient`: has many more options than are listed; an unlisted one is stepped over, and
-    every operand near it is taken for the inner command too."""
+    options whose value is shell text; `program_options`: whose value is run with the operands; `argv_options`: that
+    make an argv of what would be shell text. `directory`: the option that changes the directory. `lenient`: has many
+    more options than are listed; an unlisted one is stepped over, and every operand near it is taken for the inner
+    command too."""
 
     short: str = ""
     long: str = ""
@@ -35,6 +36,7 @@ class Wrapper:
     behind: tuple[str, ...] = ()
     shell_options: tuple[str, ...] = ()
     program_options: tuple[str, ...] = ()
+    argv_options: tuple[str, ...] = ()
     directory: tuple[str, ...] = ()
     lenient: bool = False
 
@@ -89,6 +91,7 @@ WRAPPERS: Mapping[str, Wrapper] = MappingProxyType(
             "beep color no-color differences errexit chgexit equexit= interval= precise no-rerun no-title no-wrap exec"
             " shotsdir= follow",
             text=True,
+            argv_options=("x", "exec"),
         ),
         "flock": Wrapper(
             "sexnow:E:uFvc:",
@@ -116,9 +119,22 @@ WRAPPERS: Mapping[str, Wrapper] = MappingProxyType(
         "choom": Wrapper("n:p:", "adjust= pid="),
         "numactl": Wrapper("i:N:m:C:l", "", lenient=True),
         "cgexec": Wrapper("g:", "sticky"),
-        "systemd-run": Wrapper("H:M:dGpqtu:rS", "", lenient=True),
+        "systemd-run": Wrapper(
+            "H:M:dGp:qtPu:rSE:",
+            "unit= property= description= slice= uid= gid= nice= working-directory= setenv= service-type= on-active="
+            " on-boot= on-startup= on-unit-active= on-calendar= host= machine= user system scope wait pty pipe shell"
+            " quiet collect remain-after-exit same-dir send-sighup no-block no-ask-password expand-environment=",
+            directory=("working-directory",),
+            lenient=True,
+        ),
         "systemd-inhibit": Wrapper("", "what= who= why= mode="),
-        "start-stop-daemon": Wrapper("", "", lenient=True),
+        "start-stop-daemon": Wrapper(
+            "KSTHx:n:u:p:s:a:N:P:I:k:d:r:g:c:bmtoqvCO:R:",
+            "start stop status help exec= startas= pidfile= name= user= chuid= group= chroot= chdir= nicelevel= umask="
+            " procsched= iosched= signal= retry= output= background make-pidfile test oknodo quiet verbose no-close",
+            program_options=("x", "exec", "a", "startas"),
+            directory=("d", "chdir"),
+        ),
         "strace": Wrapper("CcdfFhiknqrtTvVwxyYzZDe:o:p:s:u:E:a:b:I:O:S:P:X:U:", "", lenient=True),
         "ltrace": Wrapper("bcCfhiLrStTVa:A:D:e:F:l:n:o:p:s:u:w:x:X:", "", lenient=True),
         "valgrind": Wrapper("qvdh", "", lenient=True),
