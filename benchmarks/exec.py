@@ -5,7 +5,8 @@ by a child of this process and its wait; a shell script of some 250 execs of eve
 each round, in changing order: no filter; the filter without notifications; notifications that are answered at once
 (`notify`); the whole ring with the shipped policy, the check after the exec included (`supervised`).
 
-A ratio is the median of the rounds' own ratios. The parts are the handlers' time by the clock, of rounds of their own:
+A ratio is the median of the rounds' own ratios; where other work shares the machine, that of the processors' time says
+more than that of the clock. The parts are the handlers' time by the clock, of rounds of their own:
 what is not in them is the kernel's notifications, two per exec, and the loop around them.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import resource
 import shutil
 import statistics
 import struct
@@ -23,6 +25,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from agent.daemon.policy_store import read_policy
 from agent.enforce.commands.judge import ExecJudge
@@ -35,10 +38,12 @@ from agent.policy.request import CommandRequest, Origin
 from agent.record.event import Event
 from agent.session.filter import FilterOptions, build
 from agent.shell.requests import from_argv
+from agent.shell.scripts import Environment
 from tests.enforce.commands.filtered import GID, UID, Filtered
 
 PLAIN, FILTERED, NOTIFIED, SUPERVISED = "plain", "filter", "notify", "supervised"
-PARTS = {"_read": "read", "_decide": "decide", "_verify": "check after exec"}
+_COST = struct.Struct("=dd")
+PARTS = {"_read": "read", "_decide": "decide (not remembered)", "_verify": "check after exec"}
 SCRIPT = r"""
 cd "$(mktemp -d)" || exit 1
 i=0
@@ -93,15 +98,27 @@ class AtOnce:
         """Not asked."""
 
 
-def spawn_repeatedly(argv: list[str], count: int) -> float:
-    """Seconds per spawn and wait."""
-    started = time.perf_counter()
+class Cost(NamedTuple):
+    """Of one spawn and its wait, in seconds: by the clock, and of processors, the supervisor's included."""
+
+    wall: float
+    cpu: float
+
+
+def spawn_repeatedly(argv: list[str], count: int) -> bytes:
+    """The cost, as packed floats."""
+    started, used = time.perf_counter(), _used()
     for _ in range(count):
         os.waitpid(os.posix_spawn(argv[0], argv, {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}), 0)
-    return (time.perf_counter() - started) / count
+    return _COST.pack((time.perf_counter() - started) / count, (_used() - used) / count)
 
 
-def in_child(prepare: Callable[[], None], argv: list[str], count: int) -> float:
+def _used() -> float:
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in spent)
+
+
+def in_child(prepare: Callable[[], None], argv: list[str], count: int) -> Cost:
     """The same in a child that runs as the session's user after `prepare`."""
     read_end, write_end = os.pipe()
     child = os.fork()
@@ -113,39 +130,42 @@ def in_child(prepare: Callable[[], None], argv: list[str], count: int) -> float:
             process.set_no_new_privs()
             _quietly()
             prepare()
-            os.write(write_end, struct.pack("=d", spawn_repeatedly(argv, count)))
+            os.write(write_end, spawn_repeatedly(argv, count))
         finally:
             os._exit(0)
     os.close(write_end)
-    answer = os.read(read_end, 8)
+    answer = os.read(read_end, _COST.size)
     os.close(read_end)
     os.waitpid(child, 0)
-    return float(struct.unpack("=d", answer)[0])
+    return Cost(*_COST.unpack(answer))
 
 
 def _quietly() -> None:
     os.dup2(os.open("/dev/null", os.O_RDWR), 1)
 
 
-def notified(start: Callable[[int], Callable[[], None]], argv: list[str], count: int) -> float:
+def notified(start: Callable[[int], Callable[[], None]], argv: list[str], count: int) -> Cost:
     """The same under a filter that notifies the one who is started with its listener; `start` returns what stops it."""
     read_end, write_end = os.pipe()
 
     def spawns() -> None:
         _quietly()
-        os.write(write_end, struct.pack("=d", spawn_repeatedly(argv, count)))
+        os.write(write_end, spawn_repeatedly(argv, count))
         os._exit(0)
 
     session = Filtered(["/bin/true"], before_exec=spawns)
     stop = start(session.listener)
+    used = time.process_time()
     session.go()
     session.finish()
+    used = time.process_time() - used
     stop()
     session.close()
     os.close(write_end)
-    answer = os.read(read_end, 8)
+    answer = os.read(read_end, _COST.size)
     os.close(read_end)
-    return float(struct.unpack("=d", answer)[0])
+    wall, cpu = _COST.unpack(answer)
+    return Cost(wall, cpu + used / count)
 
 
 def at_once(listener: int) -> Callable[[], None]:
@@ -174,13 +194,16 @@ class Ring:
             actor="session:benchmark",
             post=Discard().post,
             observe=self.answers.append,
+            in_force=lambda: self._policy,
         )
         supervisor.start()
         return supervisor.stop
 
-    def _request(self, argv: tuple[str, ...], exe: str, cwd: str) -> CommandRequest:
-        today = datetime.now(UTC).date()
-        return from_argv(argv, exe=exe, cwd=cwd, home="/", today=today, origin=Origin("exec"), supervised=True)
+    def _request(self, argv: tuple[str, ...], exe: str, cwd: str, environment: Environment) -> CommandRequest:
+        today, origin = datetime.now(UTC).date(), Origin("exec")
+        return from_argv(
+            argv, exe=exe, cwd=cwd, home="/", today=today, origin=origin, supervised=True, environment=environment
+        )
 
 
 @contextlib.contextmanager
@@ -212,13 +235,13 @@ def compare(argv: list[str], count: int, rounds: int) -> None:
     bare = build(FilterOptions(notify_exec=False, jail=False, shared_uid=False))
     ring = Ring()
     taken: dict[str, list[float]] = defaultdict(list)
-    variants: dict[str, Callable[[], float]] = {
+    variants: dict[str, Callable[[], Cost]] = {
         PLAIN: lambda: in_child(lambda: None, argv, count),
         FILTERED: lambda: in_child(lambda: seccomp.install(bare) and None, argv, count),
         NOTIFIED: lambda: notified(at_once, argv, count),
         SUPERVISED: lambda: notified(ring.start, argv, count),
     }
-    found: dict[str, list[float]] = {name: [] for name in variants}
+    found: dict[str, list[Cost]] = {name: [] for name in variants}
     for turn in range(rounds):
         order = list(variants)
         for name in order[turn % len(order) :] + order[: turn % len(order)]:
@@ -227,12 +250,16 @@ def compare(argv: list[str], count: int, rounds: int) -> None:
     with by_parts(taken):
         for _ in range(max(rounds // 5, 1)):
             notified(ring.start, argv, count)
-    for name, seconds in found.items():
-        ratio = statistics.median(one / plain for one, plain in zip(seconds, found[PLAIN], strict=True))
-        print(f"  {name:<18}{statistics.median(seconds) * 1e6:9.0f} us   x{ratio:.3f}")
+    print(f"  {'':<18}{'clock':>9}{'':11}{'processors':>12}")
+    for name, costs in found.items():
+        for at, unit in enumerate(Cost._fields):
+            values, plain = [cost[at] for cost in costs], [cost[at] for cost in found[PLAIN]]
+            ratio = statistics.median(one / base for one, base in zip(values, plain, strict=True))
+            text = f"{statistics.median(values) * 1e6:9.0f} us x{ratio:5.3f}"
+            print(f"  {name:<18}{text}" if unit == "wall" else f"   {text}", end="\n" if unit == "cpu" else "")
     for part, seconds in taken.items():
-        print(f"  {part:<18}{statistics.median(seconds) * 1e6:9.1f} us median of {len(seconds)}")
-    print(f"  {'answer to an exec':<18}{answers[49] * 1e6:9.1f} us median, {answers[98] * 1e6:.0f} us p99")
+        print(f"  {part:<24}{statistics.median(seconds) * 1e6:9.1f} us median of {len(seconds)}")
+    print(f"  {'answer to an exec':<24}{answers[49] * 1e6:9.1f} us median, {answers[98] * 1e6:.0f} us p99")
 
 
 def main() -> None:

@@ -382,6 +382,7 @@ class BringUp:
             stderr=stderr,
             traced=ground.offer.trace is not None,
             others=None if self._connector is None else self._connector.handlers(),
+            in_force=self._current,
         )
         return self._ring
 

@@ -24,6 +24,7 @@ class Ring:
 
     `traced`: whether it is to be a tracer; `exited` then gets the wait status of the session's first process, for
     which nobody else may wait. `others`: who answers for further notified calls. `stderr`: the session's.
+    `in_force`: the policy by which `gate` decides.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Ring:
         stderr: int,
         traced: bool,
         others: Mapping[int, Handler] | None,
+        in_force: Callable[[], object],
     ) -> None:
         self._spec = spec
         self._gate = gate
@@ -51,6 +53,7 @@ class Ring:
         self._stderr = stderr
         self._traced = traced
         self._others = others
+        self._in_force = in_force
         self._supervisor: ExecSupervisor | ExecTracer | None = None
 
     @property
@@ -73,6 +76,7 @@ class Ring:
             ended=self._ended,
             stderr=self._kept_stderr(),
             others=self._others,
+            in_force=self._in_force,
         )
         self._supervisor.start()
 
@@ -92,6 +96,7 @@ class Ring:
             observe=self._observe,
             ended=self._ended,
             stderr=self._kept_stderr(),
+            in_force=self._in_force,
         )
         self._supervisor.start(pid)
 

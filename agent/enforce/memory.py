@@ -154,7 +154,7 @@ class Task:
     def __init__(self, tid: int) -> None:
         self.tid = tid
         self._open: list[int] = []
-        self._root = self._cwd = -1
+        self._root = self._cwd = self._tgid = -1
         self._identity: Identity | None = None
         try:
             self._proc = self._keep(os.open(f"/proc/{tid}", _O_PATH))
@@ -183,11 +183,14 @@ class Task:
     @property
     def tgid(self) -> int:
         """The process it belongs to."""
-        try:
-            os.close(os.pidfd_open(self.tid))  # only for a process's first thread (pidfd_open(2))
-        except OSError:
-            return self.identity.tgid
-        return self.tid
+        if self._tgid < 0:
+            try:
+                os.close(os.pidfd_open(self.tid))  # only for a process's first thread (pidfd_open(2))
+            except OSError:
+                self._tgid = self.identity.tgid
+            else:
+                self._tgid = self.tid
+        return self._tgid
 
     @property
     def identity(self) -> Identity:

@@ -24,10 +24,12 @@ from typing import Protocol
 from agent.describe import describe
 from agent.enforce.commands.approvals import Approval, Approvals, approval, observed
 from agent.enforce.commands.environment import read_environment
+from agent.enforce.commands.files import Files
+from agent.enforce.commands.permitted import Asked, Moment, Permitted, leaves_no_line
 from agent.enforce.commands.program import AT_FDCWD, Run, resolve
 from agent.enforce.commands.programs import Programs
 from agent.enforce.commands.refusal import tell
-from agent.enforce.commands.scripts import Found, Scripts, loaded
+from agent.enforce.commands.scripts import Found, Scripts, is_loader, loaded, named_scripts
 from agent.enforce.memory import MAX_PATH, Identity, Task, Unreadable, path_of, readable
 from agent.linux.notify import Notification
 from agent.linux.process import FilesystemIdentity
@@ -51,16 +53,20 @@ type BuildRequest = Callable[[tuple[str, ...], str, str, Environment], CommandRe
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """An exec as it was read: who, where, every program it would run, what /proc must show afterwards, the variables
-    that change what it does, the scripts it would read, and the program that calls (`CommandRequest.caller`)."""
+    """An exec as it was read: who asks, for what, and what /proc must show afterwards; the programs behind a loader and
+    the scripts that it would read besides."""
 
     identity: Identity
-    cwd: str
-    runs: tuple[Run, ...]
+    asked: Asked
     approval: Approval
-    environment: Environment
+    mapped: tuple[Run, ...]
     scripts: tuple[Found, ...]
-    caller: str
+    moment: Moment | None
+    """None where more was read than `asked` says, so that it cannot be remembered."""
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        return (*self.asked.runs, *self.mapped)
 
 
 class CommandGate(Protocol):
@@ -97,7 +103,7 @@ class ExecJudge:
 
     `post` takes the events that are not the gate's own. `is_valid` says whether a notification still waits. `eyes` is
     the file-system identity in which this thread looks at the session. `stderr`: see `refusal.tell`. `programs`: the
-    machine's, of which a copy or link is known.
+    machine's, of which a copy or link is known. `in_force`: the policy by which `gate` decides (see `Permitted`).
     """
 
     def __init__(
@@ -111,10 +117,13 @@ class ExecJudge:
         eyes: FilesystemIdentity,
         stderr: int | None = None,
         programs: Programs | None = None,
+        in_force: Callable[[], object] | None = None,
     ) -> None:
         self._stderr = stderr
         self._programs = programs or Programs()
+        self._files = Files(self._programs)
         self._scripts = Scripts(self._programs)
+        self._permitted = Permitted(in_force)
         self._gate = gate
         self._build = build_request
         self._actor = actor
@@ -191,14 +200,20 @@ class ExecJudge:
         if not argv:
             raise Unreadable("an empty argv names no program")
         try:
-            runs = resolve(task, directory, path, flags, argv, known=self._programs.names)
+            runs = resolve(task, directory, path, flags, argv, look=self._files.look)
         except OSError as error:
             return error.errno or errno.EACCES
+        asked = Asked(task.cwd_path(), runs, read_environment(task.memory, envp_at), self._caller(task))
         approved = approval(runs[-1].file, runs[-1].argv, task.cwd)
-        environment = read_environment(task.memory, envp_at)
-        runs = (*runs, *loaded(task, runs[-1], environment, self._programs.names))
-        scripts = self._scripts.find(task, runs, environment)
-        return Wanted(task.identity, task.cwd_path(), runs, approved, environment, scripts, self._caller(task))
+        moment = self._permitted.now()
+        if self._permitted.holds(asked, moment) and not self._is_of_last(task.tgid):
+            self._approvals.add(task.tgid, approved)
+            return CONTINUE
+        mapped = tuple(loaded(task, runs[-1], asked.environment, self._files.look))
+        named = named_scripts((*runs, *mapped)[-1], asked.environment)
+        if named or is_loader(runs[-1]):
+            moment = None
+        return Wanted(task.identity, asked, approved, mapped, self._scripts.find(task, named), moment)
 
     def _caller(self, task: Task) -> str:
         try:
@@ -207,19 +222,25 @@ class ExecJudge:
             return ""
         return "" if self._programs.changeable(status) else path.rpartition("/")[2]
 
+    def _is_of_last(self, tgid: int) -> bool:
+        """Its search along PATH may go on."""
+        return self._last is not None and self._last.tgid == tgid
+
     def _decide(self, stopped: Notification, wanted: Wanted) -> int:
         if self._last is not None and self._last.repeats(wanted):
             return errno.EACCES
+        asked, quiet = wanted.asked, True
         for run in wanted.runs:
             argv = tuple(readable(word) for word in run.argv)
             origin = _origin(wanted.identity, run.file.path, argv)
             for name in run.names():
                 request = replace(
-                    self._build(argv, name, wanted.cwd, wanted.environment), origin=origin, caller=wanted.caller
+                    self._build(argv, name, asked.cwd, asked.environment), origin=origin, caller=asked.caller
                 )
                 decision = self._gate.check(request)
                 if not decision.permitted:
                     return self._refused(stopped, wanted, decision)
+                quiet = quiet and leaves_no_line(decision)
                 if decision.verdict is Verdict.DENY:
                     break  # observed only: one line for one exec, not one for each of its names
         for found in wanted.scripts:
@@ -229,6 +250,8 @@ class ExecJudge:
             if not of_body.permitted:
                 return self._refused(stopped, wanted, of_body)
             self._scripts.clear(found, request, of_body)
+        if quiet:
+            self._permitted.add(asked, wanted.moment)
         self._approvals.add(wanted.identity.tgid, wanted.approval)
         return CONTINUE
 

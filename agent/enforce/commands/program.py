@@ -9,24 +9,20 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from agent.enforce.commands.walk import walked
-from agent.enforce.memory import Task, Unreadable, path_of, readable
+from agent.enforce.memory import Task, readable
 
 AT_FDCWD = -100  # linux/fcntl.h
 AT_EMPTY_PATH = 0x1000
+FIRST_LINE = 256  # BINPRM_BUF_SIZE, linux/binfmts.h
 
 _MAX_INTERPRETERS = 5  # fs/exec.c, exec_binprm
-_FIRST_LINE = 256  # BINPRM_BUF_SIZE, linux/binfmts.h
 _BLANK = b" \t"
 _DELETED = " (deleted)"  # d_path(): the file has no name any more
-
-type Known = Callable[[str, os.stat_result, int], tuple[str, ...]]
-"""The further names of the file of this path and status, which is open for reading (`programs.Programs.names`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +36,16 @@ class File:
     inode: int
     also: tuple[str, ...] = ()
     text: bool = False
+
+
+type Line = tuple[bytes, bytes | None]
+"""Interpreter and optional argument of a script's first line."""
+
+type Seen = tuple[File, Line | None]
+"""What a file is, with its first line where it is a script (`files.Files.look`)."""
+
+type Look = Callable[[int], Seen]
+"""Looks at what is open, for its path only. Raises OSError, Unreadable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +72,7 @@ class Run:
 
 
 def resolve(
-    task: Task, directory: int, path: bytes, flags: int, argv: tuple[bytes, ...], *, known: Known
+    task: Task, directory: int, path: bytes, flags: int, argv: tuple[bytes, ...], *, look: Look
 ) -> tuple[Run, ...]:
     """What execveat(directory, path, argv, flags) would run: the file, then its interpreter, and so on.
 
@@ -76,7 +82,7 @@ def resolve(
     runs: list[Run] = []
     spelled = path if directory == AT_FDCWD or path.startswith(b"/") else _by_descriptor(directory, path)
     with _start(task, directory, path, flags) as opened:
-        file, script = inspect(opened, known)
+        file, script = look(opened)
     runs.append(Run(argv, readable(path) or file.path, file))
     while script is not None:
         if len(runs) > _MAX_INTERPRETERS:
@@ -84,13 +90,13 @@ def resolve(
         interpreter, option = script
         argv = (interpreter, *([] if option is None else [option]), spelled, *argv[1:])
         with walked(task, task.cwd, interpreter) as opened:
-            file, script = inspect(opened, known)
+            file, script = look(opened)
         runs.append(Run(argv, readable(interpreter), file))
         spelled = interpreter
     return tuple(runs)
 
 
-def script_line(head: bytes) -> tuple[bytes, bytes | None] | None:
+def script_line(head: bytes) -> Line | None:
     """Interpreter and optional argument of a ``#!`` line, None where `head` (the file's first 256 bytes) is none.
 
     Read from the kernel's buffer, NUL-padded to 256 bytes, with its quirks: without a newline the line goes on into the
@@ -98,10 +104,10 @@ def script_line(head: bytes) -> tuple[bytes, bytes | None] | None:
     """
     if not head.startswith(b"#!"):
         return None
-    line = head[:_FIRST_LINE].ljust(_FIRST_LINE, b"\0")
+    line = head[:FIRST_LINE].ljust(FIRST_LINE, b"\0")
     end = line.partition(b"\0")[0].find(b"\n")
     if end < 0:
-        end = _FIRST_LINE - 1
+        end = FIRST_LINE - 1
         start = _first(line, 2, end)
         if start is None or not any(byte in b" \t\0" for byte in line[start:]):
             raise OSError(errno.ENOEXEC, "the interpreter's name is missing or cut off")
@@ -128,12 +134,14 @@ def _by_descriptor(directory: int, path: bytes) -> bytes:
     return b"/dev/fd/%d" % directory + (b"/" + path if path else b"")
 
 
-@contextmanager
-def _start(task: Task, directory: int, path: bytes, flags: int) -> Iterator[int]:
+def _start(task: Task, directory: int, path: bytes, flags: int) -> AbstractContextManager[int]:
     if path.startswith(b"/") or (directory == AT_FDCWD and path):
-        with walked(task, task.cwd, path) as opened:
-            yield opened
-        return
+        return walked(task, task.cwd, path)
+    return _from_descriptor(task, directory, path, flags)
+
+
+@contextmanager
+def _from_descriptor(task: Task, directory: int, path: bytes, flags: int) -> Iterator[int]:
     if not path and not flags & AT_EMPTY_PATH:
         raise OSError(errno.ENOENT, "an empty path")
     try:
@@ -148,24 +156,3 @@ def _start(task: Task, directory: int, path: bytes, flags: int) -> Iterator[int]
             yield base
     finally:
         os.close(base)
-
-
-def inspect(opened: int, known: Known) -> tuple[File, tuple[bytes, bytes | None] | None]:
-    """The program that is open (for its path only), and what its first line names where it is a script. Raises OSError
-    with the kernel's errno, Unreadable where it may be executed but not read."""
-    status = os.fstat(opened)
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EACCES, "not a regular file")
-    path = path_of(opened)
-    try:
-        reader = os.open(f"/proc/self/fd/{opened}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except PermissionError as error:
-        if not status.st_mode & 0o111:
-            raise  # the kernel refuses it as well
-        raise Unreadable(f"{path} may be executed but not read: what it runs is not known") from error
-    try:
-        head = os.pread(reader, _FIRST_LINE, 0)
-        also = known(path, status, reader)
-        return File(path, status.st_dev, status.st_ino, also, not head.startswith(b"\x7fELF")), script_line(head)
-    finally:
-        os.close(reader)

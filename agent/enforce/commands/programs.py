@@ -73,11 +73,15 @@ class Programs:
         self._names: OrderedDict[_Key, tuple[str, ...]] = OrderedDict()
         self._state: tuple[int, ...] = ()
 
+    def prepare(self) -> None:
+        """Read the machine's programs now (some tens of milliseconds) and not at the first exec."""
+        if not self._state:
+            self._read()
+
     def names(self, path: str, status: os.stat_result, descriptor: int) -> tuple[str, ...]:
         """The other names of the file at `path` that is open for reading as `descriptor`: paths of the machine's own
         programs that are the same file, hold the same bytes, or were built as the same program."""
-        if not self._state:
-            self._read()
+        self.prepare()
         known = self._table.get((status.st_dev, status.st_ino))
         if known is not None and path in known.names and not self.changeable(status):
             return ()

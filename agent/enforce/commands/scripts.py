@@ -18,11 +18,11 @@ import hashlib
 import os
 import stat
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from agent.enforce.commands.program import Known, Run, inspect
+from agent.enforce.commands.program import Look, Run
 from agent.enforce.commands.programs import Programs
 from agent.enforce.commands.walk import by_names, walked
 from agent.enforce.memory import Task, path_of, readable
@@ -58,7 +58,7 @@ class Found:
     why: str = ""
 
 
-def loaded(task: Task, run: Run, environment: Environment, known: Known) -> Iterator[Run]:
+def loaded(task: Task, run: Run, environment: Environment, look: Look) -> Iterator[Run]:
     """The programs that the dynamic loader maps in this run, where it is one (ld.so(8)): the kernel sees no exec."""
     for _ in range(_NESTED):
         name = next((base for base in map(basename, run.names()) if base.startswith(LOADERS)), None)
@@ -69,7 +69,7 @@ def loaded(task: Task, run: Run, environment: Environment, known: Known) -> Iter
         if inner is None:
             return
         argv = run.argv[len(run.argv) - len(inner.words) :]
-        found = _mapped(task, run.argv, argv, environment, known)
+        found = _mapped(task, run.argv, argv, environment, look)
         if found is None:
             return
         yield found
@@ -77,7 +77,7 @@ def loaded(task: Task, run: Run, environment: Environment, known: Known) -> Iter
 
 
 def _mapped(
-    task: Task, options: tuple[bytes, ...], argv: tuple[bytes, ...], environment: Environment, known: Known
+    task: Task, options: tuple[bytes, ...], argv: tuple[bytes, ...], environment: Environment, look: Look
 ) -> Run | None:
     """The file that the loader takes for ``argv[0]``: along the library path where it names no directory."""
     paths = [argv[0]]
@@ -88,11 +88,27 @@ def _mapped(
     for path in paths:
         try:
             with walked(task, task.cwd, path) as opened:
-                file, _ = inspect(opened, known)
+                file, _ = look(opened)
         except OSError:
             continue
         return Run(argv, readable(path), file)
     return None
+
+
+def is_loader(run: Run) -> bool:
+    """May this run map a program that no exec shows (`loaded`)?"""
+    return any(basename(name).startswith(LOADERS) for name in run.names())
+
+
+def named_scripts(run: Run, environment: Environment) -> tuple[Script, ...]:
+    """The scripts that this run reads if they are there, each once."""
+    if not environment and not run.file.text and not any(reads_scripts(basename(name)) for name in run.names()):
+        return ()
+    argv = [readable(word) for word in run.argv]
+    named = [script for name in run.names() for script in scripts(name, argv, environment)]
+    if run.file.text:  # execve(2) says ENOEXEC; execvp(3) and every shell go on with a shell
+        named.append(Script(SHELL, Word(run.asked), tuple(Word(word) for word in argv[1:])))
+    return tuple(dict.fromkeys(named))
 
 
 class Scripts:
@@ -103,16 +119,9 @@ class Scripts:
         self._understood: OrderedDict[_Key, Body] = OrderedDict()
         self._cleared: OrderedDict[tuple[_Key, str, str], None] = OrderedDict()
 
-    def find(self, task: Task, runs: tuple[Run, ...], environment: Environment) -> tuple[Found, ...]:
-        """The scripts that the last of `runs` reads, each once."""
-        run = runs[-1]
-        if not environment and not run.file.text and not any(reads_scripts(basename(name)) for name in run.names()):
-            return ()
-        argv = [readable(word) for word in run.argv]
-        named = [script for name in run.names() for script in scripts(name, argv, environment)]
-        if run.file.text:  # execve(2) says ENOEXEC; execvp(3) and every shell go on with a shell
-            named.append(Script(SHELL, Word(run.asked), tuple(Word(word) for word in argv[1:])))
-        found = (self._read(task, script) for script in dict.fromkeys(named))
+    def find(self, task: Task, named: Iterable[Script]) -> tuple[Found, ...]:
+        """Those of the `named` scripts that are there to be read."""
+        found = (self._read(task, script) for script in named)
         return tuple(one for one in found if one is not None)
 
     def request(self, found: Found, main: CommandRequest) -> CommandRequest:

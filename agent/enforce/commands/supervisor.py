@@ -52,9 +52,11 @@ class ExecSupervisor:
         deadline: float = DEADLINE_S,
         stderr: int | None = None,
         others: Mapping[int, Handler] | None = None,
+        in_force: Callable[[], object] | None = None,
     ) -> None:
         eyes = process.FilesystemIdentity(session_uid, session_gid)
         self._observe = observe
+        self._programs = Programs(session_uid)
         self._judge = ExecJudge(
             gate,
             build_request,
@@ -63,7 +65,8 @@ class ExecSupervisor:
             is_valid=lambda ident: notify.is_valid(listener, ident),
             eyes=eyes,
             stderr=stderr,
-            programs=Programs(session_uid),
+            programs=self._programs,
+            in_force=in_force,
         )
         self._arch_prctl = number("arch_prctl")
         own: dict[int, Handler] = {found: self for name in _CALLS if (found := number(name)) is not None}
@@ -71,6 +74,7 @@ class ExecSupervisor:
 
     def start(self) -> None:
         """Start answering. Raises OSError where the session's file-system identity cannot be taken."""
+        self._programs.prepare()
         self._loop.start()
 
     def stop(self) -> None:

@@ -33,6 +33,7 @@ from agent.enforce.commands.judge import (
     bare_request,
     own_decision,
 )
+from agent.enforce.commands.programs import Programs
 from agent.enforce.commands.supervisor import DEADLINE_S, FAULT
 from agent.linux import process, ptrace
 from agent.linux.ptrace import Kind
@@ -77,7 +78,9 @@ class ExecTracer:
         ended: Callable[[str | None], None] | None = None,
         deadline: float = DEADLINE_S,
         stderr: int | None = None,
+        in_force: Callable[[], object] | None = None,
     ) -> None:
+        self._programs = Programs(session_uid)
         self._judge = ExecJudge(
             gate,
             build_request,
@@ -86,6 +89,8 @@ class ExecTracer:
             is_valid=lambda ident: True,  # a traced task keeps its number until this thread has taken its end
             eyes=process.session_eyes(session_uid, session_gid),
             stderr=stderr,
+            programs=self._programs,
+            in_force=in_force,
         )
         self._exited = exited
         self._observe = observe
@@ -108,6 +113,7 @@ class ExecTracer:
     def start(self, pid: int) -> None:
         """Trace `pid`, a child of this process, and all that comes of it. Raises OSError where it cannot be."""
         self._first = pid
+        self._programs.prepare()
         self._thread.start()
         if not self._attached.wait(_ATTACH_SECONDS):
             raise OSError(errno.ETIMEDOUT, f"process {pid} could not be traced")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 import subprocess
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -126,3 +129,24 @@ def test_no_bytes_are_too_strange_for_a_build_id(rest: bytes, header: bytes) -> 
     assert build_id(rest) is None or rest.startswith(b"\x7fELF")
     found = build_id(b"\x7fELF\x02\x01" + header + rest)
     assert found is None or found in header + rest
+
+
+def test_a_change_that_no_time_of_the_file_shows_is_seen(tmp_path: Path) -> None:
+    """On a tmpfs a write through a shared mapping whose page was read before leaves both times as they were."""
+    require(os.path.ismount("/dev/shm"), "a tmpfs")
+    directory, known = machine(tmp_path)
+    image = (directory / "rm").read_bytes()
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as changed:
+        changed.write(b"#" * len(image))
+        changed.flush()
+        os.fchown(changed.fileno(), NOBODY, NOBODY)
+        path = Path(changed.name)
+        time.sleep(2 * programs._SETTLED_NS / 1e9)
+        before = path.stat()
+        assert names(known, path) == []
+        with mmap.mmap(changed.fileno(), len(image)) as mapped:
+            assert sum(mapped[at] for at in range(0, len(image), mmap.PAGESIZE)), "every page is mapped by a read"
+            mapped[:] = image
+        after = path.stat()
+        assert (before.st_mtime_ns, before.st_ctime_ns) == (after.st_mtime_ns, after.st_ctime_ns)
+        assert names(known, path) == ["rm"]

@@ -134,7 +134,8 @@ def supervised(workspace: Path) -> Iterator[Supervised]:
 
 
 def supervise(session: Filtered, recorded: Recorded, **options: object) -> ExecSupervisor:
-    gate = options.pop("gate", None) or Gate(policy, recorded, "session:test")
+    in_force = policy()
+    gate = options.pop("gate", None) or Gate(lambda: in_force, recorded, "session:test")
     supervisor = ExecSupervisor(
         session.listener,
         gate,  # type: ignore[arg-type]
@@ -143,6 +144,7 @@ def supervise(session: Filtered, recorded: Recorded, **options: object) -> ExecS
         session_gid=GID,
         actor="session:test",
         post=recorded.post,
+        in_force=options.pop("in_force", lambda: in_force),  # type: ignore[arg-type]
         **options,  # type: ignore[arg-type]
     )
     supervisor.start()
