@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from agent.policy.model import Policy
 from tests.escape.runtime import Case, Host, policy
 from tests.policy.corpus import answer, every_pack, rows
 from tests.shell.given import answer as default_answer
+from tests.shell.given import request
 
 VICTIM = "/etc/parhelia-none"
 
@@ -49,7 +51,7 @@ KINDS = {
     ),
     "a shell's options": (
         "a shell whose options are not known",
-        f'X="{said(f"rm -rf {VICTIM}")}"; bash -c "$X"',
+        f'bash "{said("-c")}" "{said(f"rm -rf {VICTIM}")}"',
     ),
     "a target": (
         "whether [a-z-]+ applies is known only when it runs",
@@ -96,11 +98,17 @@ print(json.dumps(answers))
 def test_every_row_that_is_known_only_at_the_exec_is_of_a_kind_with_a_twin(tmp_path: Path) -> None:
     packs = every_pack(tmp_path)
     kinds = re.compile("|".join(reason for reason, _ in KINDS.values()))
-    found = [(row.command, answer(packs, row.command)) for row in rows() if row.expect == "deny"]
-    late = [(command, decision.reason) for command, decision in found if str(decision.verdict) == "unverifiable"]
+    denied = [row.command for row in rows() if row.expect == "deny"]
+    late = [command for command in denied if str(answer(packs, command).verdict) == "unverifiable"]
     assert late
-    reasons = [(command, part) for command, reason in late for part in reason.split(": ", 1)[1].split("; ")]
+    reasons = [(command, part) for command in late for part in why(packs, command)]
     assert [(command, part) for command, part in reasons if not kinds.search(part)] == []
+
+
+def why(packs: Policy, command: str) -> list[str]:
+    """The reasons for which a command is known only at the exec."""
+    found = request(command).unverifiable
+    return found.split("; ") if found is not None else [answer(packs, command).reason]
 
 
 @pytest.mark.parametrize("kind", KINDS)
