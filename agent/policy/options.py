@@ -185,12 +185,12 @@ class _Reader:
 
 def _completed(name: str, grammar: Grammar) -> str:
     """The long name that `name` abbreviates. Of several the shortest: the program would refuse it, or know better."""
-    if name.startswith("no-") and name not in grammar.longs:
-        return f"no-{_completed(name[3:], grammar)}" if len(name) > 3 else name
     if grammar.single_dash or (len(name) < 2 and not grammar.longs):
         return name
     known = grammar.longs or {long for spelled in grammar.means.values() for long in spelled}
     if not name or name in known:
         return name
     found = sorted((len(long), long) for long in known if len(long) > 1 and long.startswith(name))
-    return found[0][1] if found else name
+    if found:
+        return found[0][1]
+    return f"no-{_completed(name[3:], grammar)}" if name.startswith("no-") and len(name) > 3 else name
