@@ -33,6 +33,7 @@ class Fit(IntEnum):
     YES = 2
 
 
+@lru_cache(maxsize=64)  # the rules about one command ask one after the other
 def normalise_operand(word: str, cwd: str | None, home: str) -> str:
     """`word` as an absolute path without ``.``, ``..``, ``//``, ``/proc/*/root``; UNKNOWN where it is not known."""
     if word == "~" or word.startswith("~/"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
@@ -54,6 +55,7 @@ def program_fits(name: str, program: str) -> bool:
     return any(fnmatchcase(program, other) for other in _ALSO_CALLED.get(name, ()))
 
 
+@lru_cache(maxsize=4096)  # asked of the same rules at every exec
 def any_fits(names: tuple[str, ...], program: str) -> bool:
     """True where one of `names` is about `program`, whatever its case: file systems of other machines that are mounted
     here tell no case apart, and ``git.exe`` is git there."""
