@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -162,17 +163,20 @@ class Scripts:
         return body
 
     def _read(self, task: Task, script: Script) -> Found | None:
-        """None where there is nothing to read: no such file, or one of the system's own."""
-        path = script.path.text
-        for ending in ("", *_ENDINGS.get(script.language, ())):
+        """None where there is nothing to read: no such file, one that the session cannot read, the system's own."""
+        endings = ("", *_ENDINGS.get(script.language, ()))
+        for path in (spelled + ending.encode() for spelled in _spellings(script.path.text) for ending in endings):
             try:
-                opened = by_names(task, task.cwd, (path + ending).encode())  # as /proc/self is a file's place here too
-            except (OSError, UnicodeEncodeError):
+                opened = by_names(task, task.cwd, path)  # as /proc/self is a file's place here too
+            except OSError:
                 continue
             try:
                 found = self._body(script, opened)
-            except OSError:
+            except PermissionError:
                 continue
+            except OSError as error:  # a lease, for one, which its interpreter would wait for
+                why = f"{script.path.text} cannot be read at once ({error.strerror})"
+                return Found(script, path_of(opened), None, why)
             finally:
                 os.close(opened)
             if found is not None:
@@ -199,6 +203,15 @@ class Scripts:
         if len(text) > MAX_BODY or (script.language != SHELL and b"\0" in text):
             return Found(script, path, None, f"{path} is no text that can be read here")
         return Found(script, path, text)
+
+
+def _spellings(path: str) -> Iterator[bytes]:
+    """The bytes that `path` may be the readable form of (`memory.readable`): itself, or with its escapes undone."""
+    yield path.encode(errors="replace")
+    if "\\x" in path:
+        yield re.sub(
+            rb"\\x([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), path.encode(errors="replace")
+        )
 
 
 def _key(found: Found, cwd: str) -> _Key:

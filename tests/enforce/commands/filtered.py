@@ -110,7 +110,8 @@ class Filtered:
             self.kill()
         status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         self.pid = 0
-        return Finished(status, texts[self._out].decode(), texts[self._err].decode())
+        out, err = (texts[end].decode(errors="backslashreplace") for end in (self._out, self._err))
+        return Finished(status, out, err)
 
     def kill(self) -> None:
         if self.pid:

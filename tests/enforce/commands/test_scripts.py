@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agent.enforce.commands import scripts
 from agent.enforce.commands.programs import Programs
+from agent.policy.model import Policy, Unverifiable
 from tests.conftest import require
 from tests.enforce.commands import test_supervisor as ring
 from tests.enforce.commands.test_supervisor import Supervised, script
@@ -38,6 +40,7 @@ DELETES = "/bin/echo began\nrm -rf /etc/x\n"
         ("awk", "s.awk", 'BEGIN { system("rm -rf /etc/x") }\n', "awk -f s.awk"),
         ("a directory of python", "__main__.py", "import os\nos.system('rm -rf /etc/x')\n", "/usr/bin/python3 ."),
         ("a copy of the shell", "s", DELETES, "cp /bin/dash x; ./x s"),
+        ("a name that is no text", "s", DELETES, "ln s $'\\xff'; sh $'\\xff'"),
         ("the loader", "s", DELETES, "/lib64/ld-linux-x86-64.so.2 /bin/sh s"),
     ],
 )
@@ -146,3 +149,28 @@ def test_variables_of_an_ordinary_session_change_nothing(supervised: Supervised)
     )
     finished = supervised.text(text + "git --version | cut -c1-3; sh -c 'echo $ENV'; bash -c 'echo x'")
     assert (finished.out, supervised.recorded.events) == ("git\nproduction\nx\n", []), finished
+
+
+LEASE = """\
+import fcntl, os, subprocess, sys
+held = os.open("s", os.O_RDWR)
+fcntl.fcntl(held, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print(subprocess.run(["/bin/sh", "s"], timeout=20).returncode)
+"""
+
+
+@pytest.mark.parametrize(("unverifiable", "ran"), [(Unverifiable.SUPERVISE, True), (Unverifiable.DENY, False)])
+def test_a_script_that_cannot_be_read_at_once_is_unverifiable(
+    supervised: Supervised, workspace: Path, unverifiable: Unverifiable, ran: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its interpreter would wait for the lease's holder, which the supervisor does not."""
+    (layer,) = ring.policy().layers
+    assert layer.commands is not None
+    section = replace(layer.commands, unverifiable=unverifiable)
+    policy = Policy(layers=(replace(layer, commands=section),), digest="e" * 64)
+    monkeypatch.setattr(ring, "policy", lambda: policy)
+    os.chown(script(workspace, "s", "echo ran\n"), ring.UID, ring.GID)
+    script(workspace, "lease.py", "import signal\nsignal.signal(signal.SIGIO, lambda *_: os.close(held))\n" + LEASE)
+    finished = supervised.run("/usr/bin/python3", "lease.py", cwd=workspace)
+    assert ("ran" in finished.out) is ran, finished
+    assert supervised.recorded.rules() == ([] if ran else ["commands-unverifiable"])
