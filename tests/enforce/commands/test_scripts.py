@@ -40,7 +40,6 @@ DELETES = "/bin/echo began\nrm -rf /etc/x\n"
         ("awk", "s.awk", 'BEGIN { system("rm -rf /etc/x") }\n', "awk -f s.awk"),
         ("a directory of python", "__main__.py", "import os\nos.system('rm -rf /etc/x')\n", "/usr/bin/python3 ."),
         ("a copy of the shell", "s", DELETES, "cp /bin/dash x; ./x s"),
-        ("a name that is no text", "s", DELETES, "ln s $'\\xff'; sh $'\\xff'"),
         ("the loader", "s", DELETES, "/lib64/ld-linux-x86-64.so.2 /bin/sh s"),
     ],
 )
@@ -54,6 +53,13 @@ def test_a_script_that_holds_a_refused_command_does_not_begin(
     details = supervised.recorded.events[0].details
     assert details["script"] == os.path.realpath(path)
     assert "parhelia: denied by delete-system" in finished.err
+
+
+def test_a_script_whose_name_is_no_text_is_read_too(supervised: Supervised, workspace: Path) -> None:
+    script(workspace, "s", DELETES)
+    finished = supervised.text("cp s $'\\xff'; sh $'\\xff'")
+    assert (finished.status, finished.out) == (126, ""), finished
+    assert supervised.recorded.rules() == ["delete-system"]
 
 
 UNKNOWN_PARTS = """
