@@ -17,6 +17,7 @@ from tests.escape.outside import Outside
 from tests.escape.runtime import Host, Runtime, certificate
 from tests.escape.tools_image import build_tools
 from tests.escape.upstream import Upstream
+from tests.escape.without_notify import HostWithoutNotify
 from tests.runtimes.cache import scratch
 from tests.runtimes.engine import Engine
 from tests.runtimes.gvisor import GVisor, made_for, unpack
@@ -50,6 +51,19 @@ def host(tmp_path: Path, upstream: Upstream) -> Host:
     require(os.geteuid() == 0, "a session with separate users needs root")
     require(_has("session") and _has("parhelia"), "the accounts are missing (make setup makes them)")
     return Host(tmp_path, upstream)
+
+
+@pytest.fixture
+def host_without_notify(host: Host) -> Host:
+    """Sessions on this machine as on a kernel without seccomp user notification."""
+    return HostWithoutNotify(host.directory, host.upstream)
+
+
+@pytest.fixture(params=["host", "host_without_notify"])
+def either_host(request: pytest.FixtureRequest) -> Host:
+    """Sessions on this machine, their execs notified in one case and traced in the other."""
+    found: Host = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -53,8 +53,9 @@ def alive(pid: int) -> bool:
 
 
 @pytest.fixture
-def running(host: Host, tmp_path: Path) -> tuple[Host, subprocess.Popen[str], list[int]]:
+def running(either_host: Host) -> tuple[Host, subprocess.Popen[str], list[int]]:
     """A session with a background process in a session of its own that tries to get out for ever."""
+    host = either_host
     mark = f"/tmp/parhelia-mark-{os.getpid()}-{random.randrange(1 << 30)}"
     attack = (
         "import os, socket, sys, time\n"
@@ -153,7 +154,8 @@ def test_the_log_of_a_killed_guard_is_whole_and_is_continued(
     assert again.events[: len(before)] == before
 
 
-def test_a_signal_to_the_agent_reaches_the_session_and_its_status_comes_back(host: Host) -> None:
+def test_a_signal_to_the_agent_reaches_the_session_and_its_status_comes_back(either_host: Host) -> None:
+    host = either_host
     script = "trap 'echo caught; exit 9' TERM; echo up; while :; do sleep 0.1; done"
     process = subprocess.Popen(
         host.command(Case(("/bin/sh", "-c", script), policy())), env=host.environment(Case((), "")),
@@ -166,8 +168,8 @@ def test_a_signal_to_the_agent_reaches_the_session_and_its_status_comes_back(hos
     assert (process.returncode, out) == (9, "caught\n"), err
 
 
-def test_nothing_that_the_session_started_outlives_it(host: Host) -> None:
-    outcome = host.run(Case(("/bin/sh", "-c", "setsid sleep 300 & nohup sleep 301 & echo $!; exit 3"), policy()))
+def test_nothing_that_the_session_started_outlives_it(either_host: Host) -> None:
+    outcome = either_host.run(Case(("/bin/sh", "-c", "setsid sleep 300 & nohup sleep 301 & echo $!; exit 3"), policy()))
     assert outcome.status == 3, outcome.stderr
     assert outcome.stdout.strip().isdigit()
     assert not alive(int(outcome.stdout))

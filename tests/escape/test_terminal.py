@@ -75,8 +75,8 @@ class Person:
 
 
 @pytest.fixture
-def person(host: Host) -> Iterator[Person]:
-    person = Person(host, "/bin/bash", "--norc", "--noprofile", "-i")
+def person(either_host: Host) -> Iterator[Person]:
+    person = Person(either_host, "/bin/bash", "--norc", "--noprofile", "-i")
     person.sees("$ ")  # what is typed before there is a shell is echoed by the terminal alone
     person.types("PS1='ready> '\n")
     person.sees("ready> ")

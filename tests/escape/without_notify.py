@@ -8,6 +8,16 @@ import sys
 
 from agent.linux import bpf, seccomp
 from agent.linux.syscalls import number
+from tests.escape.runtime import CHECKOUT, Case, Host
+
+
+class HostWithoutNotify(Host):
+    """Sessions on this machine, whose agent is refused a seccomp listener: their execs are traced."""
+
+    def command(self, case: Case) -> list[str]:
+        without = ["/usr/bin/env", f"PYTHONPATH={CHECKOUT}", sys.executable, "-m", "tests.escape.without_notify"]
+        return [*without, "/usr/bin/env", "-u", "PYTHONPATH", *super().command(case)]
+
 
 if __name__ == "__main__":
     seccomp_call = number("seccomp")
