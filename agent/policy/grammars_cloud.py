@@ -11,6 +11,7 @@ Terragrunt, Pulumi and the AWS CDK.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from agent.policy.grammar import Grammar, family, level, means, names, sub
@@ -83,9 +84,17 @@ _KUBE_SUBCOMMANDS: Mapping[str, Grammar] = {
     "config": sub(),
     "auth certificate top": sub(),
 }
-_KUBECTL = family(sub(_KUBE_GLOBAL, recursive="r R recursive", force="force"), _KUBE_SUBCOMMANDS)
-_OC = family(
-    sub(f"{_KUBE_GLOBAL} config loglevel", recursive="r R recursive", force="force"),
+
+
+def _kube(more: str, under: Mapping[str, Grammar]) -> Grammar:
+    """kubectl and its like, which take a subcommand's options in front of it, too."""
+    tool = family(sub(f"{_KUBE_GLOBAL} {more}", recursive="r R recursive", force="force"), under)
+    return replace(tool, valued=tool.valued | names("o output l selector f filename k kustomize c container replicas"))
+
+
+_KUBECTL = _kube("", _KUBE_SUBCOMMANDS)
+_OC = _kube(
+    "config loglevel",
     {**_KUBE_SUBCOMMANDS, "adm": level({"policy prune drain taint cordon": sub("l selector z serviceaccount")})},
 )
 _HELM = family(
