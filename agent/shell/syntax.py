@@ -26,6 +26,7 @@ _STEPS_PER_KIB = 40
 
 _ODD = re.compile(r"[^\t\n\x20-\x7e]")
 _CONTINUATION = re.compile(rb"(?<!\\)(?:\\\\)*\\\n")
+_LED = re.compile(rb"\n[ \t]*\\(?=[^\n])")
 _KEEPS_NEWLINE = frozenset(("raw_string", "ansi_c_string", "comment", "heredoc_body", "heredoc_content"))
 _JOINS_AGAIN = frozenset(("command_substitution", "process_substitution"))
 
@@ -72,6 +73,10 @@ def read_shell(text: str) -> Source:
         if joined == data:
             break
         data = joined
+        root = _parse(data)
+    quoted = _without_leading_backslashes(data, root, mark)
+    if quoted != data:
+        data = quoted
         root = _parse(data)
     return Source(data, root, mark)
 
@@ -149,6 +154,36 @@ def _join(data: bytes, root: tree_sitter.Node) -> bytes:
         position = found.end()
     parts.append(data[position:])
     return b"".join(parts)
+
+
+def _without_leading_backslashes(data: bytes, root: tree_sitter.Node, mark: str | None) -> bytes:
+    """The grammar takes a newline in front of a backslash for a part of the word: two commands would be one. A quoted
+    character means the same as one behind a backslash."""
+    if _LED.search(data) is None:
+        return data
+    odd = re.compile(rf"{mark}[0-9a-f]+Z".encode()) if mark is not None else None
+    parts: list[bytes] = []
+    position = 0
+    for found in _LED.finditer(data):
+        backslash = found.end() - 1
+        if _is_quoted(root.descendant_for_byte_range(backslash, backslash + 1)):
+            continue
+        whole = odd.match(data, found.end()) if odd is not None else None
+        char = whole[0] if whole is not None else data[found.end() : found.end() + 1]
+        parts += (data[position:backslash], b'"\'"' if char == b"'" else b"'%s'" % char)
+        position = found.end() + len(char)
+    parts.append(data[position:])
+    return b"".join(parts)
+
+
+def _is_quoted(node: tree_sitter.Node | None) -> bool:
+    for _ in range(256):
+        if node is None or node.type in _JOINS_AGAIN:
+            return False
+        if node.type in _KEEPS_NEWLINE or node.type == "string":
+            return True
+        node = node.parent
+    return True
 
 
 def _keeps_newline(node: tree_sitter.Node | None) -> bool:
