@@ -94,7 +94,7 @@ class Walker:
         except Unreadable as error:
             self.findings.unknown(str(error))
             return plain(state)
-        if source.root.has_error:
+        if not source.whole:
             self.findings.unknown(NOT_UNDERSTOOD)
         for inner in unseen_substitutions(source):
             self.findings.unknown("a substitution stands where it is not understood here")

@@ -26,8 +26,10 @@ _STEPS_PER_KIB = 40
 
 _ODD = re.compile(r"[^\t\n\x20-\x7e]")
 _CONTINUATION = re.compile(rb"(?<!\\)(?:\\\\)*\\\n")
-_LED = re.compile(rb"\n[ \t]*\\(?=[^\n])")
 _KEEPS_NEWLINE = frozenset(("raw_string", "ansi_c_string", "comment", "heredoc_body", "heredoc_content"))
+_ONE_LINE = frozenset(("command", "declaration_command", "unset_command", "redirected_statement", "file_redirect"))
+_REPAIRS = 6
+_OPAQUE = _KEEPS_NEWLINE | {"string_content"}
 _JOINS_AGAIN = frozenset(("command_substitution", "process_substitution"))
 
 
@@ -38,11 +40,12 @@ class Unreadable(Exception):
 @dataclass(frozen=True, slots=True)
 class Source:
     """A parsed text. Nodes are only meaningful with the source they come from. `mark`: in front of the number of each
-    odd character; it does not occur in the text itself."""
+    odd character; it does not occur in the text itself. `whole`: all of it was read, and as bash reads it."""
 
     data: bytes
     root: tree_sitter.Node
     mark: str | None = None
+    whole: bool = True
 
     def text(self, node: tree_sitter.Node) -> str:
         """The original text of `node`."""
@@ -74,11 +77,17 @@ def read_shell(text: str) -> Source:
             break
         data = joined
         root = _parse(data)
-    quoted = _without_leading_backslashes(data, root, mark)
-    if quoted != data:
-        data = quoted
+    for _ in range(_REPAIRS):
+        repaired = _with_quoted_escapes(data, root, mark) if b"\\" in data else data
+        if repaired == data and b"\n" in data:
+            repaired = _with_ended_lines(data, root)
+        if repaired == data:
+            break
+        data = repaired
         root = _parse(data)
-    return Source(data, root, mark)
+    else:
+        return Source(data, root, mark, whole=False)
+    return Source(data, root, mark, whole=not root.has_error)
 
 
 def unseen_substitutions(source: Source) -> list[str]:
@@ -156,24 +165,49 @@ def _join(data: bytes, root: tree_sitter.Node) -> bytes:
     return b"".join(parts)
 
 
-def _without_leading_backslashes(data: bytes, root: tree_sitter.Node, mark: str | None) -> bytes:
-    """The grammar takes a newline in front of a backslash for a part of the word: two commands would be one. A quoted
-    character means the same as one behind a backslash."""
-    if _LED.search(data) is None:
-        return data
-    odd = re.compile(rf"{mark}[0-9a-f]+Z".encode()) if mark is not None else None
+def _with_quoted_escapes(data: bytes, root: tree_sitter.Node, mark: str | None) -> bytes:
+    """The grammar ends a word at a backslash behind a quote or an expansion, and takes a newline in front of one for a
+    part of the word before: one command would be two, or two one. A quoted character means the same as one behind a
+    backslash, and reads well."""
+    escaped = re.compile(rb"\\(%s[0-9a-f]+Z|.)" % (mark or "(?!)").encode(), re.DOTALL)
     parts: list[bytes] = []
-    position = 0
-    for found in _LED.finditer(data):
-        backslash = found.end() - 1
-        if _is_quoted(root.descendant_for_byte_range(backslash, backslash + 1)):
-            continue
-        whole = odd.match(data, found.end()) if odd is not None else None
-        char = whole[0] if whole is not None else data[found.end() : found.end() + 1]
-        parts += (data[position:backslash], b'"\'"' if char == b"'" else b"'%s'" % char)
-        position = found.end() + len(char)
+    position, backslash = 0, data.find(b"\\")
+    while backslash >= 0:
+        leaf = root.descendant_for_byte_range(backslash, backslash + 1)
+        end = backslash + 2
+        if leaf is None or leaf.type in _OPAQUE:
+            end = max(end, leaf.end_byte if leaf is not None else 0)
+        elif leaf.children or not data[leaf.start_byte : backslash].strip():
+            end = end if leaf.children else max(end, leaf.end_byte)
+            if (leaf.children or leaf.type == "word") and not _is_quoted(leaf):
+                parts += (data[position:backslash], escaped.sub(_in_quotes, data[backslash:end]))
+                position = end
+        backslash = data.find(b"\\", end)
     parts.append(data[position:])
     return b"".join(parts)
+
+
+def _with_ended_lines(data: bytes, root: tree_sitter.Node) -> bytes:
+    """The grammar now and then goes on with a command on the next line (``a | b | c⏎d 2>x``): the line is ended."""
+    ends: list[int] = []
+    nodes = [root]
+    while nodes:
+        node = nodes.pop()
+        children = node.children
+        if node.type in _ONE_LINE:
+            gaps = ((one.end_byte, other.start_byte) for one, other in itertools.pairwise(children))
+            ends += (at for start, end in gaps if (at := data.find(b"\n", start, end)) >= 0)
+        nodes += (child for child in children if data.find(b"\n", child.start_byte, child.end_byte) >= 0)
+    parts: list[bytes] = []
+    position = 0
+    for at in sorted(set(ends)):
+        parts += (data[position:at], b";")
+        position = at
+    return b"".join((*parts, data[position:]))
+
+
+def _in_quotes(found: re.Match[bytes]) -> bytes:
+    return b'"\'"' if found[1] == b"'" else found[0] if found[1] == b"\n" else b"'%s'" % found[1]
 
 
 def _is_quoted(node: tree_sitter.Node | None) -> bool:
