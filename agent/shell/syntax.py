@@ -179,7 +179,7 @@ def _with_quoted_escapes(data: bytes, root: tree_sitter.Node, mark: str | None) 
             end = max(end, leaf.end_byte if leaf is not None else 0)
         elif leaf.children or not data[leaf.start_byte : backslash].strip():
             end = end if leaf.children else max(end, leaf.end_byte)
-            if (leaf.children or leaf.type == "word") and not _is_quoted(leaf):
+            if (leaf.children or leaf.type == "word") and not _is_quoted(leaf, data):
                 parts += (data[position:backslash], escaped.sub(_in_quotes, data[backslash:end]))
                 position = end
         backslash = data.find(b"\\", end)
@@ -210,10 +210,11 @@ def _in_quotes(found: re.Match[bytes]) -> bytes:
     return b'"\'"' if found[1] == b"'" else found[0] if found[1] == b"\n" else b"'%s'" % found[1]
 
 
-def _is_quoted(node: tree_sitter.Node | None) -> bool:
+def _is_quoted(node: tree_sitter.Node | None, data: bytes) -> bool:
+    """Backquotes count as quotes here: their text is read again once they are taken away."""
     for _ in range(256):
         if node is None or node.type in _JOINS_AGAIN:
-            return False
+            return node is not None and data[node.start_byte : node.start_byte + 1] == b"`"
         if node.type in _KEEPS_NEWLINE or node.type == "string":
             return True
         node = node.parent

@@ -48,3 +48,8 @@ def test_a_backslash_at_the_start_of_a_quoted_line_stays(text: str) -> None:
 )
 def test_escapes_are_part_of_the_word_that_they_stand_in(text: str, argv: tuple[str, ...]) -> None:
     assert request(text).commands[0].argv == argv
+
+
+def test_backslashes_inside_backquotes_are_those_of_the_text_within() -> None:
+    assert answer('echo "`echo \\`rm -rf /\\``"')[0] == "deny"
+    assert answer("echo `ls\n\\rm -rf /`")[0] == "deny"
