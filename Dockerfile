@@ -39,6 +39,7 @@ RUN set -eu; \
     tools/bin/python -m pip wheel --no-index --no-deps --no-build-isolation --wheel-dir wheel .; \
     tools/bin/python -m pip --python /opt/parhelia/bin/python install --no-index --no-deps wheel/*.whl
 COPY container/hooks container/hooks
+COPY container/shell container/shell
 COPY container/ssh_config container/
 COPY entrypoint.sh ./
 # What lies outside of /opt, laid out with its final modes; all of it belongs to root. The hook's client is started by the
@@ -53,6 +54,11 @@ RUN set -eu; \
     install -D -m 0755 agent/enforce/commands/native/parhelia-hook root/usr/local/lib/parhelia/parhelia-hook; \
     install -D -m 0755 agent/enforce/commands/hook_client.py root/usr/local/lib/parhelia/hook_client.py; \
     install -D -m 0755 agent/enforce/egress/ssh_proxy.py root/usr/local/lib/parhelia/ssh_proxy.py; \
+    for name in sh bash dash; do \
+        install -D -m 0755 agent/enforce/commands/native/parhelia-hook root/usr/local/lib/parhelia/shim/$name; \
+    done; \
+    install -D -m 0644 container/shell/interactive.bash root/usr/local/lib/parhelia/interactive.bash; \
+    install -D -m 0644 container/shell/profile.sh root/etc/profile.d/parhelia.sh; \
     install -d -m 0755 root/etc/parhelia root/usr/local/bin; \
     cp -RL policies root/etc/parhelia/policies; \
     chmod -R go= root/etc/parhelia/policies; \
@@ -65,6 +71,7 @@ COPY --from=build /build/root /
 RUN --mount=type=bind,source=container/users.sh,target=/run/users.sh \
     set -eu; \
     sh /run/users.sh 971 1000; \
+    sed -i '1i . /usr/local/lib/parhelia/interactive.bash' /etc/bash.bashrc; \
     install -d -m 0755 /vol /vol/parhelia; \
     install -d -m 0755 -o session -g session /vol/parhelia/workspaces /vol/parhelia/checkpoints; \
     install -d -m 0700 /vol/parhelia/audit

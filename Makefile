@@ -58,7 +58,7 @@ run: $(VENV)/.stamp-project users  ## a confined session on the default policy: 
 test-tools:
 	@container/test-tools.sh
 
-test: $(VENV)/.stamp-project users test-tools  ## the suite (as root: on the host, in Docker and in gVisor); PYTEST_ARGS='…'
+test: $(VENV)/.stamp-project users test-tools $(HOOK)  ## the suite (as root: on the host, in Docker and in gVisor); PYTEST_ARGS='…'
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.stamp-project  ## ruff, its formatter, mypy, import-linter

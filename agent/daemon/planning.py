@@ -26,7 +26,8 @@ from agent.shell.redact import redact_argv
 
 PUBLIC = "/run/parhelia"
 """Where the session finds the agent's public directory wherever a mount namespace is to be had: the hook client's
-socket path is compiled in."""
+socket path, HOOK, is compiled in."""
+HOOK = f"{PUBLIC}/hook.sock"
 RESOLV_CONF = "/etc/resolv.conf"
 JAIL_DOORS = (Door.PROXY, Door.CAPTURE, Door.DNS_UDP, Door.DNS_TCP)
 DEFAULT_WORKDIR = "/vol/parhelia/workspaces"
@@ -108,6 +109,7 @@ def _environment(spec: RunSpec, ground: Ground, public: str, port: int) -> dict[
         ca_bundle=f"{public}/{layout.CA_BUNDLE}",
         port=port,
         placeholders=placeholder_environment(ground.policy, ground.secrets),
+        shells=ground.offer.mounts or os.path.realpath(HOOK) == os.path.realpath(ground.places.hook_socket),
     )
     if ground.offer.connect:
         env.setdefault("RES_OPTIONS", "use-vc")  # resolver(5): look-ups by TCP, which can be captured

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from agent.daemon import environment
 from agent.daemon.environment import PROXY, TRUST, session_environment
 from agent.daemon.places import Places
 from agent.policy.load import LayerSource, load_policy
@@ -52,6 +54,25 @@ def test_only_what_is_kept_passed_or_set_is_there() -> None:
 )
 def test_a_further_layer_passes_on_no_more_names(texts: list[str], passed: set[str]) -> None:
     assert set(made(*texts)) & {"CI", "TOKEN", "NOT_SET", "LD_PRELOAD"} == passed
+
+
+@pytest.mark.parametrize(("shell", "given"), [("/usr/bin/bash", "bash"), ("/bin/zsh", None), ("", None)])
+def test_the_images_shells_that_ask_come_first_where_they_can_ask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: str, given: str | None
+) -> None:
+    (tmp_path / "bash").touch()
+    monkeypatch.setattr(environment, "SHIM", str(tmp_path))
+    spec = replace(SPEC, session_env={"PATH": "/bin", "SHELL": shell})
+    policy = load_policy([LayerSource("l", (("p.yaml", "version: 1"),))], {})
+
+    def env(shells: bool) -> dict[str, str]:
+        return session_environment(
+            spec, policy, PLACES, workdir="/w", ca_bundle="/ca", port=1, placeholders={}, shells=shells
+        )
+
+    assert env(True)["PATH"] == f"{tmp_path}:/bin"
+    assert env(True)["SHELL"] == (f"{tmp_path}/{given}" if given else shell)
+    assert (env(False)["PATH"], env(False)["SHELL"]) == ("/bin", shell)
 
 
 def test_a_placeholder_takes_the_place_of_what_would_be_passed_on_and_of_no_variable_of_the_agents_own() -> None:

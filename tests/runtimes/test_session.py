@@ -145,3 +145,17 @@ def test_in_docker_claude_codes_hook_is_answered_from_inside_a_session(docker_ru
 def test_in_gvisor_claude_codes_hook_is_answered_from_inside_a_session(gvisor_run: GVisor, tool_calls: Path) -> None:
     done = gvisor_run("python3", "/opt/tool-calls/calls.py", mounts=((tool_calls, "/opt/tool-calls"),))
     assert (done.returncode, done.stdout.splitlines()) == (0, ANSWERED)
+
+
+def test_without_root_the_hook_believes_the_agent_because_it_is_an_ancestor(
+    restricted_run: Run, tool_calls: Path, tmp_path: Path
+) -> None:
+    policy = tmp_path / "policy"
+    policy.mkdir()
+    text = "version: 1\npacks: [core]\negress:\npaths: {read: [/usr, /bin, /lib, /lib64, /etc, /opt], write: [/tmp]}\n"
+    (policy / "policy.yaml").write_text(text)
+    options = ("--tmpfs", "/run/parhelia:uid=1000,mode=0700", "--volume", f"{tool_calls}:/opt/tool-calls:ro")
+    options += ("--volume", f"{policy}:/policy:ro", "--env", "PARHELIA_POLICY_DIR=/policy", "--workdir", "/tmp")
+    options += ("--env", "PARHELIA_AUDIT_DIR=/run/parhelia/log")
+    done = restricted_run("python3", "/opt/tool-calls/calls.py", options=options)
+    assert (done.returncode, done.stdout.splitlines()) == (0, ANSWERED), done.stderr

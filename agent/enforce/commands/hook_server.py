@@ -124,6 +124,8 @@ class HookServer:
             async with asyncio.timeout(self._timeout):
                 while piece := await reader.read(65536):
                     intake.feed(piece)
+            if intake.empty:  # a client that was ended before it asked
+                return b""
             payload = intake.payload()
             peer = _peer(writer)
             if len(payload) <= SMALL:

@@ -71,6 +71,11 @@ class Intake:
         if len(self._kept) > MAX_KEPT + (0 if self._string is None else self._longest):
             raise WireError(f"more than {MAX_KEPT} bytes of it would have to be read")
 
+    @property
+    def empty(self) -> bool:
+        """Nothing arrived: whoever connected asked nothing."""
+        return self._size == 0
+
     def payload(self) -> bytes:
         """What was kept, once all has arrived. Raises WireError."""
         if not self.protocol:

@@ -386,6 +386,14 @@ def test_a_caller_that_never_finishes_its_call_is_answered_with_a_denial(running
     assert answer[:4] == b"PH\1\2"
 
 
+def test_who_connects_and_asks_nothing_gets_no_answer(running: Running) -> None:
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.settimeout(20)
+        silent.connect(str(running.path))
+        silent.shutdown(socket.SHUT_WR)
+        assert silent.recv(100) == b""
+
+
 def test_a_call_too_large_to_read_is_denied(running: Running) -> None:
     done = running.ask(bash("echo " + "x" * hook_wire.MAX_STRING))
     assert (done.returncode, "the command is missing" in done.stderr) == (2, True)
