@@ -66,7 +66,7 @@ time.sleep(3)
 """Stays until the numbers are pushed: in a container the gateway ends with the session."""
 
 
-@pytest.fixture(params=RUNTIMES[:2])
+@pytest.fixture(params=RUNTIMES)
 def ringed(request: pytest.FixtureRequest) -> Runtime:
     """Each runtime that has the ring, in turn."""
     found: Runtime = request.getfixturevalue(request.param)
