@@ -147,6 +147,9 @@ TABLE: tuple[Variable, ...] = (
     *_rows(Kind.SEEN, ("cargo", "rustc"), "RUSTDOC RUSTFLAGS"),
     *_rows(Kind.SEEN, ("rg", "curl", "wget", "pip*", "npm"), "RIPGREP_CONFIG_PATH CURL_HOME WGETRC PIP_CONFIG_FILE"),
     *_rows(Kind.TEXT, ("fzf",), "FZF_DEFAULT_COMMAND"),
+    *_rows(Kind.SEEN, ("docker", "podman", "nerdctl", "docker-compose"), "DOCKER_HOST DOCKER_CONTEXT CONTAINER_HOST"),
+    *_rows(Kind.SEEN, ("kubectl", "helm", "oc"), "KUBECONFIG KUBECTL_EXTERNAL_DIFF"),
+    *_rows(Kind.SEEN, ("terraform", "tofu", "terragrunt"), "TF_CLI_ARGS* TF_CLI_CONFIG_FILE"),
 )
 
 _EXACT: Mapping[str, tuple[Variable, ...]] = MappingProxyType(

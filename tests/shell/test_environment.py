@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import date
+from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -118,6 +120,16 @@ def test_every_name_of_the_table_is_found_by_how_it_begins() -> None:
         assert f"{name}=".encode()[:HEAD] in HEADS
         assert is_named(name)
         assert row in rows(name)
+
+
+def test_what_a_shipped_rule_asks_for_is_seen_at_the_exec() -> None:
+    """The exec ring takes the table's variables and no others."""
+    asked: set[str] = set()
+    for pack in Path("policies/packs").glob("*.yaml"):
+        for rule in yaml.safe_load(pack.read_text())["deny"]:
+            asked |= {entry.partition("=")[0] for entry in rule["match"].get("environment", [])}
+    assert "GIT_SSH_COMMAND" in asked
+    assert sorted(name for name in asked if not is_named(name)) == []
 
 
 def test_names_outside_of_the_table_are_not_taken() -> None:
