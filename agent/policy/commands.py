@@ -41,10 +41,10 @@ def judge(match: CommandMatch, command: SimpleCommand, places: Places) -> Fit:
         answer = _redirects_fit(match, command, places)
     if match.environment and answer:
         answer = min(answer, _environment_fit(match, command))
-    if match.words and answer:
-        answer = min(answer, max(_words_fit(match.words, command), default=Fit.NO))
     if answer and (match.options or match.without or match.subcommand or match.operands):
         answer = min(answer, _arguments_fit(match, command, places))
+    if match.words and answer:
+        answer = min(answer, max(_words_fit(match.words, command), default=Fit.NO))
     return answer
 
 
@@ -126,7 +126,9 @@ def _words_fit(patterns: tuple[str, ...], command: SimpleCommand) -> Iterable[Fi
 
 def _arguments_fit(match: CommandMatch, command: SimpleCommand, places: Places) -> Fit:
     words = sort_words(command.argv, _grammar(command.program))
-    answer = min(_options_fit(match, words), _subcommand_fit(match, words, command, places))
+    answer = _subcommand_fit(match, words, command, places)
+    if answer and (match.options or match.without):
+        answer = min(answer, _options_fit(match, words))
     if match.operands and answer:
         answer = min(answer, _operands_fit(match, words, command, places))
     return answer
@@ -165,9 +167,14 @@ def _subcommand_fit(match: CommandMatch, words: Words, command: SimpleCommand, p
             continue
         if word is not None and UNKNOWN in word:
             return Fit.MAYBE
-        if word is None or not any(fnmatchcase(word, one) for one in wanted.split("|")):
+        if word is None or not _is_one_of(word, wanted):
             return Fit.NO
     return Fit.YES
+
+
+@lru_cache(maxsize=4096)
+def _is_one_of(word: str, alternatives: str) -> bool:
+    return any(fnmatchcase(word, one) for one in alternatives.split("|"))
 
 
 def _operands_fit(match: CommandMatch, words: Words, command: SimpleCommand, places: Places) -> Fit:

@@ -65,6 +65,7 @@ def canonical_option(word: str, grammar: Grammar) -> str:
     return next((name for name, spelled in grammar.means.items() if word in spelled), word)
 
 
+@lru_cache(maxsize=4096)
 def _spellings(wanted: str, grammar: Grammar) -> frozenset[str]:
     name = wanted.lstrip("-")
     return grammar.means.get(canonical_option(name, grammar), frozenset()) | {name}
