@@ -3,8 +3,8 @@
 Rules: an option whose value is a file that is read is not listed as valued, so that the file counts as an operand; one
 whose value is a pattern, a number or a name to leave out is.
 
-Sources: grep(1), rg(1), ag(1), sed(1), gawk(1), perlrun(1), jq(1), tar(1), zip(1), rsync(1), sudo(8), doas(1),
-strace(1), ltrace(1).
+Sources: install(1), ln(1), mv(1), grep(1), rg(1), ag(1), sed(1), gawk(1), perlrun(1), jq(1), tar(1), zip(1), rsync(1),
+sudo(8), doas(1), strace(1), ltrace(1).
 """
 
 from __future__ import annotations
@@ -51,6 +51,9 @@ FILES: Mapping[str, Grammar] = {
     "jq": Grammar(names("indent L"), script=names("f from-file")),
     "yq": Grammar(script=names("f from-file")),
     **dict.fromkeys(("tar", "gtar", "bsdtar"), _TAR),
+    "install": Grammar(names("m o g t S mode owner group target-directory suffix")),
+    "ln": Grammar(names("t S target-directory suffix")),
+    "mv": Grammar(names("t S target-directory suffix")),
     "zip": Grammar(names("x i b t n P exclude include suffixes")),
     "rsync": _RSYNC,
     **dict.fromkeys(("sudo", "sudo-rs", "doas"), _SUDO),
