@@ -6,12 +6,11 @@ Whichever the machine offers (agent.session.levels), it stands on the same gate,
 from __future__ import annotations
 
 import asyncio
-import os
-import stat
 from collections.abc import Callable, Mapping
 
 from agent.daemon.spec import RunSpec
 from agent.enforce.commands.judge import BuildRequest, CommandGate
+from agent.enforce.commands.refusal import Given
 from agent.enforce.commands.supervisor import ExecSupervisor
 from agent.enforce.commands.tracer import ExecTracer
 from agent.enforce.notify_loop import Handler
@@ -74,7 +73,7 @@ class Ring:
             post=self._post,
             observe=self._observe,
             ended=self._ended,
-            stderr=self._kept_stderr(),
+            stderr=Given.of(self._stderr),
             others=self._others,
             in_force=self._in_force,
         )
@@ -95,7 +94,7 @@ class Ring:
             exited=self._exited,
             observe=self._observe,
             ended=self._ended,
-            stderr=self._kept_stderr(),
+            stderr=Given.of(self._stderr),
             in_force=self._in_force,
         )
         self._supervisor.start(pid)
@@ -108,10 +107,6 @@ class Ring:
     def _session_ids(self) -> tuple[int | None, int | None]:
         user = self._spec.session_user
         return (None, None) if self._spec.egress_user is None else (user.uid, user.gid)
-
-    def _kept_stderr(self) -> int | None:
-        """A copy where the line about a refusal needs one (agent.enforce.commands.refusal)."""
-        return os.dup(self._stderr) if stat.S_ISREG(os.fstat(self._stderr).st_mode) else None
 
     # --- on the ring's threads
 

@@ -78,6 +78,7 @@ def test_what_only_shows_at_exec_is_refused_and_recorded_and_all_else_runs(trace
     assert [line for line in lines if not line.startswith("status=")] == ["./t word", "./t ./u", "./T WORD", "end"]
     assert refused(outcome) == [rule for _, _, rule in HIDDEN if rule]
     assert {event["details"]["mechanism"] for event in outcome.of("bash.dangerous")} == {"exec"}
+    assert outcome.stderr.count("parhelia: denied by ") == len(refused(outcome))
     assert outcome.status == 0
     assert outcome.verified == 0
 

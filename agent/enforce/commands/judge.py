@@ -28,7 +28,7 @@ from agent.enforce.commands.files import Files
 from agent.enforce.commands.permitted import Asked, Moment, Permitted, leaves_no_line
 from agent.enforce.commands.program import AT_FDCWD, Run, resolve
 from agent.enforce.commands.programs import Programs
-from agent.enforce.commands.refusal import tell
+from agent.enforce.commands.refusal import Given, tell
 from agent.enforce.commands.scripts import Found, Scripts, is_loader, loaded, named_scripts
 from agent.enforce.memory import MAX_PATH, Identity, Task, Unreadable, path_of, readable
 from agent.linux.notify import Notification
@@ -115,7 +115,7 @@ class ExecJudge:
         post: Callable[[Event], None],
         is_valid: Callable[[int], bool],
         eyes: FilesystemIdentity,
-        stderr: int | None = None,
+        stderr: Given | None = None,
         programs: Programs | None = None,
         in_force: Callable[[], object] | None = None,
     ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import dataclass
 
 from agent.linux.process import FilesystemIdentity
 from agent.policy.decision import Decision
@@ -25,11 +26,24 @@ def refusal_line(decision: Decision) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)[:_MAX_LINE]
 
 
-def tell(tid: int, decision: Decision, eyes: FilesystemIdentity, shared: int | None = None) -> bool:
-    """Write the line to the standard error of the stopped task `tid`. False where it could not be.
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The standard error that the session was given: which file it is (device, inode), and, where it is a regular file,
+    a copy of the agent's: opened anew it would have a position of its own, and the session's next words would stand
+    over the line."""
 
-    `shared` is the agent's copy of the standard error that the session was given, where that is a regular file: a file
-    opened anew would have a position of its own, and the session's next words would stand over the line.
+    identity: tuple[int, int]
+    copy: int | None = None
+
+    @classmethod
+    def of(cls, descriptor: int) -> Given:
+        """Holds nothing open but a regular file: of a pipe, the reader is to see the end when the session ends."""
+        status = os.fstat(descriptor)
+        return cls((status.st_dev, status.st_ino), os.dup(descriptor) if stat.S_ISREG(status.st_mode) else None)
+
+
+def tell(tid: int, decision: Decision, eyes: FilesystemIdentity, given: Given | None = None) -> bool:
+    """Write the line to the standard error of the stopped task `tid`. False where it could not be.
 
     The descriptor is found with the session's `eyes`; once it is shown to be open for writing there, it is opened as
     the agent, since the session need not own its own standard error (a pipe that an operator made).
@@ -41,12 +55,12 @@ def tell(tid: int, decision: Decision, eyes: FilesystemIdentity, shared: int | N
         return False
     try:
         with eyes:
-            writable = _writable_by_task(tid, held)
+            writable = _writable_by_task(tid, held, given)
         if not writable:
             return False
         line = refusal_line(decision).encode() + b"\n"
-        if shared is not None and os.path.sameopenfile(held, shared):
-            os.write(shared, line)
+        if given is not None and given.copy is not None and os.path.sameopenfile(held, given.copy):
+            os.write(given.copy, line)
             return True
         opened = os.open(f"/proc/self/fd/{held}", _WRITE)
         try:
@@ -60,13 +74,16 @@ def tell(tid: int, decision: Decision, eyes: FilesystemIdentity, shared: int | N
     return True
 
 
-def _writable_by_task(tid: int, held: int) -> bool:
+def _writable_by_task(tid: int, held: int, given: Given | None) -> bool:
+    """Where /proc does not say which file a descriptor is (gVisor), only what the session was given is believed."""
     status = os.fstat(held)
     kind = status.st_mode
     if not (stat.S_ISFIFO(kind) or stat.S_ISREG(kind) or os.major(status.st_rdev) in _TTY_MAJORS):
         return False
     theirs, ours = _fdinfo(str(tid), 2), _fdinfo("self", held)
-    same = all(theirs.get(key) == ours.get(key) for key in (b"mnt_id", b"ino")) and b"ino" in theirs
+    if b"ino" not in theirs:
+        return given is not None and (status.st_dev, status.st_ino) == given.identity
+    same = all(theirs.get(key) == ours.get(key) for key in (b"mnt_id", b"ino"))
     return same and int(theirs[b"flags"], 8) & os.O_ACCMODE != os.O_RDONLY
 
 

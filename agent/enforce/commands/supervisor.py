@@ -17,6 +17,7 @@ from agent.enforce.commands.judge import (
     own_decision,
 )
 from agent.enforce.commands.programs import Programs
+from agent.enforce.commands.refusal import Given
 from agent.enforce.notify_loop import PROCEED, Answer, Handler, NotifyLoop
 from agent.linux import notify, process
 from agent.linux.syscalls import number
@@ -50,7 +51,7 @@ class ExecSupervisor:
         observe: Callable[[float], None] | None = None,
         ended: Callable[[str | None], None] | None = None,
         deadline: float = DEADLINE_S,
-        stderr: int | None = None,
+        stderr: Given | None = None,
         others: Mapping[int, Handler] | None = None,
         in_force: Callable[[], object] | None = None,
     ) -> None:

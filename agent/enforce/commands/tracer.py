@@ -34,6 +34,7 @@ from agent.enforce.commands.judge import (
     own_decision,
 )
 from agent.enforce.commands.programs import Programs
+from agent.enforce.commands.refusal import Given
 from agent.enforce.commands.supervisor import DEADLINE_S, FAULT
 from agent.linux import process, ptrace
 from agent.linux.ptrace import Kind
@@ -77,7 +78,7 @@ class ExecTracer:
         observe: Callable[[float], None] | None = None,
         ended: Callable[[str | None], None] | None = None,
         deadline: float = DEADLINE_S,
-        stderr: int | None = None,
+        stderr: Given | None = None,
         in_force: Callable[[], object] | None = None,
     ) -> None:
         self._programs = Programs(session_uid)

@@ -1,147 +1,106 @@
-"""The line on a refused command's standard error never keeps the supervisor, and never is more than text."""
+"""The line that a refused command leaves, and to whom it is not written."""
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import os
-import pty
-import signal
-import socket
-import termios
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from agent.enforce.commands.refusal import refusal_line
-from agent.policy.decision import Decision, Verdict
-from tests.enforce.commands import test_supervisor as ring
-from tests.enforce.commands.filtered import Filtered
-from tests.enforce.commands.test_supervisor import Recorded, supervise
+from agent.enforce.commands import refusal
+from agent.enforce.commands.refusal import Given, refusal_line, tell
+from agent.linux.process import FilesystemIdentity
+from agent.policy.decision import Decision, Severity, Verdict
 
-workspace = ring.workspace
-_needs_root = ring._needs_root
-
-DEADLINE_S = 2.0
-
-
-def full_pipe(_place: Path) -> Iterator[int]:
-    read_end, write_end = os.pipe()
-    os.set_blocking(write_end, False)
-    with suppress(BlockingIOError):
-        while True:
-            os.write(write_end, b"x" * 4096)
-    os.set_blocking(write_end, True)
-    yield write_end
-    os.close(read_end)
-    os.close(write_end)
-
-
-def full_socket(_place: Path) -> Iterator[int]:
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    with suppress(BlockingIOError):
-        while True:
-            ours.send(b"x" * 4096)
-    ours.setblocking(True)
-    yield ours.fileno()
-    ours.close()
-    theirs.close()
-
-
-def stopped_terminal(_place: Path) -> Iterator[int]:
-    master, slave = pty.openpty()
-    termios.tcflow(slave, termios.TCOOFF)
-    yield slave
-    os.close(master)
-    os.close(slave)
-
-
-def full_terminal(_place: Path) -> Iterator[int]:
-    master, slave = pty.openpty()
-    os.set_blocking(slave, False)
-    with suppress(BlockingIOError):
-        while True:
-            os.write(slave, b"x" * 4096)
-    os.set_blocking(slave, True)
-    yield slave
-    os.close(master)
-    os.close(slave)
-
-
-def full_fifo(place: Path) -> Iterator[int]:
-    fifo = place / "fifo"
-    os.mkfifo(fifo)
-    fifo.chmod(0o666)
-    opened = os.open(fifo, os.O_RDWR)
-    os.set_blocking(opened, False)
-    with suppress(BlockingIOError):
-        while True:
-            os.write(opened, b"x" * 4096)
-    os.set_blocking(opened, True)
-    yield opened
-    os.close(opened)
-
-
-def leased_file(place: Path) -> Iterator[int]:
-    """Who opens a leased file waits for its holder, up to 45 seconds (fcntl(2), "Leases")."""
-    file = place / "leased"
-    opened = os.open(file, os.O_WRONLY | os.O_CREAT, 0o666)
-    before = signal.signal(signal.SIGIO, signal.SIG_IGN)  # what the holder is told by
-    fcntl.fcntl(opened, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-    yield opened
-    os.close(opened)
-    signal.signal(signal.SIGIO, before)
-
-
-def closed(_place: Path) -> Iterator[int]:
-    yield -1
-
-
-SCRIPT = """\
-name=$(id -u | sed 's/.*/rm/')
-$name -rf /etc/x & one=$!
-$name -rf /etc/x & two=$!
-turn=0
-while [ $turn -lt 20 ]; do /bin/sleep 0.05; turn=$((turn + 1)); done
-kill -9 $one $two
-/bin/echo "went on"
-"""
-"""The refused shells may wait for ever for room to complain; everybody else goes on."""
-
-
-@pytest.mark.parametrize(
-    "make", [full_pipe, full_socket, stopped_terminal, full_terminal, full_fifo, leased_file, closed]
+DECISION = Decision(
+    verdict=Verdict.DENY, rule="r", reason="for \x1b[2J", instead="", policy_digest="", severity=Severity.HIGH
 )
-def test_a_standard_error_that_takes_nothing_keeps_nobody(
-    workspace: Path, make: Callable[[Path], Iterator[int]]
+LINE = refusal_line(DECISION) + "\n"
+EYES = FilesystemIdentity(None, None)
+
+
+@contextlib.contextmanager
+def standard_error() -> Iterator[list[int]]:
+    """This process's own is a pipe meanwhile, whose both ends are given."""
+    kept = os.dup(2)
+    read, write = os.pipe()
+    os.dup2(write, 2)
+    os.set_blocking(read, False)
+    try:
+        yield [read, write]
+    finally:
+        os.dup2(kept, 2)
+    for descriptor in (kept, read, write):
+        os.close(descriptor)
+
+
+def told(read: int) -> str:
+    try:
+        return os.read(read, 1 << 16).decode()
+    except BlockingIOError:
+        return ""
+
+
+def without_inode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As gVisor has it, and Linux before 5.14."""
+    monkeypatch.setattr(refusal, "_fdinfo", lambda process, descriptor: {b"flags": b"01"})
+
+
+def test_the_line_is_escaped_and_written() -> None:
+    with standard_error() as stderr:
+        assert tell(os.getpid(), DECISION, EYES)
+        assert told(stderr[0]) == LINE == "parhelia: denied by r: for \\x1b[2J.\n"
+
+
+def test_what_is_open_for_reading_only_gets_nothing(tmp_path: Path) -> None:
+    with standard_error():
+        (tmp_path / "file").write_text("before")
+        os.dup2(os.open(tmp_path / "file", os.O_RDONLY), 2)
+        assert not tell(os.getpid(), DECISION, EYES)
+        assert (tmp_path / "file").read_text() == "before"
+
+
+def test_a_full_pipe_loses_the_line() -> None:
+    with standard_error() as stderr:
+        os.set_blocking(stderr[1], False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                os.write(stderr[1], b"x" * 4096)
+        assert not tell(os.getpid(), DECISION, EYES)
+
+
+def test_where_nobody_says_which_file_it_is_only_the_one_that_was_given_is_written_to(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made = make(workspace)
-    descriptor = next(made)
-
-    def redirect() -> None:
-        os.dup2(descriptor, 2) if descriptor >= 0 else os.close(2)
-
-    recorded, text = Recorded(), workspace / "text"
-    text.write_text(SCRIPT)
-    session = Filtered(["/bin/dash", str(text)], before_exec=redirect)
-    supervisor = supervise(session, recorded, deadline=DEADLINE_S)
-    session.go()
-    finished = session.finish()
-    supervisor.stop()
-    session.close()
-    with suppress(StopIteration):
-        next(made)
-    assert finished.out == "went on\n"
-    assert set(recorded.rules()) == {"delete-system"}, "and no deadline was met"
+    with standard_error() as stderr:
+        without_inode(monkeypatch)
+        assert not tell(os.getpid(), DECISION, EYES)
+        read, other = os.pipe()
+        assert not tell(os.getpid(), DECISION, EYES, Given.of(other))
+        assert told(stderr[0]) == ""
+        assert tell(os.getpid(), DECISION, EYES, Given.of(2))
+        assert told(stderr[0]) == LINE
+        os.close(read)
+        os.close(other)
 
 
-@given(st.text(max_size=300), st.text(max_size=300))
-def test_the_line_is_text_whatever_the_policy_and_the_command_say(reason: str, instead: str) -> None:
-    line = refusal_line(Decision(Verdict.DENY, "a-rule", reason, "d" * 64, instead=instead))
-    assert line.isprintable()
-    assert line.startswith("parhelia: denied by a-rule: ")
-    assert len(line) <= 1024
+def test_a_file_that_was_given_is_written_to_at_its_own_position(tmp_path: Path) -> None:
+    with standard_error():
+        opened = os.open(tmp_path / "words", os.O_WRONLY | os.O_CREAT, 0o600)
+        os.dup2(opened, 2)
+        os.write(2, b"before\n")
+        assert tell(os.getpid(), DECISION, EYES, Given.of(2))
+        os.write(2, b"after\n")
+        assert (tmp_path / "words").read_text() == f"before\n{LINE}after\n"
+        os.close(opened)
+
+
+def test_nothing_but_a_regular_file_is_kept_open(tmp_path: Path) -> None:
+    with standard_error():
+        assert Given.of(2).copy is None
+        with (tmp_path / "words").open("w") as words:
+            copy = Given.of(words.fileno()).copy
+        assert copy is not None
+        os.close(copy)
