@@ -5,13 +5,14 @@ does not name is stepped over; an abbreviated long option is the option (getopt_
 
 A row has one entry a line: the spellings of an option, what its value is, a pattern that the value must fit (its
 group, or what follows it, is the payload). In the place of a spelling: ``operand`` an operand, ``first`` the first one,
-``stdin`` standard input, ``alone`` standard input where nothing else says what to run. ``valued LETTERS NAMES``
-lists other options with a value. Kinds of a value:
+``stdin`` standard input, ``alone`` standard input where nothing else says what to run, ``default`` the files that the
+pattern names where nothing else does. ``valued LETTERS NAMES`` lists other options with a value; ``bundled``: letters
+may stand without a dash. Kinds of a value:
 
-``stdin`` standard input, ``alone`` standard input where nothing else says what to run; ``valued LETTERS NAMES``
+``text`` a shell reads it; ``words`` it is split into a command; ``program`` it is a command's name; ``rest`` begins a
 command that ends with the command line; ``rest-text`` the same as shell text; ``code:LANGUAGE`` inline code;
-``says:DIALECT`` commands of a program's own (`agent.shell.dialects`); ``stdin:DIALECT`` the same, read from standard
-input where the value names it; ``reads`` and ``writes`` a file; ``deletes`` the operands are deleted afterwards;
+``says:DIALECT`` commands of a program's own (`agent.shell.dialects`); ``file:DIALECT`` the same in a file, and
+``script:LANGUAGE`` code in a file; ``reads`` and ``writes`` a file; ``deletes`` the operands are deleted afterwards;
 ``loads`` code that cannot be looked into; ``network`` as ``text``, with a connection at its ends.
 
 Source: the programs' manual pages; the doors to a shell are those that GTFOBins names.
@@ -31,6 +32,7 @@ from agent.shell.steps import (
     Code,
     Inner,
     Opaque,
+    Script,
     ShellText,
     Step,
     Touches,
@@ -62,8 +64,10 @@ class Carrier:
     first: tuple[Payload, ...]
     stdin: tuple[Payload, ...]
     alone: tuple[Payload, ...]
+    default: tuple[Payload, ...]
     valued: frozenset[str]
     singles: tuple[str, ...]  # names with one dash, whose value may be attached
+    bundled: bool
 
 
 @dataclass(slots=True)
@@ -72,6 +76,7 @@ class _Draft:
     longs: dict[str, list[Payload]] = field(default_factory=dict)
     places: dict[str, list[Payload]] = field(default_factory=dict)
     valued: set[str] = field(default_factory=set)
+    bundled: bool = False
 
 
 def read_table(text: str) -> dict[str, Carrier]:
@@ -88,6 +93,9 @@ def read_table(text: str) -> dict[str, Carrier]:
 
 
 def _read_entry(parts: Sequence[str], draft: _Draft) -> None:
+    if parts == ["bundled"]:
+        draft.bundled = True
+        return
     if parts[0] == "valued":
         for part in parts[1:]:
             draft.valued |= {part} if part.startswith("-") else set(part)
@@ -97,7 +105,7 @@ def _read_entry(parts: Sequence[str], draft: _Draft) -> None:
         raise ValueError(f"not an entry of a carrier: {' '.join(parts)}")
     payload = Payload(parts[at], re.compile(parts[at + 1], re.DOTALL | re.IGNORECASE) if len(parts) > at + 1 else None)
     for spelling in parts[:at]:
-        if spelling in ("operand", "first", "stdin", "alone"):
+        if spelling in PLACES:
             draft.places.setdefault(spelling, []).append(payload)
         elif len(spelling) == len("-x") and spelling[0] == "-":
             draft.letters.setdefault(spelling[1], []).append(payload)
@@ -119,8 +127,10 @@ def _carrier(draft: _Draft) -> Carrier:
         places.get("first", ()),
         places.get("stdin", ()),
         places.get("alone", ()),
+        places.get("default", ()),
         frozenset(draft.valued),
         tuple(name for name in draft.longs if not name.startswith("--")),
+        draft.bundled,
     )
 
 
@@ -129,8 +139,12 @@ def carried_steps(
 ) -> list[Step]:
     """What `words` carry, options anywhere among the operands. `from_file`: what is not known of `stdin` is the content
     of a file, which is not read."""
-    reading = _Reading(words, carrier, stdin)
+    reading = _Reading(_unbundled(words, carrier) if carrier.bundled else words, carrier, stdin)
     reading.read()
+    if not reading.told:
+        for payload in carrier.default:
+            for name in payload.pattern.pattern.split("|") if payload.pattern is not None else ():
+                reading.take(Payload(payload.kind), Word(name), len(words))
     if stdin is None or (from_file and not stdin.known):
         return reading.found
     if stdin.known or not reading.told:
@@ -138,6 +152,20 @@ def carried_steps(
     if not reading.told and all(word.text == "-" or reads_descriptor(word.text) for word in reading.operands):
         reading.take_all(carrier.alone, stdin)
     return reading.found
+
+
+def _unbundled(words: Sequence[Word], carrier: Carrier) -> list[Word]:
+    """``tar cIf PROGRAM FILE``: letters without a dash, their values behind them in order (tar(1), "Option styles")."""
+    first = word_at(words, 1).text
+    if not re.fullmatch(r"[A-Za-z]+", first):
+        return list(words)
+    found, index = [words[0]], 2
+    for letter in first:
+        found.append(Word(f"-{letter}"))
+        if letter in carrier.valued or letter in carrier.letters:
+            found.append(word_at(words, index))
+            index += 1
+    return [*found, *words[index:]]
 
 
 class _Reading:
@@ -236,7 +264,7 @@ class _Reading:
             return
         kind, _, detail = payload.kind.partition(":")
         self._ended |= kind.startswith("rest")
-        self.told |= kind in ("code", "says", "stdin") or self._ended
+        self.told |= kind in ("code", "says", "file", "script") or self._ended
         self.found += self._steps(kind, detail, value, index)
 
     def _steps(self, kind: str, detail: str, value: Word, index: int) -> list[Step]:
@@ -255,25 +283,38 @@ class _Reading:
                 return [Code(detail, value)]
             case "says":
                 return [*DIALECTS[detail](value)]
-            case "stdin":
-                return self._from_stdin(detail, value)
+            case "file" if value.text == "-":
+                return [*DIALECTS[detail](self.stdin)] if self.stdin is not None else []
+            case "script" if value.text == "-":
+                return [Code(detail, self.stdin)] if self.stdin is not None else []
+            case "file" | "script":
+                return [Script(detail, value, tuple(self.words[index + 1 :]))]
             case "reads" | "writes":
                 return [Touches("<" if kind == "reads" else ">", value)] if value.text != "-" else []
             case "network":
                 return [Inner((REVERSE_SHELL, Word(basename(self.words[0].text)))), ShellText(value)]
         return [Opaque(f"{basename(self.words[0].text)} loads {value.text.replace(UNKNOWN, '…')}, which is not read")]
 
-    def _from_stdin(self, dialect: str, name: Word) -> list[Step]:
-        if name.text != "-" and not reads_descriptor(name.text):
-            return []
-        if self.stdin is not None:
-            return [*DIALECTS[dialect](self.stdin)]
-        return [Opaque("commands are read from a descriptor")] if name.text != "-" else []
 
+PLACES = frozenset(("operand", "first", "stdin", "alone", "default"))
+"""Where a payload can stand, besides behind an option."""
 
 KINDS = frozenset(
     [
-        *("text", "words", "program", "rest", "rest-text", "code", "says", "stdin", "reads", "writes", "deletes"),
+        *(
+            "text",
+            "words",
+            "program",
+            "rest",
+            "rest-text",
+            "code",
+            "says",
+            "file",
+            "script",
+            "reads",
+            "writes",
+            "deletes",
+        ),
         *("loads", "network"),
     ]
 )

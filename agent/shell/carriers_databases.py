@@ -11,7 +11,7 @@ DATABASES: Final = r"""
 psql:
     valued dFhLpPRTUvo
     -c --command    says:psql
-    -f --file    stdin:psql
+    -f --file    file:psql
     -o --output    text    \|
     stdin    says:psql
 mysql mariadb:
@@ -34,7 +34,7 @@ sqlcmd:
 mongo mongosh:
     valued up --host --port --username --password --authenticationDatabase --authenticationMechanism
     --eval    says:mongo
-    -f --file    stdin:mongo
+    -f --file    file:mongo
     alone    says:mongo
 redis-cli valkey-cli:
     valued hpsaunridDt --user --pass --cacert --cert --key --sni

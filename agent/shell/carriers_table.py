@@ -16,6 +16,7 @@ from agent.shell.carriers_databases import DATABASES
 
 _ARCHIVES = r"""
 tar gtar bsdtar star:
+    bundled
     valued bCfgHKLNTVX --file --directory --checkpoint --format --owner --group --mode --exclude --transform --xform
     -I --use-compress-program    text
     -F --info-script --new-volume-script    text
@@ -74,12 +75,14 @@ man:
 ed red gred:
     stdin    says:ed
 vim vi nvim ex view gvim rvim vimdiff nvimdiff gview evim vimx nex elvis nvi:
-    valued druwWiTVoOpUSt
+    -S -u -s    file:vim
+    valued drwWiTVoOpUt
     -c --cmd    says:vim
     +    says:vim
 ex:
     stdin    says:vim
 emacs emacsclient xemacs emacs-nox jove:
+    -l --load --script -script    script:elisp
     -eval --eval -execute --execute -e    code:elisp
 nano pico rnano:
     -s --speller    text
@@ -195,13 +198,16 @@ make gmake remake bmake:
     valued CIjlOWo
     -E --eval    says:make
     operand    program    SHELL=
-    -f --file --makefile    stdin:make
+    -f --file --makefile    file:make
+    default    file:make    Makefile|makefile|GNUmakefile
 just:
     -c --command    rest
     --shell --chooser    program
-    -f --justfile    stdin:make
+    -f --justfile    file:make
+    default    file:make    justfile|Justfile|.justfile
 ninja samu:
-    -f    stdin:make
+    -f    file:make
+    default    file:make    build.ninja
 rake:
     -e -E -p --execute --execute-print --execute-continue    code:ruby
 rails:
@@ -268,9 +274,10 @@ pee mispipe:
 nix-shell:
     --run --command    text
     -E --expr    says:nix
+    alone    text
 gdb:
     -ex -iex -eval-command --eval-command -init-eval-command --init-eval-command    says:gdb
-    -x --command    stdin:gdb
+    -x --command    file:gdb
     --args -args    rest
     first    program
     valued bcdpsx --pid --core --symbols --se --cd --directory --tty --exec
@@ -289,18 +296,25 @@ bpftrace stap dtrace:
     -c    text
 ipython ipython3 sage:
     -c    code:python
+    -c    says:bang
 irb pry:
+    first    script:ruby
     -e    code:ruby
     alone    code:ruby
 ts-node tsx esno:
+    first    script:node
     -e -p --eval --print    code:node
     alone    code:node
 deno:
+    operand    script:node    (.*\.[cm]?[jt]sx?$|/dev/.*|/proc/.*|-$)
     operand    code:node    (?=.*[(`;])
     alone    code:node
 crontab:
+    valued u
+    first    file:crontab
     stdin    says:crontab
 at batch:
+    -f    script:shell
     stdin    text
 gpg gpg2:
     --photo-viewer    text
@@ -313,17 +327,22 @@ debugfs:
 _LANGUAGES = r"""
 expect:
     -c    code:tcl
+    first    script:tcl
     alone    code:tcl
 tclsh tclsh8.6 wish jimsh:
+    first    script:tcl
     alone    code:tcl
 R Rscript littler:
+    first -f    script:r
     -e    code:r
     alone    code:r
 octave octave-cli:
+    first    script:other
     --eval --execute    code:other
     alone    code:other
 julia:
-    -e -E --eval --print -L    code:julia
+    -e -E --eval --print    code:julia
+    first -L    script:julia
     alone    code:julia
 elixir iex:
     -e --eval    code:other
@@ -336,11 +355,14 @@ raku perl6:
 crystal:
     operand    code:ruby    (?=.*[(`;])
 groovy scala kotlin jrunscript bb clj clojure nim amm:
+    first    script:other
     -e    code:other
     alone    code:other
 jjs jshell:
+    first    script:other
     alone    code:other
 ocaml sbcl clisp ecl guile racket gosh chicken csi gsi swipl scheme newlisp:
+    first --script --load    script:lisp
     -e -c -x -g --eval --evaluate    code:lisp
     alone    code:lisp
 osascript:

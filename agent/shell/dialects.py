@@ -36,7 +36,7 @@ def _shell_after(pattern: str, flags: int = 0) -> Callable[[Word], Iterator[Step
 
 
 _EX_SHELL = re.compile(
-    r"^[:\s]*(?:(?:sil(?:ent)?!?|verb(?:ose)?|noa(?:utocmd)?|exe(?:cute)?\s*['\"])\s*)*"
+    r"^[:\s]*(?:(?:sil(?:ent)?!?|verb(?:ose)?|noa(?:utocmd)?|norm(?:al)?!?\s*:|(?:buf|win|tab|arg|[clf])do|exe(?:cute)?\s*['\"])\s*)*"
     r"(?:[%\d.,$'<>/\w]*\s*(?:r|re|read|w|write)?\s*!+|(?:ter|term|terminal)!?\s+(?:\+\+\S+\s+)*)(?P<shell>.*)",
     re.DOTALL,
 )
@@ -90,8 +90,8 @@ def _gdb(text: Word) -> Iterator[Step]:
 
 _PSQL = re.compile(
     r"\\!\s*(?P<shell>[^\n]*)|\\(?:o|out|g|gx|w|write|copy\s[^\n]*?\s(?:to|from)\s+program)\s*\|?\s*(?P<pipe>[|'][^\n]*)"
-    r"|\b(?:to|from)\s+program\s+(?:E|\$\$)?(?P<quote>')?(?P<program>(?:[^']|'')*)",
-    re.IGNORECASE,
+    r"|^\\[^\n`]*`(?P<ticks>[^`\n]*)`|\b(?:to|from)\s+program\s+(?:E|\$\$)?(?P<quote>')?(?P<program>(?:[^']|'')*)",
+    re.IGNORECASE | re.MULTILINE,
 )
 
 
@@ -100,7 +100,12 @@ def _psql(text: Word) -> Iterator[Step]:
     if text.text == UNKNOWN:
         yield Opaque("psql reads commands that are not known before they run")
     for found in _PSQL.finditer(text.text):
-        shell = found["shell"] or (found["pipe"] or "").strip("|' ") or (found["program"] or "").replace("''", "'")
+        shell = (
+            found["shell"]
+            or found["ticks"]
+            or (found["pipe"] or "").strip("|' ")
+            or (found["program"] or "").replace("''", "'")
+        )
         if shell.strip():
             yield ShellText(text._replace(text=shell.strip()))
 
@@ -142,7 +147,7 @@ def _rpm(text: Word) -> Iterator[Step]:
 
 
 _SQLITE = _shell_after(
-    r"^\s*\.(?:shell|system)\s+(.+)|^\s*\.(?:once|output|import|excel)\s+['\"]?\|([^'\"\n]+)|\bedit\s*\([^,)]*,\s*'([^']*)'"
+    r"^\s*\.(?:shell|system)\s+(.+)|^\s*\.(?:once|output|import|excel|read)\s+['\"]?\|([^'\"\n]+)|\bedit\s*\([^,)]*,\s*'([^']*)'"
 )
 
 DIALECTS: Mapping[str, Callable[[Word], Iterator[Step]]] = MappingProxyType(

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from urllib.parse import unquote
 
 from agent.policy.request import UNKNOWN
 from agent.shell.getopt import read_options
@@ -117,7 +118,12 @@ def _interpreter(words: Sequence[Word], stdin: Word | None, spec: _Interpreter) 
         name, equals, value = text.partition("=")
         if text.startswith("--"):
             if name in spec.longs:
-                found.append(Code(spec.language, Word(value) if equals else word_at(words, index)))
+                given = words[index - 1]._replace(text=value) if equals else word_at(words, index)
+                found.append(Code(spec.language, given))
+                index += not equals
+            elif spec.language == "node" and name in _NODE_LOADS:
+                given = words[index - 1]._replace(text=value) if equals else word_at(words, index)
+                found += _data_url(given)
                 index += not equals
             continue
         index, ended = _cluster(words, index, text, spec, found)
@@ -131,28 +137,58 @@ def _interpreter(words: Sequence[Word], stdin: Word | None, spec: _Interpreter) 
     return found
 
 
+_NODE_LOADS = frozenset(("--import", "--require", "--loader", "--experimental-loader"))
+_PROGRAMS_OF_MODULES = frozenset(
+    ("pip", "pipx", "uv", "poetry", "twine", "hatch", "pdm", "conda", "ansible", "IPython")
+)
+
+
+def _data_url(given: Word) -> list[Step]:
+    """``node --import data:text/javascript,CODE`` (node(1))."""
+    found = re.match(r"data:[^,]*?(;base64)?,(.*)", given.text, re.DOTALL)
+    if found is None:
+        return []
+    text = unquote(found[2])
+    if found[1]:
+        return [Code("node", given._replace(text=f"eval(atob({text!r}))"))]
+    return [Code("node", given._replace(text=text))]
+
+
+def _module(name: str, arguments: tuple[Word, ...]) -> list[Step]:
+    """``python -m pip …`` is pip; ``python -m timeit CODE`` runs code."""
+    if name in _PROGRAMS_OF_MODULES:
+        return [Inner((Word(name.lower()), *arguments))]
+    if name == "timeit":
+        return [Code("python", word) for word in arguments if not re.fullmatch(r"-\w*\d*|--\w+", word.text)]
+    return []
+
+
 def _cluster(words: Sequence[Word], index: int, text: str, spec: _Interpreter, found: list[Step]) -> tuple[int, bool]:
     for at, letter in enumerate(text[1:], 2):
         if letter in spec.ends:
             module = (text[at:] or word_at(words, index).text).replace(".", "/")
             arguments = tuple(words[index + (not text[at:]) :])
+            found += _module(module, arguments)
             found += [Script(spec.language, Word(module + end), arguments) for end in (".py", "/__main__.py")]
             return index, True
+        if letter in "Mm" and spec.language == "perl" and re.search(r"[;({`'\"]", text[at:]):
+            found.append(Code("perl", words[index - 1]._replace(text=f"use {text[at:].lstrip('-')};")))
         if letter in spec.attached and not (letter in "0l" and text[at : at + 1].isalpha()):
             return index, False
         if letter in spec.code or letter in spec.valued:
             rest = text[at:]
             if spec.language == "node" and letter == "p" and rest[:1] == "e":
                 continue
-            value = Word(rest) if rest else word_at(words, index)
+            value = words[index - 1]._replace(text=rest) if rest else word_at(words, index)
             if letter in spec.code:
                 found.append(Code(spec.language, value))
             return index + (not rest), spec.language == "python" and letter in spec.code
     return index, False
 
 
-def su_steps(words: Sequence[Word], _stdin: Word | None) -> list[Step]:
-    """su(1): options anywhere, -c TEXT, which goes to the shell of -s (any program)."""
+def su_steps(words: Sequence[Word], stdin: Word | None) -> list[Step]:
+    """su(1): options anywhere, -c TEXT, which goes to the shell of -s (any program); else a shell that reads standard
+    input."""
     found: list[Step] = []
     shells = [w.text[8:] for w in words if w.text.startswith("--shell=")]
     for index, word in enumerate(words[1:], 1):
@@ -168,7 +204,7 @@ def su_steps(words: Sequence[Word], _stdin: Word | None) -> list[Step]:
     for shell in shells:
         if shell and basename(shell) not in SHELLS:
             found += [Inner((Word(shell), Word("-c"), step.text)) for step in found if isinstance(step, ShellText)]
-    return found
+    return found or ([ShellText(stdin)] if stdin is not None else [])
 
 
 _AWK = Wrapper(

@@ -53,7 +53,15 @@ _CLUSTER = Wrapper(
     lenient=True,
 )
 _CLUSTER_RUN = Wrapper("itn:c:f:s:qv:l:", "", behind=("--",), subcommand=("run", "debug", "exec"), lenient=True)
-_REMOTE = Wrapper("46AaCfGgKkMNnqsTtVvXxYyB:b:c:D:E:e:F:I:i:J:L:l:m:O:o:P:p:Q:R:S:W:w:", "", skip=1, text=True)
+_REMOTE = Wrapper(
+    "46AaCfGgKkMNnqsTtVvXxYyB:b:c:D:E:e:F:I:i:J:L:l:m:O:o:P:p:Q:R:S:W:w:",
+    "",
+    skip=1,
+    late=True,
+    text=True,
+    starts_shell=("",),
+    no_shell=tuple("NfWOQVG"),
+)
 _HOSTS = Wrapper(
     "h:H:l:t:o:e:p:O:A:iPvw:x:g:a:f:u:n:bNSsRdB",
     "hosts= host= user= par= timeout= options= outdir= inline group=",
@@ -95,7 +103,7 @@ _CONTAINERS: Mapping[str, Wrapper | tuple[Wrapper, ...]] = {
 
 _HOSTS_ELSEWHERE: Mapping[str, Wrapper] = {
     "ssh": _REMOTE,
-    "autossh": Wrapper(_REMOTE.short + "M:", "", skip=1, text=True),
+    "autossh": replace(_REMOTE, short=_REMOTE.short + "M:"),
     **dict.fromkeys(("rsh", "remsh", "rexec", "hpnssh", "gsissh"), _REMOTE),
     **dict.fromkeys(("plink", "dbclient"), Wrapper("P:l:i:L:R:pw:batchvNTtACX", "", skip=1, text=True, lenient=True)),
     "mosh": Wrapper("46anp:", "ssh= server= client= predict= family= port= no-init local", skip=1),
@@ -144,6 +152,7 @@ _TOOLS: Mapping[str, Wrapper] = {
     ),
     "pnpx": Wrapper("c", "package="),
     "yarn": Wrapper("p:q", "package= quiet silent cwd=", subcommand=("exec", "dlx", "workspace * exec")),
+    "bun": Wrapper("p:", "bun package=", subcommand=("x",)),
     "bunx": Wrapper("p:", "bun package= verbose silent"),
     "cross-env": Wrapper(assigns=True),
     "cross-env-shell": Wrapper(assigns=True, text=True),

@@ -39,7 +39,7 @@ def unwrap(
     if program in SHELLS:
         return shell_steps(words, stdin)
     if program in MULTICALL:
-        return [Inner(tuple(words[1:]))] if len(words) > 1 else []
+        return _applet(words)
     if program.startswith(LOADERS):
         return _loader(words)
     found: list[Step] = [*pasted_sql(words)]
@@ -52,9 +52,9 @@ def unwrap(
     if program == "git":
         return found + git_steps(words)
     if program in WRAPPERS:
-        return found + _wrapped(program, words, WRAPPERS[program])
+        return found + _wrapped(program, words, WRAPPERS[program], stdin)
     if program in RUNNERS:
-        return found + [step for row in RUNNERS[program] for step in _wrapped(program, words, row)]
+        found += [step for row in RUNNERS[program] for step in _wrapped(program, words, row, stdin)]
     return found + interpreter_steps(program, words, stdin)
 
 
@@ -77,7 +77,16 @@ def _coproc(words: Sequence[Word], _stdin: Word | None) -> list[Step]:
     return found
 
 
-def _wrapped(program: str, words: Sequence[Word], wrapper: Wrapper) -> list[Step]:
+def _applet(words: Sequence[Word]) -> list[Step]:
+    """``busybox APPLET …``, ``coreutils --coreutils-prog=APPLET …``."""
+    first = word_at(words, 1)
+    named = re.match(r"--coreutils-prog(?:-shebang)?=", first.text)
+    if named is not None:
+        return [Inner((first._replace(text=first.text[named.end() :]), *words[2:]))]
+    return [Inner(tuple(words[1:]))] if len(words) > 1 else []
+
+
+def _wrapped(program: str, words: Sequence[Word], wrapper: Wrapper, stdin: Word | None) -> list[Step]:
     if program == "env":
         words = _split_string(words)
     if program == "command" and any(w.text.startswith("-") and set(w.text) & set("vV") for w in words[1:2]):
@@ -96,6 +105,8 @@ def _wrapped(program: str, words: Sequence[Word], wrapper: Wrapper) -> list[Step
         found += _inner(words[start:], wrapper, directory, text=wrapper.text and not _takes_argv(read, wrapper))
         if wrapper.skip and not steps:
             found += _shell_option_behind(words[start:], wrapper)
+    if not found and stdin is not None and _starts_shell(read, wrapper):
+        found.append(ShellText(stdin))
     if read.uncertain or (read.unlisted and not wrapper.lenient):
         found.append(Opaque(f"{program} has an option that is not known here: {read.unlisted or 'a variable'}"))
     if read.unlisted and not read.dashes and start is not None and not wrapper.behind:
@@ -158,6 +169,13 @@ def _shell_option_behind(words: Sequence[Word], wrapper: Wrapper) -> list[Step]:
     return [ShellText(words[1])] if len(words) > 1 and words[0].text in spelled else []
 
 
+def _starts_shell(read: Options, wrapper: Wrapper) -> bool:
+    given = {name for name, _ in read.given}
+    return ("" in wrapper.starts_shell or not given.isdisjoint(wrapper.starts_shell)) and given.isdisjoint(
+        wrapper.no_shell
+    )
+
+
 def _takes_argv(read: Options, wrapper: Wrapper) -> bool:
     return any(name in wrapper.argv_options for name, _ in read.given)
 
@@ -213,7 +231,7 @@ def _cmake(words: Sequence[Word], _stdin: Word | None) -> list[Step]:
 def _runuser(words: Sequence[Word], stdin: Word | None) -> list[Step]:
     """runuser(1): with ``-u`` it runs a command, without it reads like su."""
     if any(re.match(r"-[a-zA-Z]*u|--user", word.text) for word in words[1:3]):
-        return _wrapped("runuser", words, WRAPPERS["runuser"])
+        return _wrapped("runuser", words, WRAPPERS["runuser"], stdin)
     return su_steps(words, stdin)
 
 

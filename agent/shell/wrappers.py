@@ -22,9 +22,10 @@ class Wrapper:
     `subcommand`: only behind one of these operands (several words: one after the other; globs), options allowed again
     behind each. `behind`: the inner command begins behind one of these words and nowhere else. `shell_options`:
     options whose value is shell text; `program_options`: whose value is run with the operands; `argv_options`: that
-    make an argv of what would be shell text. `directory`: the option that changes the directory. `lenient`: has many
-    more options than are listed; an unlisted one is stepped over, and every operand near it is taken for the inner
-    command too."""
+    make an argv of what would be shell text. `starts_shell`: options with which it starts a shell where there is no
+    inner command (``""``: always), which then reads standard input; `no_shell`: with these it does not. `directory`:
+    the option that changes the directory. `lenient`: has many more options than are listed; an unlisted one is stepped
+    over, and every operand near it is taken for the inner command too."""
 
     short: str = ""
     long: str = ""
@@ -37,6 +38,8 @@ class Wrapper:
     shell_options: tuple[str, ...] = ()
     program_options: tuple[str, ...] = ()
     argv_options: tuple[str, ...] = ()
+    starts_shell: tuple[str, ...] = ()
+    no_shell: tuple[str, ...] = ()
     directory: tuple[str, ...] = ()
     lenient: bool = False
 
@@ -48,6 +51,7 @@ _SUDO = Wrapper(
     " command-timeout= other-user= user= version validate",
     assigns=True,
     directory=("D", "chdir"),
+    starts_shell=("s", "shell", "i", "login"),
 )
 _NAMESPACES = (
     "mount ipc net network pid uts user cgroup time fork map-root-user map-current-user map-user= map-group= map-users="
@@ -68,7 +72,7 @@ WRAPPERS: Mapping[str, Wrapper] = MappingProxyType(
     {
         "sudo": _SUDO,
         "sudo-rs": _SUDO,
-        "doas": Wrapper("a:C:Lnsu:", ""),
+        "doas": Wrapper("a:C:Lnsu:", "", starts_shell=("s",)),
         "pkexec": Wrapper("u:", "user= disable-internal-agent keep-cwd"),
         "env": Wrapper(
             "i0u:C:S:va:",
@@ -99,9 +103,9 @@ WRAPPERS: Mapping[str, Wrapper] = MappingProxyType(
             skip=1,
             shell_options=("c", "command"),
         ),
-        "chroot": Wrapper("", "userspec= groups= skip-chdir", skip=1),
-        "unshare": Wrapper("m::u::i::n::p::U::C::T::frcw:R:S:G:l:", _NAMESPACES),
-        "nsenter": Wrapper("at:m::u::i::n::p::U::C::T::FS:G:r::w::W:Zec", _NAMESPACES),
+        "chroot": Wrapper("", "userspec= groups= skip-chdir", skip=1, starts_shell=("",)),
+        "unshare": Wrapper("m::u::i::n::p::U::C::T::frcw:R:S:G:l:", _NAMESPACES, starts_shell=("",)),
+        "nsenter": Wrapper("at:m::u::i::n::p::U::C::T::FS:G:r::w::W:Zec", _NAMESPACES, starts_shell=("",)),
         "setpriv": Wrapper(
             "d",
             "dump no-new-privs nnp ruid= euid= reuid= rgid= egid= regid= clear-groups keep-groups init-groups groups="
