@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 
 from agent.shell.getopt import read_options
 from agent.shell.pieces import ANYTHING, Word, makers, unknown_of
-from agent.shell.steps import Inner, Opaque, ShellText, Step
+from agent.shell.steps import Inner, Opaque, ShellText, Step, basename
 from agent.shell.wrappers import Wrapper
 
 MAX_ITEMS = 64
 
+_LISTERS = frozenset(("find", "gfind", "fd", "fdfind", "locate", "plocate", "tree", "du"))
+_DELETES = frozenset(("rm", "unlink"))
 _XARGS = Wrapper(
     "0oprtxa:d:E:e::I:i::J:L:l::n:P:R:s:S:",
     "null arg-file= delimiter= eof replace max-lines max-args= interactive no-run-if-empty max-chars= max-procs="
@@ -33,6 +35,8 @@ def xargs_steps(words: Sequence[Word], stdin: Word | None) -> list[Step]:
         return found
     from_file = "a" in options or "arg-file" in options
     items = [ANYTHING] if stdin is None or from_file else _items(stdin, options)
+    if _is_of_a_tree(inner, items, stdin):
+        inner = (inner[0], Word("-r"), *inner[1:])  # once for everything that is found is the whole tree
     marker = options.get("I") or options.get("J")
     if marker is None and any(re.match(r"-\w*i|--replace", w.text) for w in words[1 : read.end]):
         spelled = next(w.text for w in words[1 : read.end] if re.match(r"-\w*i|--replace", w.text))
@@ -40,6 +44,12 @@ def xargs_steps(words: Sequence[Word], stdin: Word | None) -> list[Step]:
     if marker is None or not marker.text:
         return [*found, Inner((*inner, *items))]
     return [*found, *(Inner(_replaced(inner, marker.text, item)) for item in items)]
+
+
+def _is_of_a_tree(inner: Sequence[Word], items: Sequence[Word], stdin: Word | None) -> bool:
+    """Are the items what find(1) writes, as it was given, and deleted?"""
+    listed = stdin is not None and not _LISTERS.isdisjoint(stdin.made_by)
+    return listed and basename(inner[0].text) in _DELETES and all(item.known for item in items)
 
 
 def _items(stdin: Word, options: Mapping[str, Word]) -> list[Word]:

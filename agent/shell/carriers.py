@@ -196,7 +196,7 @@ class _Reading:
                 self._operand(index)
                 index += 1
         if self._deletes:
-            self.found.append(Inner((Word("rm"), Word("-r"), Word("--"), *(self.operands or (Word(UNKNOWN),)))))
+            self.found.append(Inner((Word("rm"), Word("-rf"), Word("--"), *(self.operands or (Word(UNKNOWN),)))))
 
     def _option(self, index: int, text: str) -> int:
         """Read the option at `index`; where the next word begins."""
@@ -252,14 +252,14 @@ class _Reading:
 
     def take(self, payload: Payload, value: Word, index: int) -> None:
         """Note what `value`, which stands at `index`, is."""
-        if payload.kind == "deletes":
-            self._deletes = True
-            return
         if payload.pattern is not None:
             fits = payload.pattern.match(value.text)
             if fits is None:
                 return
             value = value._replace(text=fits[1] if payload.pattern.groups else value.text[fits.end() :])
+        if payload.kind == "deletes":
+            self._deletes = True
+            return
         if not value.text:
             return
         kind, _, detail = payload.kind.partition(":")

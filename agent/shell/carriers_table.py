@@ -36,6 +36,10 @@ zip:
     -m --move    deletes
 7z 7za 7zr 7zz:
     -sdel    deletes
+rimraf del-cli del trash trash-put rmtrash srm wipe safe-rm rmz:
+    first    deletes
+gio:
+    first    deletes    (?=trash$|remove$)
 install ginstall:
     --strip-program    program
 """

@@ -197,11 +197,16 @@ def test_a_file_that_an_option_reads_or_writes_is_a_redirection(text: str, opera
 @pytest.mark.parametrize(
     ("text", "argv"),
     [
-        ("tar --remove-files -cf a.tar /etc", ("rm", "-r", "--", "/etc")),
-        ("zip -m a.zip /etc/x", ("rm", "-r", "--", "a.zip", "/etc/x")),
+        ("tar --remove-files -cf a.tar /etc", ("rm", "-rf", "--", "/etc")),
+        ("zip -m a.zip /etc/x", ("rm", "-rf", "--", "a.zip", "/etc/x")),
         ("find / -fprint x -delete", ("rm", "-r", "-rf", "--", "/")),
         ("fd . /var -X rm -f", ("rm", "-f", "/var/**/*")),
         ("cmake -E rm -rf /etc", ("rm", "-rf", "/etc")),
+        ("rimraf /etc", ("rm", "-rf", "--", "/etc")),
+        ("npx --yes rimraf /etc", ("rm", "-rf", "--", "/etc")),
+        ("gio trash /etc", ("rm", "-rf", "--", "trash", "/etc")),
+        ("find /etc | xargs rm", ("rm", "-r", "/etc")),
+        ("find / -type f -print0 | xargs -0 rm -f", ("rm", "-r", "-f", "/")),
     ],
 )
 def test_what_an_option_deletes_is_found(text: str, argv: tuple[str, ...]) -> None:
