@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from agent.linux.pidfd import task_info
+
 MAX_ARGUMENTS = 1 << 18
 MAX_ARGUMENT_BYTES = 2 << 20
 """The kernel's own bound with the usual 8 MiB stack limit (execve(2): a quarter of it)."""
@@ -154,7 +156,7 @@ class Task:
     def __init__(self, tid: int) -> None:
         self.tid = tid
         self._open: list[int] = []
-        self._root = self._cwd = self._tgid = -1
+        self._root = self._cwd = -1
         self._identity: Identity | None = None
         try:
             self._proc = self._keep(os.open(f"/proc/{tid}", _O_PATH))
@@ -183,17 +185,11 @@ class Task:
     @property
     def tgid(self) -> int:
         """The process it belongs to."""
-        if self._tgid < 0:
-            try:
-                os.close(os.pidfd_open(self.tid))  # only for a process's first thread (pidfd_open(2))
-            except OSError:
-                self._tgid = self.identity.tgid
-            else:
-                self._tgid = self.tid
-        return self._tgid
+        return self.identity.tgid
 
     @property
     def identity(self) -> Identity:
+        """Who it is. Raises ProcessLookupError where it is gone."""
         if self._identity is None:
             try:
                 self._identity = _identity(self.tid, self._proc)
@@ -263,10 +259,21 @@ def _read(name: str, directory: int) -> bytes:
 
 
 def _identity(tid: int, directory: int) -> Identity:
+    """Of the task whose /proc/TID is open as `directory`."""
+    try:
+        info = task_info(tid)
+        os.stat("status", dir_fd=directory)  # still the same task, not another of its number
+    except (FileNotFoundError, ProcessLookupError):
+        raise
+    except OSError:  # a kernel without the call
+        return _by_status(tid, directory)
+    return Identity(tid, info.tgid, info.ppid, info.uid)
+
+
+def _by_status(tid: int, directory: int) -> Identity:
     tgid = ppid = uid = -1
-    for line in _read(
-        "status", directory
-    ).splitlines():  # proc_pid_status(5); the name in the first line has its newlines escaped
+    text = _read("status", directory)  # proc_pid_status(5); the name in the first line has its newlines escaped
+    for line in text.splitlines():
         if line.startswith(b"Tgid:"):
             tgid = int(line[5:])
         elif line.startswith(b"PPid:"):

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from agent.enforce import memory
 from agent.enforce.memory import Memory, Task, Unreadable
 
 
@@ -40,6 +41,7 @@ def test_a_thread_knows_its_process() -> None:
         assert task.tgid == first.tgid == os.getpid()
         assert (task.identity.tid, task.identity.tgid) == (tids[0], os.getpid())
         assert task.identity.ppid == os.getppid()
+        assert task.identity == memory._by_status(tids[0], task._proc), "with the call and without"
     end.set()
     thread.join()
 
@@ -49,13 +51,13 @@ def test_strings_are_read_up_to_their_bound() -> None:
     place = ctypes.addressof(text)
     descriptor = os.open("/proc/self/mem", os.O_RDONLY)
     try:
-        memory = Memory(descriptor)
-        assert memory.string(place, 9000) == b"x" * 9000
-        assert memory.string(place + 8990, 10) == b"x" * 10
-        assert memory.string(place + 9001, 10) == b"after"
-        assert memory.string(place + 9000, 0) == b""
+        reader = Memory(descriptor)
+        assert reader.string(place, 9000) == b"x" * 9000
+        assert reader.string(place + 8990, 10) == b"x" * 10
+        assert reader.string(place + 9001, 10) == b"after"
+        assert reader.string(place + 9000, 0) == b""
         for at, limit in ((place, 8999), (place + 8990, 9), (8, 10)):
             with pytest.raises(Unreadable):
-                memory.string(at, limit)
+                reader.string(at, limit)
     finally:
         os.close(descriptor)
