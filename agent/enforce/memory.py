@@ -16,7 +16,8 @@ from typing import Self
 
 from agent.linux.pidfd import task_info
 
-MAX_ARGUMENTS = 1 << 18
+MAX_ARGUMENTS = 1 << 17
+"""Words of one argv that are looked at; so many need less than the time that a decision has."""
 MAX_ARGUMENT_BYTES = 2 << 20
 """The kernel's own bound with the usual 8 MiB stack limit (execve(2): a quarter of it)."""
 MAX_STRING = 1 << 17

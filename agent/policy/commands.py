@@ -21,7 +21,7 @@ from agent.policy.model import CommandMatch
 from agent.policy.operands import PATH_MAX, Fit, normalise_operand, of_a_value, operand_fit, operand_within, text_fit
 from agent.policy.options import GENERIC, GRAMMARS, Grammar, Words, canonical_option, says, sort_words, values_of
 from agent.policy.path_classes import Places, class_fit, class_within, named_class
-from agent.policy.path_sets import any_meets, is_path
+from agent.policy.path_sets import any_describes, any_meets, is_path
 from agent.policy.program_names import any_fits, plain_name
 from agent.policy.request import UNKNOWN, SimpleCommand
 
@@ -116,12 +116,16 @@ def _environment_fit(match: CommandMatch, command: SimpleCommand) -> Fit:
 
 
 def _words_fit(patterns: tuple[str, ...], command: SimpleCommand) -> Iterable[Fit]:
+    credential = CREDENTIAL_WORD in patterns
+    written = tuple(pattern for pattern in patterns if pattern != CREDENTIAL_WORD) if credential else patterns
     for word in command.argv[1:]:
-        for pattern in patterns:
-            if pattern == CREDENTIAL_WORD:
-                yield Fit.YES if holds_credential(word) else Fit.NO
-            elif word != UNKNOWN:  # any word at all may be any word at all: that says nothing
-                yield text_fit(pattern, word, glob=False)
+        if credential and holds_credential(word):
+            yield Fit.YES
+        if UNKNOWN not in word and len(word) <= PATH_MAX:
+            if any_describes(written, word):
+                yield Fit.YES
+        elif word != UNKNOWN:  # any word at all may be any word at all: that says nothing
+            yield from (text_fit(pattern, word, glob=False) for pattern in written)
 
 
 def _arguments_fit(match: CommandMatch, command: SimpleCommand, places: Places) -> Fit:

@@ -154,14 +154,19 @@ def named_class(pattern: str) -> str | None:
 
 def class_fit(pattern: str, word: str, *, cwd: str | None, places: Places, glob: bool, recursive: bool) -> Fit:
     """Does `word` lie in the class that `pattern` names? The flags are those of `agent.policy.operands.operand_fit`."""
-    found = _KEYED.fullmatch(pattern)
-    if found is None:
+    named = named_class(pattern)
+    if named is None:
         return Fit.NO
-    if found[1] is not None:
-        if not word.startswith(found[1]):
+    key = pattern[: -len(named)]
+    if key:
+        if not word.startswith(key):
             return Fit.MAYBE if word.startswith(UNKNOWN) else Fit.NO
-        word = word[len(found[1]) :]
-    described = CLASSES[found[2]]
+        word = word[len(key) :]
+    described = CLASSES[named]
+    if not glob and UNKNOWN not in word:
+        path = normalise_operand(word, cwd, places.home)
+        if path != UNKNOWN and len(path) <= PATH_MAX:
+            return _spelled_out_fit(named, path, places, recursive)
     known = (_WILDCARD if glob else _UNKNOWN_PART).sub("", word) if described.named else word
     path = normalise_operand(known, cwd, places.home)
     if path == UNKNOWN:
@@ -179,6 +184,26 @@ def class_fit(pattern: str, word: str, *, cwd: str | None, places: Places, glob:
             return fit
         best = max(best, fit)
     return best
+
+
+def _spelled_out_fit(named: str, path: str, places: Places, recursive: bool) -> Fit:
+    """`class_fit` of a path in which nothing is open."""
+    below, shapes = _of_class(named, places)
+    if path.startswith(below) or any_meets(CLASSES[named].globs_out, path, home=places.home, recursive=False):
+        return Fit.NO
+    return Fit.YES if any_meets(shapes, path, home=places.home, recursive=recursive) else Fit.NO
+
+
+@lru_cache(maxsize=256)
+def _of_class(named: str, places: Places) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """How paths begin that are taken out of the class, and what belongs to it."""
+    described = CLASSES[named]
+    roots = [
+        root
+        for tree in described.below
+        for root in (places.workspace if tree == WORKSPACE else (places.home,) if tree == HOME else (tree,))
+    ]
+    return tuple(f"{root}/" for root in roots if root != "/"), _spelled(described.globs, places)
 
 
 def class_within(pattern: str, word: str, *, cwd: str | None, places: Places, glob: bool) -> bool:

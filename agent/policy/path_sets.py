@@ -25,6 +25,16 @@ def any_meets(patterns: tuple[str, ...], path: str, *, home: str, recursive: boo
     return recursive and bool(patterns) and (path == "/" or above.fullmatch(path) is not None)
 
 
+def any_describes(patterns: tuple[str, ...], word: str) -> bool:
+    """Does one of the patterns meet `word` as it is written, path or not? Nothing in `word` is open."""
+    return _of_words(patterns).fullmatch(word) is not None
+
+
+@lru_cache(maxsize=256)
+def _of_words(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    return _one_of(list(patterns))
+
+
 @lru_cache(maxsize=256)
 def _expressions(patterns: tuple[str, ...], home: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
     spelled = [rooted(pattern, home) for pattern in patterns]

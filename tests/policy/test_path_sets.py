@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agent.policy.commands import judge
 from agent.policy.model import CommandMatch
-from agent.policy.operands import Fit, normalise_operand, operand_fit
+from agent.policy.operands import Fit, normalise_operand, operand_fit, text_fit
 from agent.policy.path_classes import CLASSES, HOME, WORKSPACE, Places, class_fit
 from agent.policy.path_sets import any_meets, is_path
 from agent.policy.paths import covers
@@ -60,6 +60,13 @@ def test_the_operands_of_a_rule(patterns: list[str], words: list[tuple[str, str,
         for index, word in enumerate(argv[first:])
     ]
     assert judge(match, command, PLACES) is max(alone)
+
+
+@given(patterns=st.lists(PATTERN, min_size=1, max_size=5), words=st.lists(WORD, min_size=1, max_size=3))
+@settings(max_examples=300, deadline=None)
+def test_the_words_of_a_rule(patterns: list[str], words: list[str]) -> None:
+    alone = [text_fit(pattern, word, glob=False) for pattern in patterns for word in words]
+    assert judge(CommandMatch(words=tuple(patterns)), SimpleCommand("x", ("x", *words)), PLACES) is max(alone)
 
 
 @pytest.mark.parametrize("name", CLASSES)
