@@ -21,7 +21,7 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 
 from agent.shell.pieces import Word
-from agent.shell.steps import SHELL, Code, Inner, Script, ShellText, Step, split_plain
+from agent.shell.steps import SHELL, Code, Inner, Opaque, Script, ShellText, Step, split_plain
 
 
 class Kind(Enum):
@@ -198,7 +198,7 @@ def _steps(row: Variable, name: str, value: str, words: Sequence[Word], given: M
             function = re.sub(r"%%$|\(\)$", "", name.removeprefix("BASH_FUNC_"))
             return [ShellText(Word(f"{function} {value}"))]
         case Kind.EXPANDED:
-            return [ShellText(Word(f": <<PARHELIA\n{value}\nPARHELIA\n"))] if "$(" in value or "`" in value else []
+            return _expanded(value)[:1] if "$(" in value or "`" in value else []
         case Kind.COLUMN:
             return [ShellText(Word(value.lstrip("|-").replace("%s", "-").replace("%%", "%")))]
         case Kind.CONFIG if name == "GIT_CONFIG_PARAMETERS":
@@ -208,13 +208,23 @@ def _steps(row: Variable, name: str, value: str, words: Sequence[Word], given: M
             setting = given.get(name.replace("_KEY_", "_VALUE_"), "")
             return [Inner((words[0], Word("-c"), Word(f"{value}={setting}"), *words[1:]))]
         case Kind.FILE:
-            return [Script(row.language, Word(value))]
+            return [Script(row.language, Word(value)), *(_expanded(value) if row.language == SHELL else ())]
         case Kind.CODE:
             return [Script(row.language, Word(value[1:])) if value.startswith("@") else Code(row.language, Word(value))]
         case Kind.OPTIONS:
             return _options(row, value, words)
         case Kind.SEEN:
             return []
+
+
+def _expanded(value: str) -> list[Step]:
+    """What expanding a value as bash does with that of BASH_ENV can run, and that its outcome is not known."""
+    if not re.search(r"[$`]", value):
+        return []
+    return [
+        ShellText(Word(f": <<PARHELIA\n{value}\nPARHELIA\n")),
+        Opaque("a file's name is expanded before it is read"),
+    ]
 
 
 def _options(row: Variable, value: str, words: Sequence[Word]) -> list[Step]:

@@ -69,7 +69,12 @@ def _scripts(name: str, words: Sequence[Word], environment: Environment, depth: 
     yield from (step for step in steps if isinstance(step, Script) and not reads_descriptor(step.path.text))
     steps = [step for step in steps if not isinstance(step, Script) or not reads_descriptor(step.path.text)]
     if name not in _AWKS and not any(isinstance(step, (Script, ShellText, Code)) for step in steps):
-        yield Script(SHELL if name in SHELLS else re.sub(r"[\d.]+$", "", name), Word(STDIN))
+        language = SHELL if name in SHELLS else re.sub(r"[\d.]+$", "", name)
+        opened = [index for index, word in enumerate(words) if index and reads_descriptor(word.text)]
+        for index in opened[:1]:
+            yield Script(language, words[index], tuple(words[index + 1 :]))
+        if not opened:
+            yield Script(language, Word(STDIN))
 
 
 def understand(

@@ -45,6 +45,8 @@ def run_by(argv: tuple[str, ...], *environment: tuple[str, str]) -> list[tuple[s
         (("sh", "-x", "s"), "PS4", f'$({HARM}) "quoted"'),
         (("bash", "-c", "ls"), "BASH_FUNC_ls%%", f"() {{ {HARM}; }}"),
         (("bash", "-c", "ls"), "BASH_FUNC_ls()", f"() {{ {HARM}; }}"),
+        (("bash", "x"), "BASH_ENV", f"$({HARM})/e"),
+        (("sh", "x"), "ENV", f"`{HARM}`"),
         (("tar", "xf", "a"), "TAR_OPTIONS", r"--checkpoint=1 --checkpoint-action=exec=rm\ -rf\ /etc"),
         (("rsync", "a", "b"), "RSYNC_RSH", HARM),
         (("perl", "-e", "1"), "PERL5OPT", "-w -Mstrict;system('rm','-rf','/etc')"),

@@ -16,6 +16,8 @@ from agent.shell.scripts import MAX_STEPS, STDIN, Script, scripts, understand
         ("sh s.sh", [("shell", "s.sh", ())]),
         ("/bin/bash -e -o pipefail -- s one two", [("shell", "s", ("one", "two"))]),
         ("bash -c true s", []),
+        ("bash -e /dev/fd/9 one", [("shell", "/dev/fd/9", ("one",))]),
+        ("python3 /proc/self/fd/3", [("python", "/proc/self/fd/3", ())]),
         ("bash -s s", [("shell", STDIN, ())]),
         ("dash", [("shell", STDIN, ())]),
         ("busybox sh s", [("shell", "s", ())]),

@@ -32,6 +32,9 @@ DELETES = "/bin/echo began\nrm -rf /etc/x\n"
         ("no interpreter line", "s", DELETES, "./s"),
         ("an interpreter that is a script", "s", "#!/bin/sh\n" + DELETES, "printf '#!./s\\n' > t; chmod +x t; ./t"),
         ("standard input", "s", DELETES, "sh < s"),
+        ("standard input by its name", "s", DELETES, "bash /dev/stdin < s"),
+        ("a descriptor", "s", DELETES, "bash /dev/fd/9 9< s"),
+        ("a descriptor that is executed", "s", "#!/bin/sh\n" + DELETES, "exec 9< s; /proc/self/fd/9"),
         ("an argument", "s", 'rm -rf "$2"\n', "sh s one /etc/x"),
         ("code that starts a program", "s.py", "import os\nos.system('rm -rf /etc/x')\n", "/usr/bin/python3 s.py"),
         ("code that deletes by itself", "s.py", "import shutil\nshutil.rmtree('/etc/x')\n", "/usr/bin/python3 -u s.py"),
@@ -128,6 +131,7 @@ def test_a_script_is_read_anew_each_time(supervised: Supervised, workspace: Path
     ("what", "command"),
     [
         ("a file that bash reads first", "echo 'rm -rf /etc/x' > e; BASH_ENV=$PWD/e bash -c true"),
+        ("the name of a file that bash expands", "BASH_ENV='$(rm -rf /etc/x)' bash -c true"),
         ("a function that replaces a command", "env 'BASH_FUNC_ls%%=() { rm -rf /etc/x; }' bash -c ls"),
         ("a prompt of a trace", "PS4='$(rm -rf /etc/x)' bash -xc true"),
         ("the pager of git", "GIT_PAGER='rm -rf /etc/x' git log"),
