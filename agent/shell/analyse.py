@@ -83,7 +83,6 @@ class Walker:
     def __init__(self, findings: Findings) -> None:
         self.findings = findings
         self.runner = Runner(findings, self)
-        self._reading = 0
 
     def read_text(self, text: str, state: State, setting: Setting) -> Outcome:
         """Walk `text` as a shell would read it."""
@@ -101,20 +100,19 @@ class Walker:
             self.findings.unknown("a substitution stands where it is not understood here")
             self.read_text(inner, state, setting.deeper())
         walk = Walk(self, source, setting)
-        self._reading += 1
         outcome = walk.statement(source.root, state, setting.stdin)
-        self._reading -= 1
-        if self.findings.defined and not self._reading:
-            self._uncalled(outcome.state, setting)
+        if outcome.state.functions is not state.functions:
+            self._uncalled(outcome.state, state, setting)
         return outcome
 
-    def _uncalled(self, state: State, setting: Setting) -> None:
+    def _uncalled(self, state: State, before: State, setting: Setting) -> None:
         """A function that nothing called is walked once, with arguments that are not known."""
-        while self.findings.defined:
-            function = self.findings.defined.pop()
-            if function not in self.findings.calls:
-                self.findings.note(setting.depth, "function", f"{function.name}, which is not called here")
-                self.call(function, None, state, setting)
+        known = {function for found in before.functions.values() for function in found}
+        for found in state.functions.values():
+            for function in found:
+                if function is not None and function not in known and function not in self.findings.calls:
+                    self.findings.note(setting.depth, "function", f"{function.name}, which is not called here")
+                    self.call(function, None, state, setting)
 
     def call(self, function: Function, arguments: Sequence[Word] | None, state: State, setting: Setting) -> Outcome:
         """Walk a function's body with its arguments, None where they are not known. After some recursion nothing of

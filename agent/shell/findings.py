@@ -24,8 +24,8 @@ FORK_BOMB = "<fork-bomb>"
 
 
 class Findings:
-    """Bounded, by `steps` too. `home` is the session's home directory. `defined`: the functions of the
-    text, `calls`: those walked so far. `cut`: a bound was met, so the text goes on where nothing was looked at."""
+    """Bounded, by `steps` too. `home` is the session's home directory. `calls`: the functions walked so far. `cut`: a
+    bound was met, so the text goes on where nothing was looked at."""
 
     def __init__(self, home: str, steps: int = MAX_STEPS) -> None:
         self.home = home
@@ -33,7 +33,6 @@ class Findings:
         self._bound = steps
         self.commands: list[SimpleCommand] = []
         self.reasons: list[str] = []
-        self.defined: list[Function] = []
         self.calls: set[Function] = set()
         self.lines: list[tuple[int, str, str, int | None]] = []
         self._descriptors: dict[tuple[int, int], Word] = {}

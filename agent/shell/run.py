@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 
 from agent.policy.operands import normalise_operand
+from agent.policy.program_names import plain_name
 from agent.policy.request import UNKNOWN, SimpleCommand
 from agent.shell.builtins import BUILTINS
 from agent.shell.code import calls_in
@@ -128,7 +129,10 @@ class Runner:
 
     def _steps(self, program: str, words: Sequence[Word], state: State, setting: Setting) -> list[Step]:
         stdin = setting.stdin
-        steps = unwrap(program, words, stdin, stdin.made_by if stdin is not None else ())
+        made_by = stdin.made_by if stdin is not None else ()
+        steps, spelled = unwrap(program, words, stdin, made_by), plain_name(program)
+        if not steps and spelled != program:
+            steps = unwrap(spelled, words, stdin, made_by)
         if state.files and not setting.final:
             text = self._written_program(program, words[0], state, setting)
             if text is not None and text.text != "":

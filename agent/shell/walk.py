@@ -6,7 +6,7 @@ the command's own; what is not known is recorded as a reason beside the commands
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import tree_sitter
@@ -101,43 +101,18 @@ class Walk(SimpleWalk):
         return self.statements(node, state, stdin)
 
     def _list(self, node: tree_sitter.Node, state: State, stdin: Word | None) -> Outcome:
-        """Lists and pipelines. The grammar may hang a list into a pipeline (``a | b | c && d``): they are laid
-        flat and put together by bash's own precedence (bash(1), "Lists")."""
-        operator, outcome, group = "", plain(state, NOTHING), list[tree_sitter.Node]()
-        for item in (*self._flat(node), None):
-            if item is not None and item.type not in _AND_OR:
-                group.append(item)
-                continue
-            outcome = self._next(operator, group, outcome, stdin)
-            operator, group = item.type if item is not None else "", []
-        return outcome
-
-    def _flat(self, node: tree_sitter.Node) -> Iterator[tree_sitter.Node]:
-        if node.type in ("list", "pipeline"):
-            for child in node.children:
-                yield from self._flat(child)
-            return
-        body = node.child_by_field_name("body") if node.type == "redirected_statement" else None
-        last = _last_command(body) if body is not None and body.type in ("list", "pipeline") else None
-        if body is None or last is None:
-            yield node
-            return
-        self.behind[last.start_byte, last.end_byte] = tuple(child for child in node.children if child != body)
-        yield from self._flat(body)
-
-    def _next(self, operator: str, group: Sequence[tree_sitter.Node], left: Outcome, stdin: Word | None) -> Outcome:
-        """One pipeline of a list, and what is left of both."""
-        named = [node for node in group if node.is_named and node.type != "comment"]
-        if operator == "||" and len(named) == 1 and self.source.text(named[0]).split()[:1] in (["exit"], ["return"]):
-            self.statement(named[0], left.failure, stdin)
-            return Outcome(left.success, left.success, left.output)
-        start = left.failure if operator == "||" else left.success
-        right = self.statement(named[0], start, stdin) if len(named) == 1 else self._stages(group, start, stdin)
+        left_node, operator, right_node = node.children[0], node.children[1].type, node.children[-1]
+        left = self.statement(left_node, state, stdin)
+        right = self.statement(right_node, left.success if operator == "&&" else left.failure, stdin)
         output = concatenated(left.output, right.output)
-        if operator == "||":
-            return Outcome(join(left.success, right.success), right.failure, output)
-        failure = join(left.failure, right.failure) if operator else right.failure
-        return Outcome(right.success, failure, output)
+        if operator == "&&":
+            return Outcome(right.success, join(left.failure, right.failure), output)
+        if right_node.type == "command" and self.source.text(right_node).split()[:1] in (["exit"], ["return"]):
+            return Outcome(left.success, left.success, left.output)
+        return Outcome(join(left.success, right.success), right.failure, output)
+
+    def _pipeline(self, node: tree_sitter.Node, state: State, stdin: Word | None) -> Outcome:
+        return self._stages(node.children, state, stdin)
 
     def _stages(self, nodes: Sequence[tree_sitter.Node], state: State, stdin: Word | None) -> Outcome:
         """Each stage in a shell of its own; what they write to files stays."""
@@ -215,7 +190,6 @@ class Walk(SimpleWalk):
                 state, self.setting._replace(redirects=tuple(redirections.targets), stdin=redirections.stdin)
             )
         function = Function(self.source.text(name), body, self.source)
-        self.findings.defined.append(function)
         return plain(state._replace(functions={**state.functions, function.name: (function,)}), NOTHING)
 
     def _assignments(self, node: tree_sitter.Node, state: State, _stdin: Word | None) -> Outcome:
@@ -242,8 +216,6 @@ class Walk(SimpleWalk):
         return self.walker.runner.run(words, state, self.setting._replace(at=None))
 
 
-_AND_OR = frozenset(("&&", "||"))
-
 type _Follow = Callable[[Walk, tree_sitter.Node, State, Word | None], Outcome]
 
 _FOLLOW: Mapping[str, _Follow] = MappingProxyType(
@@ -253,7 +225,7 @@ _FOLLOW: Mapping[str, _Follow] = MappingProxyType(
         "command": Walk._command,
         "file_redirect": Walk._lone_redirect,
         "list": Walk._list,
-        "pipeline": Walk._list,
+        "pipeline": Walk._pipeline,
         "redirected_statement": Walk._redirected,
         "negated_command": Walk._negated,
         "if_statement": follow_if,

@@ -97,7 +97,7 @@ class Writer:
     # Statements, by kind.
 
     def plain(self) -> str:
-        return self.one_of("true", "false", ":", f"echo {self.word()}", f"{self.name('v')}={self.word()}", "cd .")
+        return self.one_of("true", "false", ":", f"echo {self.word()}", f"{self.name('v')}={self.word()}", "cd /tmp")
 
     def joined(self) -> str:
         return f"{self.statement()} {self.one_of('&&', '||', ';', '&')} {self.statement()}"
