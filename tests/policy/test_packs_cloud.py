@@ -22,6 +22,7 @@ CLOUD = {
         "echo u | xargs -n1 aws sqs purge-queue --queue-url",
     ],
     "aws-stop": ["aws ec2 stop-instances --instance-ids i", "aws cloudtrail stop-logging --name t"],
+    "aws-scale-to-zero": ["aws ecs update-service --desired-count 0 --service s"],
     "aws-s3-delete": ["aws s3 rb s3://b", "aws s3 rb s3://b --force"],
     "aws-s3-delete-objects": [
         "aws s3 rm s3://b --recursive",
@@ -132,6 +133,7 @@ KUBERNETES = {
     "kubernetes-node": ["kubectl drain n", "kubectl cordon n", "kubectl taint nodes n a=b:NoExecute"],
     "openshift-admin": ["oc adm policy add-scc-to-user privileged x", "oc -n x adm drain n"],
     "kubernetes-scale-to-zero": ["kubectl scale --replicas=0 deploy/x", "kubectl scale deploy x --replicas 0 -n y"],
+    "kubernetes-patch-to-zero": ['kubectl -n x patch sts db --patch \'{"spec": {"replicas": 0}}\''],
     "kubernetes-rbac": [
         "kubectl create clusterrolebinding x --user y",
         "kubectl create token t",

@@ -17,6 +17,7 @@ REFUSED = {
         "nerdctl -n k8s.io run --privileged i",
         "docker compose exec --privileged web sh",
     ],
+    "container-privileged-setting": ["lxc launch i c -c security.privileged=true", "systemd-nspawn --bind=/ -D d"],
     "container-host-mount": [
         "docker run -v /:/host alpine",
         "docker run -it -v/:/host alpine",

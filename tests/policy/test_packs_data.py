@@ -73,6 +73,8 @@ DATABASES = {
         "echo flushall | redis-cli",
     ],
     "redis-configuration": ["redis-cli config set dir /", "redis-cli CONFIG REWRITE", "redis-cli ACL SETUSER x"],
+    "redis-flush-by-script": ["redis-cli eval \"redis.call('flushdb')\" 0"],
+    "redis-cluster": ["redis-cli --cluster call h:1 flushall", "redis-cli -a p --cluster reshard h:1"],
     "redis-keys": ["redis-cli keys 'a*' | xargs redis-cli del"],
     "migration-reset": [
         "rails db:drop",

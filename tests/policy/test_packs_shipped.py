@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from tests.policy import test_packs_cloud, test_packs_containers, test_packs_data, test_packs_git
 from tests.policy.shipped import PACKS, rules_of, using
 
 
@@ -29,3 +30,16 @@ def test_every_rule_says_why_what_instead_and_shows_both_kinds_of_example(pack: 
         assert rule.tags, rule.id
         assert rule.examples.match, rule.id
         assert rule.examples.no_match, rule.id
+
+
+TABLES = (
+    test_packs_git.REFUSED,
+    test_packs_containers.REFUSED,
+    *(table for table, _ in (*test_packs_cloud.CASES.values(), *test_packs_data.CASES.values())),
+)
+
+
+@pytest.mark.parametrize("pack", sorted({*test_packs_cloud.CASES, *test_packs_data.CASES, "git", "containers"}))
+def test_every_rule_of_a_pack_has_texts_of_its_own_in_the_tables(pack: str) -> None:
+    tested = {rule for table in TABLES for rule in table}
+    assert {rule.id for rule in rules_of(pack)} - tested == set()
