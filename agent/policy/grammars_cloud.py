@@ -52,6 +52,12 @@ _AZ = family(
     {},
 )
 
+_RCLONE = sub(
+    "config filter include exclude filter-from files-from transfers checkers bwlimit max-age min-age max-size min-size "
+    "retries log-file log-level backup-dir suffix max-delete drive-root-folder-id s3-provider s3-region cache-dir",
+    dry_run="n dry-run",
+)
+
 _KUBE_GLOBAL = (
     "n namespace s server context cluster user kubeconfig token as as-group as-uid request-timeout "
     "client-certificate client-key certificate-authority cache-dir tls-server-name profile profile-output v vmodule"
@@ -151,6 +157,7 @@ CLOUD: Mapping[str, Grammar] = MappingProxyType(
         "gsutil": _GSUTIL,
         "bq": _BQ,
         "az": _AZ,
+        "rclone": _RCLONE,
         "azcopy": sub("from-to include-pattern exclude-pattern log-level output-type", dry_run="dry-run"),
         "kubectl": _KUBECTL,
         "oc": _OC,

@@ -64,6 +64,8 @@ CLOUD = {
     "gcs-sync-delete": ["gsutil rsync -d -r a gs://b"],
     "gcs-open": ["gsutil iam ch allUsers:objectViewer gs://b"],
     "bigquery-delete": ["bq rm -f d.t", "bq --location EU rm -r -f d"],
+    "rclone-delete": ["rclone purge r:b", "rclone --config c delete r:b/x"],
+    "rclone-sync-delete": ["rclone sync . r:b"],
     "azure-delete": [
         "az group delete --name g --yes",
         "az --subscription s vm delete -g g -n v",
