@@ -222,3 +222,67 @@ def test_a_tree_above_a_class_is_in_it_where_the_command_is_recursive() -> None:
 def test_a_home_at_the_root_takes_nothing_out_of_the_system() -> None:
     asked = SimpleCommand("rm", ("rm", "/etc"), "/")
     assert judge(CommandMatch(operands=("<system>",)), asked, Places("/", ("/",))) is Fit.YES
+
+
+HERE = "<here>"
+
+
+@pytest.mark.parametrize(
+    ("named", "word", "glob", "expected"),
+    [
+        (HERE, ".", False, "YES"),
+        (HERE, CWD, False, "YES"),
+        (HERE, "*", True, "YES"),
+        (HERE, "./.*", True, "YES"),
+        (HERE, "./**/*", True, "YES"),
+        (HERE, "*.o", True, "NO"),
+        (HERE, "build/*", True, "NO"),
+        (HERE, "build", False, "NO"),
+        (HERE, UNKNOWN, False, "MAYBE"),
+        (SECRET_FILE, "*", True, "NO"),
+        (SECRET_FILE, "src/*.py", True, "NO"),
+        (SECRET_FILE, "*.pem", True, "YES"),
+        (SECRET_FILE, "~/.ssh/*", True, "YES"),
+        (SECRET_FILE, f"{UNKNOWN}/.aws/credentials", False, "YES"),
+        (SECRET_FILE, UNKNOWN, False, "MAYBE"),
+        ("<agent-private>", "/proc/1/environ", False, "YES"),
+        ("<agent-private>", "/run/parhelia/x/public/ca.pem", False, "NO"),
+    ],
+)
+def test_all_of_a_directory_and_what_the_known_part_of_a_word_names(
+    named: str, word: str, glob: bool, expected: str
+) -> None:
+    asked = SimpleCommand("x", ("x", word), CWD, globs=(1,) if glob else ())
+    assert judge(CommandMatch(operands=(named,)), asked, Places(HOME, PLACES.workspace, CWD)).name == expected
+
+
+def test_where_the_command_was_asked_for_is_not_known_nothing_is_all_of_it() -> None:
+    assert judge(CommandMatch(operands=(HERE,)), command("rm ."), Places(HOME)) is Fit.NO
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("cp .env x", "YES"), ("cp x .env", "NO"), ("cp", "NO"), ("cp UNKNOWN x", "MAYBE"), ("cp -p id_rsa x y", "YES")],
+)
+def test_a_class_of_paths_may_be_the_first_operand(text: str, expected: str) -> None:
+    assert fit(CommandMatch(program=("cp",), subcommand=(SECRET_FILE,)), text) == expected
+
+
+def test_a_pattern_or_a_program_text_in_front_of_files_is_no_operand() -> None:
+    match = CommandMatch(program=("grep", "sed"), operands=(SECRET_FILE,))
+    assert [fit(match, text) for text in ("grep .env x", "sed -n /x/.env f", "grep -e x .env")] == ["NO", "NO", "YES"]
+    assert [fit(match, text) for text in ("grep -f .env x", "grep x .env", "grep --include .env x y")] == [
+        "YES",
+        "YES",
+        "NO",
+    ]
+
+
+def test_the_case_of_a_programs_name_and_what_another_system_puts_behind_it_do_not_matter() -> None:
+    match = CommandMatch(program=("git",), subcommand=("reset",))
+    assert [fit(match, text) for text in ("GIT reset", "git.exe reset", "Git.EXE reset", "gitk reset")] == [
+        "YES",
+        "YES",
+        "YES",
+        "NO",
+    ]

@@ -52,6 +52,8 @@ REFUSED = [
     ("setcap cap_sys_admin+ep x", "file-capabilities"),
     ("usermod -aG docker me", "accounts"),
     ("sudo -i", "root-shell"),
+    ("doas -s", "root-shell"),
+    ("sudo -u root bash", "root-shell-by-name"),
     ("sudo su - root", "other-user"),
     ("nsenter -t 1 -a sh", "other-namespaces"),
     ("chroot /host sh", "host-root"),
