@@ -24,8 +24,9 @@ from agent.policy.grants import Grants
 from agent.policy.paths import covers
 
 _ENFORCE = Path(__file__).parent.parent / "enforce"
+NATIVE_CLIENT = _ENFORCE / "commands" / "native" / "parhelia-hook"
 CLIENTS = (
-    _ENFORCE / "commands" / "native" / "parhelia-hook",
+    NATIVE_CLIENT,
     _ENFORCE / "commands" / "hook_client.py",
     _ENFORCE / "egress" / "ssh_proxy.py",
 )

@@ -6,8 +6,11 @@ names what no level shows: refusals that only the kernel sees and that therefore
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from agent.daemon.environment import SHIM
+from agent.daemon.places import NATIVE_CLIENT
 from agent.linux.process import Capability, capabilities
 from agent.session.levels import Offer, Point, Reached, reached, shortfall
 from agent.session.probe import probe
@@ -60,5 +63,9 @@ def _mechanisms(offer: Offer) -> dict[str, Any]:
         "seccomp_filter": offer.seccomp,
         "seccomp_notification": offer.notify,
         "tracing": offer.trace or "no",
+        "hook_client": "native"
+        if NATIVE_CLIENT.is_file()
+        else "python (the native one was not built)",
+        "shell_shim": Path(SHIM).is_dir(),
         "capabilities": sorted(capability.name for capability in Capability if capability in held),
     }

@@ -10,12 +10,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.daemon.places import CLIENTS
+from agent.daemon.places import NATIVE_CLIENT
 from tests.conftest import require
 from tests.escape.runtime import Case, Host, Outcome, policy
 from tests.escape.test_flood import Gateway
 
-NATIVE = next(path for path in CLIENTS if path.name == "parhelia-hook")
 CLIENT = "/run/parhelia/parhelia-hook"
 
 
@@ -46,7 +45,7 @@ def call(name: str, **given: object) -> str:
 
 def ask(host: Host, calls: list[str], text: str, **env: str) -> Outcome:
     """Each call through the client, in a file of the session's own: its exit status is a line of stdout."""
-    require(NATIVE.exists(), "the native client is not built (make setup builds it where a C compiler is)")
+    require(NATIVE_CLIENT.exists(), "the native client is not built (make setup builds it where a C compiler is)")
     script = f'for call; do printf %s "$call" | {CLIENT} claude-code > /dev/null; echo $?; done'
     return host.run(Case(("/bin/bash", "-c", script, "bash", *calls), text, env=env))
 
@@ -72,6 +71,30 @@ def test_a_tool_that_the_policy_does_not_name_is_refused_recorded_and_counted(ho
     assert outcome.verified == 0
 
 
+SHELLS = """
+import subprocess, sys
+for name in ("bash", "/bin/sh"):
+    argv = [sys.argv[1], "shell", "--", name, "-c", sys.argv[2]]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    print(done.returncode, done.stderr.strip())
+"""
+
+
+@pytest.mark.root
+def test_what_a_shell_would_run_is_refused_recorded_and_counted(host: Host) -> None:
+    require(NATIVE_CLIENT.exists(), "the native client is not built (make setup builds it where a C compiler is)")
+    argv = ("/usr/bin/python3", "-c", SHELLS, CLIENT, "echo x; mkfs /dev/null")
+    with pushes() as (url, pushed):
+        outcome = host.run(Case(argv, policy(), env={"PARHELIA_PUSHGATEWAY_URL": url}))
+    assert outcome.stdout.splitlines() == ["2 parhelia: denied by commands.deny[0]: mkfs is refused."] * 2, (
+        outcome.stderr
+    )
+    denied = [event for event in outcome.of("bash.dangerous") if event["result"] == "denied"]
+    assert {event["details"]["mechanism"] for event in denied} == {"shim"}
+    assert sum(event["details"].get("count", 1) for event in denied) == 2
+    assert counted(pushed, "bash.dangerous") == 2
+
+
 WRITES = """
 import json, subprocess, sys
 body = "\\n".join(f'line {number} "quoted"' for number in range(1_000_000))
@@ -84,7 +107,7 @@ for path in ("/tmp/x", "/etc/x"):
 
 @pytest.mark.root
 def test_a_write_of_many_megabytes_is_decided_by_its_path(host: Host) -> None:
-    require(NATIVE.exists(), "the native client is not built (make setup builds it where a C compiler is)")
+    require(NATIVE_CLIENT.exists(), "the native client is not built (make setup builds it where a C compiler is)")
     outcome = host.run(Case(("/usr/bin/python3", "-c", WRITES, CLIENT), policy()))
     assert outcome.stdout.splitlines() == ["22 0", "22 2"], outcome.stderr
     (event,) = outcome.of("permission.denied")
