@@ -50,26 +50,13 @@ class Nothing:
     accept = post
 
 
-def serve(path: str) -> int:
-    """A guard of its own process, as in life; returns its pid once it listens."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid:
-        os.close(writer)
-        os.read(reader, 1)
-        return pid
-
-    async def run() -> None:
-        policy = read_policy([])
-        server = HookServer(path, Gate(lambda: policy, Nothing(), "session:bench"), home="/home/session")
-        await server.start()
-        os.write(writer, b"1")
-        await asyncio.Event().wait()
-
-    try:
-        asyncio.run(run())
-    finally:
-        os._exit(1)
+async def serve(path: str) -> None:
+    """The guard's part, in a process of its own as in life."""
+    policy = read_policy([])
+    server = HookServer(path, Gate(lambda: policy, Nothing(), "session:bench"), home="/home/session")
+    await server.start()
+    print("up", flush=True)
+    await asyncio.Event().wait()
 
 
 def process(argv: Sequence[str], call: Path) -> Callable[[], None]:
@@ -103,12 +90,17 @@ def question(path: str) -> Callable[[], None]:
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["--serve"]:
+        asyncio.run(serve(sys.argv[2]))
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
     with tempfile.TemporaryDirectory() as directory:
         path, call, native = f"{directory}/hook.sock", Path(directory, "call"), f"{directory}/parhelia-hook"
         call.write_text(json.dumps(CALL))
         subprocess.run([BUILD, native], check=True)
-        guard = serve(path)
+        argv = [sys.executable, "-m", "benchmarks.hook", "--serve", path]
+        guard = subprocess.Popen(argv, stdout=subprocess.PIPE)
+        if guard.stdout is None or guard.stdout.readline() != b"up\n":
+            raise RuntimeError("the guard does not start")
         actions: dict[str, Callable[[], None]] = {"bare process": process(("/bin/true",), call)}
         if Path(native).exists():
             actions["native client"] = process((native, "claude-code", "--socket", path), call)
@@ -122,8 +114,8 @@ def main() -> None:
                 started = time.perf_counter()
                 action()
                 taken[name].append((time.perf_counter() - started) * 1000)
-        os.kill(guard, 9)
-        os.waitpid(guard, 0)
+        guard.kill()
+        guard.wait()
     for name, values in taken.items():
         values.sort()
         tenth, last = values[len(values) // 10], values[len(values) * 99 // 100]

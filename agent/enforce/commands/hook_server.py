@@ -11,15 +11,14 @@ What travels is defined in `hook_wire`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import Protocol
 
+from agent.enforce.commands.hook_connection import Listener
 from agent.enforce.commands.hook_protocols import (
     AskArgv,
     AskPath,
@@ -39,7 +38,6 @@ from agent.policy.words import shown
 
 log = logging.getLogger(__name__)
 
-MAX_CLIENTS = 64
 MESSAGE_TIMEOUT = 5.0
 """Seconds for the whole call to arrive."""
 SMALL = 8 << 10
@@ -56,6 +54,22 @@ class HookGate(Protocol):
 def utc_today() -> date:
     """The day that exceptions are measured by."""
     return datetime.now(tz=UTC).date()
+
+
+class _Question:
+    """What was asked, and who by the kernel's word: the caller may be gone by the time that it is needed."""
+
+    __slots__ = ("fault", "intake", "pid", "protocol", "uid")
+
+    def __init__(self, intake: Intake, fault: str | None, caller: socket.socket) -> None:
+        self.intake = intake
+        self.fault = fault
+        self.protocol = intake.protocol
+        try:
+            peer = caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+            self.pid, self.uid, _ = _UCRED.unpack(peer)
+        except OSError:
+            self.pid = self.uid = 0
 
 
 class HookServer:
@@ -80,96 +94,82 @@ class HookServer:
         behind: Callable[[int], int] = lambda pid: pid,
     ) -> None:
         self._behind = behind
-        self._path = path
         self._gate = gate
         self._requests = Requests(home, tmpdir, supervised, today)
-        self._timeout = message_timeout
         self._record = record
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._server: asyncio.Server | None = None
+        self._listener = Listener(path, self._answer, message_timeout)
 
     async def start(self) -> None:
         """Bind and listen. Raises OSError."""
-        _remove(self._path)
-        self._server = await asyncio.start_unix_server(self._serve, self._path)
-        _open_to_all(self._path)
+        self._listener.start()
 
     async def stop(self) -> None:
         """Stop listening; calls in hand lose their connection, which denies them."""
-        if self._server is None:
-            return
-        self._server.close()
-        for writer in tuple(self._writers):
-            writer.close()
-        _remove(self._path)
-        self._server = None
+        self._listener.stop()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
+    def _answer(self, intake: Intake, fault: str | None, caller: socket.socket) -> bytes | Awaitable[bytes]:
+        """At once where the call is short and looks at no file, else by a thread."""
+        if intake.empty and fault is None:  # a client that was ended before it asked
+            return b""
+        question = _Question(intake, fault, caller)
+        if intake.kept > SMALL:
+            return self._answer_later(question)
+        return self._guarded(question, lambda: self._answer_now(question))
+
+    def _answer_now(self, question: _Question) -> bytes | Awaitable[bytes]:
+        call = self._read(question)
+        if any(isinstance(ask, AskPath) for ask in call.asks):
+            return self._answer_later(question)
+        return self._decide(question.protocol, self._ask(call, self._origin(question, call)))
+
+    async def _answer_later(self, question: _Question) -> bytes:
         try:
-            if len(self._writers) <= MAX_CLIENTS:
-                writer.write(await self._answer(reader, writer))
-                async with asyncio.timeout(self._timeout):
-                    await writer.drain()
-        except (OSError, TimeoutError):
-            log.debug("a hook client went away")
-        finally:
-            self._writers.discard(writer)
-            writer.close()
+            requests = await asyncio.to_thread(self._make, question)
+        except Exception as error:
+            return self._denied(question, error)
+        return self._guarded(question, lambda: self._decide(question.protocol, requests))
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-        """The one fail-closed place of the hook."""
-        intake = Intake()
+    def _make(self, question: _Question) -> list[Request]:
+        call = self._read(question)
+        return self._ask(call, self._origin(question, call))
+
+    def _guarded[T](self, question: _Question, work: Callable[[], T]) -> T | bytes:
         try:
-            async with asyncio.timeout(self._timeout):
-                while piece := await reader.read(65536):
-                    intake.feed(piece)
-            if intake.empty:  # a client that was ended before it asked
-                return b""
-            payload = intake.payload()
-            peer = _peer(writer)
-            if len(payload) <= SMALL:
-                call = self._read(intake.protocol, payload)
-            else:
-                call = await asyncio.to_thread(self._read, intake.protocol, payload)
-            origin = self._origin(peer, call, intake.protocol)
-            if len(payload) <= SMALL and not any(isinstance(ask, AskPath) for ask in call.asks):
-                requests = self._ask(call, origin)
-            else:
-                requests = await asyncio.to_thread(self._ask, call, origin)
-            return self._decide(intake.protocol, requests)
-        except (ProtocolError, WireError) as error:
-            reason = f"the hook's call is malformed: {shown(str(error))}"
-            self._refused(writer, "hook-malformed", reason)
-            return _denial(intake.protocol, f"parhelia: denied by hook-malformed: {reason}")
-        except Exception:
-            log.exception("a hook call failed; denied")
-            reason = "the agent could not read or decide this call"
-            self._refused(writer, "agent-fault", reason)
-            return _denial(intake.protocol, f"parhelia: denied by agent-fault: {reason}")
+            return work()
+        except Exception as error:
+            return self._denied(question, error)
 
-    def _read(self, protocol: str, payload: bytes) -> Call:
-        if protocol == SHELL:
+    def _denied(self, question: _Question, error: Exception) -> bytes:
+        """Where every fault of the hook ends: recorded, and denied. On the loop's thread, as is all that records."""
+        if isinstance(error, ProtocolError | WireError):
+            rule, reason = "hook-malformed", f"the hook's call is malformed: {shown(str(error))}"
+        else:
+            log.error("a hook call failed; denied", exc_info=error)
+            rule, reason = "agent-fault", "the agent could not read or decide this call"
+        self._refused(question, rule, reason)
+        return _denial(question.protocol, f"parhelia: denied by {rule}: {reason}")
+
+    def _read(self, question: _Question) -> Call:
+        if question.fault is not None:
+            raise WireError(question.fault)
+        payload = question.intake.payload()
+        if question.protocol == SHELL:
             directory, argv = shell_question(payload)
             return Call("", (AskArgv(argv, directory),))
-        return read_call(protocol, read_payload(payload), home=self._requests.home)
+        return read_call(question.protocol, read_payload(payload), home=self._requests.home)
 
     def _ask(self, call: Call, origin: Origin) -> list[Request]:
         return [self._requests.make(ask, origin) for ask in call.asks]
 
-    def _refused(self, writer: asyncio.StreamWriter, rule: str, reason: str) -> None:
+    def _refused(self, question: _Question, rule: str, reason: str) -> None:
         if self._record is None:
             return
-        try:
-            pid, uid = _peer(writer)
-        except OSError:  # gone already
-            pid, uid = 0, 0
-        origin = Origin(mechanism="hook", pid=self._behind(pid), uid=uid)
+        origin = Origin(mechanism="hook", pid=self._behind(question.pid), uid=question.uid)
         request = CommandRequest(text="?", commands=(), today=self._requests.today(), origin=origin, cwd="?")
         self._record(request, Decision(Verdict.DENY, rule, reason, "", severity=Severity.HIGH))
 
-    def _origin(self, peer: tuple[int, int], call: Call, protocol: str) -> Origin:
-        pid, uid = peer
+    def _origin(self, question: _Question, call: Call) -> Origin:
+        pid, uid, protocol = question.pid, question.uid, question.protocol
         if protocol == SHELL:
             return Origin(mechanism="shim", pid=self._behind(pid), uid=uid)
         named = (("tool", call.tool), ("protocol", protocol), *call.about)
@@ -187,23 +187,6 @@ class HookServer:
             if not decision.permitted:
                 return _denial(protocol, refusal_line(decision))
         return encode_answer(True, "" if protocol == SHELL else permission(protocol) + "\n", "")
-
-
-def _remove(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        Path(path).unlink()
-
-
-def _open_to_all(path: str) -> None:
-    """Any user of the machine may ask; SO_PEERCRED says who did."""
-    Path(path).chmod(0o666)
-
-
-def _peer(writer: asyncio.StreamWriter) -> tuple[int, int]:
-    """Process id and uid of the caller."""
-    peer: socket.socket = writer.get_extra_info("socket")
-    pid, uid, _ = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    return pid, uid
 
 
 def _denial(protocol: str, message: str) -> bytes:

@@ -76,6 +76,11 @@ class Intake:
         """Nothing arrived: whoever connected asked nothing."""
         return self._size == 0
 
+    @property
+    def kept(self) -> int:
+        """Bytes that are kept of it."""
+        return len(self._kept)
+
     def payload(self) -> bytes:
         """What was kept, once all has arrived. Raises WireError."""
         if not self.protocol:

@@ -19,7 +19,7 @@ from threading import Event, Thread
 import pytest
 
 from agent.daemon.policy_store import read_policy
-from agent.enforce.commands import hook_server, hook_wire
+from agent.enforce.commands import hook_connection, hook_wire
 from agent.enforce.commands.hook_server import HookServer
 from agent.policy.decide import decide
 from agent.policy.decision import Decision
@@ -386,6 +386,18 @@ def test_a_caller_that_never_finishes_its_call_is_answered_with_a_denial(running
     assert answer[:4] == b"PH\1\2"
 
 
+def test_a_refusal_that_cannot_be_recorded_is_no_answer_and_so_a_refusal(tmp_path: Path, client: Client) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no record")
+
+    path = tmp_path / "hook.sock"
+    server = HookServer(str(path), RecordingGate(), home="/", record=fail)
+    for _ in serve(server):
+        for text in ("{", " " * 20_000):
+            done = client(text, "claude-code", "--socket", str(path))
+            assert (done.returncode, "gave no answer" in done.stderr) == (2, True)
+
+
 def test_who_connects_and_asks_nothing_gets_no_answer(running: Running) -> None:
     with socket.socket(socket.AF_UNIX) as silent:
         silent.settimeout(20)
@@ -410,7 +422,7 @@ def test_what_a_file_is_to_contain_is_not_kept(running: Running) -> None:
 def test_callers_beyond_the_limit_are_denied(running: Running) -> None:
     held = []
     try:
-        for _ in range(hook_server.MAX_CLIENTS):
+        for _ in range(hook_connection.MAX_CLIENTS):
             one = socket.socket(socket.AF_UNIX)
             one.connect(str(running.path))
             held.append(one)
