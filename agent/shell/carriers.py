@@ -7,7 +7,7 @@ A row has one entry a line: the spellings of an option, what its value is, a pat
 group, or what follows it, is the payload). In the place of a spelling: ``operand`` an operand, ``first`` the first one,
 ``stdin`` standard input, ``alone`` standard input where nothing else says what to run, ``default`` the files that the
 pattern names where nothing else does. ``valued LETTERS NAMES`` lists other options with a value; ``bundled``: letters
-may stand without a dash. Kinds of a value:
+may stand without a dash; ``apart``: each letter has its own. Kinds of a value:
 
 ``text`` a shell reads it; ``words`` it is split into a command; ``program`` it is a command's name; ``rest`` begins a
 command that ends with the command line; ``rest-text`` the same as shell text; ``code:LANGUAGE`` inline code;
@@ -68,6 +68,7 @@ class Carrier:
     valued: frozenset[str]
     singles: tuple[str, ...]  # names with one dash, whose value may be attached
     bundled: bool
+    apart: bool
 
 
 @dataclass(slots=True)
@@ -77,6 +78,7 @@ class _Draft:
     places: dict[str, list[Payload]] = field(default_factory=dict)
     valued: set[str] = field(default_factory=set)
     bundled: bool = False
+    apart: bool = False
 
 
 def read_table(text: str) -> dict[str, Carrier]:
@@ -93,8 +95,9 @@ def read_table(text: str) -> dict[str, Carrier]:
 
 
 def _read_entry(parts: Sequence[str], draft: _Draft) -> None:
-    if parts == ["bundled"]:
-        draft.bundled = True
+    if parts in (["bundled"], ["apart"]):
+        draft.bundled |= parts == ["bundled"]
+        draft.apart |= parts == ["apart"]
         return
     if parts[0] == "valued":
         for part in parts[1:]:
@@ -131,6 +134,7 @@ def _carrier(draft: _Draft) -> Carrier:
         frozenset(draft.valued),
         tuple(name for name in draft.longs if not name.startswith("--")),
         draft.bundled,
+        draft.apart,
     )
 
 
@@ -226,7 +230,7 @@ class _Reading:
         return None
 
     def _letters(self, index: int, text: str) -> int:
-        for at, letter in enumerate(text[1:], 2):
+        for at, letter in enumerate(text[1:2] if self.carrier.apart else text[1:], 2):
             payloads = self.carrier.letters.get(letter)
             if payloads is None and letter not in self.carrier.valued:
                 continue

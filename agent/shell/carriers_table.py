@@ -13,6 +13,8 @@ from types import MappingProxyType
 
 from agent.shell.carriers import Carrier, read_table
 from agent.shell.carriers_databases import DATABASES
+from agent.shell.carriers_languages import LANGUAGES
+from agent.shell.carriers_others import OTHERS
 
 _ARCHIVES = r"""
 tar gtar bsdtar star:
@@ -86,6 +88,7 @@ vim vi nvim ex view gvim rvim vimdiff nvimdiff gview evim vimx nex elvis nvi:
 ex:
     stdin    says:vim
 emacs emacsclient xemacs emacs-nox jove:
+    apart
     -l --load --script -script    script:elisp
     -eval --eval -execute --execute -e    code:elisp
 nano pico rnano:
@@ -105,6 +108,7 @@ pandoc:
 tex latex pdftex pdflatex xetex xelatex luatex lualatex:
     operand    says:tex
 gs ghostscript ps2pdf:
+    apart
     -sOutputFile    text    %pipe%
     -o    text    %pipe%
     -c    says:postscript
@@ -176,6 +180,7 @@ tcpdump:
     -z    program
     -w    writes
 openssl:
+    apart
     -engine -provider -provider-path --engine    loads
     -out    writes
     -in    reads
@@ -184,7 +189,7 @@ openvpn:
     --learn-address --tls-verify --auth-user-pass-verify --tls-crypt-v2-verify --iproute    words
     --plugin    loads
 dnsmasq:
-    -6 --dhcp-script    program
+    -6 --dhcp-script --conf-script    text
 dhclient:
     -sf    program
 pppd:
@@ -217,6 +222,7 @@ rake:
 rails:
     operand    code:ruby    (?=.*[(`;\s])
 gcc g++ cc c++ clang clang++ cpp gfortran:
+    apart
     -wrapper    text    ([^,]*)
     -fplugin    loads
     -o    writes
@@ -233,17 +239,17 @@ dpkg apt apt-get aptitude apt-cache apt-mark:
     -o --option    text    (?:DPkg::|APT::)[\w:-]*(?:Invoke|Install-Pkgs)[\w:-]*(?:::)?=
     -o --option    program    Dir::Bin::[\w:-]*=
     --pre-invoke --post-invoke --status-logger    text
-rpm rpmbuild rpmspec:
+rpm rpmbuild rpmspec rpmdb rpmquery rpmverify rpmkeys:
     -E --eval -D --define    says:rpm
     --pipe    text
 pip pip3:
     --python    program
-    --editor    program
+    --editor    text
 npm pnpm:
     --script-shell    program
     operand    program    script-shell=
 gem:
-    -e --editor    program
+    -e --editor    text
 php:
     -d    text    sendmail_path=
 nodemon:
@@ -280,6 +286,7 @@ nix-shell:
     -E --expr    says:nix
     alone    text
 gdb:
+    apart
     -ex -iex -eval-command --eval-command -init-eval-command --init-eval-command    says:gdb
     -x --command    file:gdb
     --args -args    rest
@@ -287,6 +294,7 @@ gdb:
     valued bcdpsx --pid --core --symbols --se --cd --directory --tty --exec
     stdin    says:gdb
 lldb:
+    apart
     -o -O --one-line --one-line-before-file    says:gdb
     first    program
     valued Sspnc --pid --name --core --arch --source --file
@@ -328,63 +336,13 @@ debugfs:
     -R    says:bang
 """
 
-_LANGUAGES = r"""
-expect:
-    -c    code:tcl
-    first    script:tcl
-    alone    code:tcl
-tclsh tclsh8.6 wish jimsh:
-    first    script:tcl
-    alone    code:tcl
-R Rscript littler:
-    first -f    script:r
-    -e    code:r
-    alone    code:r
-octave octave-cli:
-    first    script:other
-    --eval --execute    code:other
-    alone    code:other
-julia:
-    -e -E --eval --print    code:julia
-    first -L    script:julia
-    alone    code:julia
-elixir iex:
-    -e --eval    code:other
-erl:
-    -eval    code:other
-ghc ghci runghc:
-    -e    says:ghci
-raku perl6:
-    -e    code:perl
-crystal:
-    operand    code:ruby    (?=.*[(`;])
-groovy scala kotlin jrunscript bb clj clojure nim amm:
-    first    script:other
-    -e    code:other
-    alone    code:other
-jjs jshell:
-    first    script:other
-    alone    code:other
-ocaml sbcl clisp ecl guile racket gosh chicken csi gsi swipl scheme newlisp:
-    first --script --load    script:lisp
-    -e -c -x -g --eval --evaluate    code:lisp
-    alone    code:lisp
-osascript:
-    -e    code:applescript
-    alone    code:applescript
-pwsh powershell pwsh.exe powershell.exe:
-    -c -Command -command --command    rest-text
-    -enc -EncodedCommand -encodedcommand -ec    loads
-    alone    text
-cmd.exe:
-    operand    text
-"""
-
 
 def _merged(*texts: str) -> dict[str, Carrier]:
     """The rows of all texts; a program may have several, which are put together."""
     return read_table("\n".join(text.strip("\n") for text in texts))
 
 
-CARRIERS: Mapping[str, Carrier] = MappingProxyType(_merged(_ARCHIVES, _TEXTS, _NETWORK, DATABASES, _WORK, _LANGUAGES))
+CARRIERS: Mapping[str, Carrier] = MappingProxyType(
+    _merged(_ARCHIVES, _TEXTS, _NETWORK, DATABASES, _WORK, LANGUAGES, OTHERS)
+)
 """By the name of the program."""

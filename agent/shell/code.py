@@ -50,6 +50,8 @@ _FORMS: Mapping[str, Callable[[str], Iterator[Call]]] = MappingProxyType(
 
 def _connects(tokens: Sequence[Token]) -> bool:
     for token in tokens:
+        if token.text in names.CONNECTION_CALLS:
+            return True
         if token.kind == "name" and not names.CONNECTIONS.isdisjoint(re.split(r"\.|::|->", token.text)):
             return True
         if token.is_text and names.CONNECTION_TEXTS.search(token.text):
@@ -158,7 +160,7 @@ class _Reading:
         return True
 
     def _runs_programs(self, name: str, owner: str) -> bool:
-        bound = name in ("run", "call", "spawn")
+        bound = name in ("run", "call", "spawn", "Command")
         imported = any(token.text in ("subprocess", "pty", "child_process") for token in self.tokens)
         return owner in names.PREFIXED or not bound or imported or self.language in ("julia", "other")
 

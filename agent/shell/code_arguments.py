@@ -50,9 +50,28 @@ def _argument(tokens: Sequence[Token], position: int, depth: int) -> tuple[int, 
         ):
             position += 2  # a keyword
     first = tokens[position] if position < len(tokens) else None
+    if first is not None and first.is_mark("{"):
+        return _command_of(tokens, position, depth)
     if first is not None and first.kind == "other" and first.text in "[(" and depth < _NESTED:
         return _sequence(tokens, position, depth)
     return _scalar(tokens, position)
+
+
+def _command_of(tokens: Sequence[Token], begin: int, depth: int) -> tuple[int, Argument]:
+    """The command of ``{cmd: ["sh"]}`` or ``{args: ["-rf", "/"]}`` (Deno); None for another object."""
+    found: Argument = None
+    open_brackets, position = 0, begin
+    while position < min(len(tokens), begin + _LONGEST_ARGUMENT):
+        token = tokens[position]
+        if token.kind == "other":
+            open_brackets += (token.text in "([{") - (token.text in ")]}")
+            if open_brackets == 0:
+                return position + 1, found
+        names_it = token.text in ("cmd", "args", "command") and token.kind == "name"
+        if names_it and open_brackets == 1 and depth < _NESTED and position + 1 < len(tokens):
+            found = _argument(tokens, position + 2, depth + 1)[1]
+        position += 1
+    return position, found
 
 
 def _scalar(tokens: Sequence[Token], begin: int) -> tuple[int, Argument]:

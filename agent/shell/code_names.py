@@ -24,7 +24,7 @@ SHELL_CALLS = _names(
 ARGV_CALLS = _names(
     "run call check_call check_output Popen spawn spawnSync execFile execFileSync create_subprocess_exec pcntl_exec"
     " posix_spawn posix_spawnp execv execve execvp execvpe execl execle execlp execlpe spawnl spawnle spawnlp spawnlpe"
-    " spawnv spawnve spawnvp spawnvpe ProcessBuilder system2 fork_exec"
+    " spawnv spawnve spawnvp spawnvpe ProcessBuilder system2 fork_exec Command"
 )
 """Their arguments are a program and its words."""
 
@@ -63,7 +63,7 @@ FILE_OWNERS = _names("File IO io Pathname Bun Deno codecs")
 LISTS = _names("c list array Array List Seq vector List.of Arrays.asList")
 """``c("-rf", "/")`` is a list."""
 
-PREFIXED = _names("subprocess os commands pty child_process cp Open3 Kernel Process IO asyncio sh System")
+PREFIXED = _names("subprocess os commands pty child_process cp Open3 Kernel Process IO asyncio sh System Deno Bun")
 
 NODE_RUNNERS = re.compile(r"child_process|shelljs|execa|^zx$|\bBun\b|\bDeno\b|cross-spawn|process\.binding|mainModule")
 """Without one of these a JavaScript text has nothing that runs a program: ``exec`` is a regular expression's."""
@@ -72,6 +72,7 @@ CONNECTIONS = _names(
     "socket Socket Sockets TCPSocket UDPSocket TCPServer fsockopen pfsockopen socket_create stream_socket_client"
     " create_connection createConnection inet_aton PF_INET AF_INET INET TCPClient open_connection SOCK_STREAM sockopen"
 )
+CONNECTION_CALLS = _names("Deno.connect Deno.connectTls Deno.listen Bun.connect Bun.listen net.Dial net.Listen")
 CONNECTION_TEXTS = re.compile(r"/inet[46]?/(?:tcp|udp)/|^(?:node:)?(?:net|tls|dgram|socket)$|^(?:tcp|udp|ssl)://")
 DUPLICATES = _names("dup2 posix_dup2")
 PATH_LIKE = re.compile(r"(?=.*[./~])[^\s\0<>|;*?{}()\[\]]{1,256}")

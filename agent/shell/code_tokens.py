@@ -46,6 +46,7 @@ _UNCHANGED = frozenset(
 _WRAPPED = frozenset(
     ["expanduser", "fspath", "Path", "PurePath", "PosixPath", "Pathname", "str", "String", "abspath", "realpath"]
 )
+_SIGILS = frozenset(("perl", "php", "ruby", "awk"))
 _ROUNDS = 3
 _LONGEST_FOLDED = 20_000  # tokens; longer code is read as it stands
 
@@ -251,11 +252,13 @@ def _tokens(code: str, language: str) -> Iterator[Token]:
         text = found[0]
         if kind == "comment" and not (text.startswith(comment) or text.startswith("/*")):
             kind, text = "other", text[0]
+        if kind == "name" and language in _SIGILS:
+            text = text[0] + text[1:].partition("$")[0]  # system$_
         position += len(text)
         if kind in ("string", "triple", "tick"):
             yield _literal(kind, text, language)
         elif kind not in ("space", "comment"):
-            yield Token(kind, text)
+            yield Token(kind, text.lstrip("@") if language == "php" else text)
 
 
 def _literal(kind: str, text: str, language: str) -> Token:

@@ -40,6 +40,7 @@ _EX_SHELL = re.compile(
     r"(?:[%\d.,$'<>/\w]*\s*(?:r|re|read|w|write)?\s*!+|(?:ter|term|terminal)!?\s+(?:\+\+\S+\s+)*)(?P<shell>.*)",
     re.DOTALL,
 )
+_EX_TERMINAL = re.compile(r"[:\s]*(?:sh|she|shel|shell|ter|term|terminal)!?\s*")
 _EX_CALL = re.compile(r"\b(?:system|systemlist|termopen|jobstart|job_start|term_start)\s*\(\s*(['\"])(?P<shell>.*?)\1")
 _EX_LANGUAGE = re.compile(
     r"^[:\s]*(?P<name>py|python|py3|python3|pyx|pythonx|lua|perl|ruby|rub)\s+(?P<code>.*)", re.DOTALL
@@ -59,6 +60,8 @@ def _vim(text: Word) -> Iterator[Step]:
                 yield ShellText(
                     text._replace(text=shell["shell"].rstrip("'\"") if "exe" in shell[0] else shell["shell"])
                 )
+            elif _EX_TERMINAL.fullmatch(part):
+                yield Inner((Word("sh"),))
             code = _EX_LANGUAGE.match(part)
             if code is not None:
                 yield Code(_EX_LANGUAGES[code["name"][:2]], text._replace(text=code["code"]))
@@ -166,6 +169,8 @@ DIALECTS: Mapping[str, Callable[[Word], Iterator[Step]]] = MappingProxyType(
         "make": make_steps,
         "ed": _shell_after(r"^[%\d.,$]*\s*(?:[rwe]\s*)?!(.+)"),
         "less": _shell_after(r"^[^!|]{0,3}[!|]+(.+)"),
+        "m4": _shell_after(r"\be?syscmd\(\s*[`'\"\[]*([^)`'\"\]]*)"),
+        "bus": _shell_after(r"unixexec:path=(.*)"),
         "bang": _shell_after(r"^[:\s]*(?:!+|shell\b|local\b|host\b|!!)\s*(.+)"),
         "mysql": with_sql(_shell_after(r"(?:^|;)\s*(?:\\!|system\b|\\P|pager\b)\s*(.+)", re.IGNORECASE), mysql=True),
         "sqlite": with_sql(_SQLITE),

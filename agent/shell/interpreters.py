@@ -225,4 +225,8 @@ def awk_steps(words: Sequence[Word], stdin: Word | None) -> list[Step]:
         return [*code, Code("awk", stdin)]
     if files or code:
         return [*code, *(Script("awk", file) for file in files if file.text != "-")]
-    return [Code("awk", words[read.end])] if read.end < len(words) else []
+    if read.end >= len(words):
+        return []
+    if basename(words[0].text) in ("bpftrace", "stap"):
+        return [Script("awk", words[read.end])]
+    return [Code("awk", words[read.end])]

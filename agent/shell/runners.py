@@ -183,6 +183,10 @@ _TOOLS: Mapping[str, Wrapper] = {
     "entr": Wrapper("acdnprsxz"),
     "asciinema": Wrapper("c:t:i:yqe:", "command= title= overwrite append", subcommand=("rec",), shell_options=("c",)),
     "gdbserver": Wrapper("", "once multi attach debug wrapper", skip=1),
+    "codex": Wrapper("", "", subcommand=("sandbox linux", "sandbox macos", "debug landlock"), lenient=True),
+    "task": Wrapper("", "", subcommand=("execute", "exec")),
+    "cabal": Wrapper("v", "project-file=", subcommand=("exec",), lenient=True),
+    "xdotool": Wrapper("", "sync", subcommand=("exec",)),
     "bazel": Wrapper("", "run_under=", subcommand=("run",), shell_options=("run_under",), lenient=True),
 }
 

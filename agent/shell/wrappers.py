@@ -230,6 +230,10 @@ WRAPPERS: Mapping[str, Wrapper] = MappingProxyType(
         **dict.fromkeys(("tsp", "ts"), Wrapper("nfmdgE", "", lenient=True)),
         "torify": Wrapper(),
         "usewithtor": Wrapper(),
+        **dict.fromkeys(
+            ("aoss", "padsp", "distcc", "ccache", "multitime", "openvt", "grc", "pexec"), Wrapper("", "", lenient=True)
+        ),
+        "msgfilter": Wrapper("i:o:D:PdFhVpE", "input= output-file= directory= keep-header indent", lenient=True),
         "sem": Wrapper("j:", "id= fg bg wait", lenient=True),
     }
 )
