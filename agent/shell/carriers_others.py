@@ -56,7 +56,7 @@ yt-dlp youtube-dl:
 xdg-user-dir:
     operand    text    (?=.*[;|&`$}])
 socket:
-    -p    network
+    -p    text
 cpan cpanm:
     -e    code:perl
 conky mpv:
