@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 
 from agent.policy.credential_shapes import TOKENS
+from agent.shell.secret_options import NAMES, hidden
 
 REDACTED = "[redacted]"
 
@@ -34,9 +35,10 @@ _HEADER = re.compile(
     re.IGNORECASE,
 )
 _USERINFO = re.compile(r"(?<=://)([^\s/@:\"'?#]{0,256}):(?!\$)([^\s/@\"'?#]{1,1024})@")
-_CURL_USER = re.compile(r"((?<!\S)(?:-u|--user|-U|--proxy-user)[ =]?[\"']?[^\s:\"'/]{1,128}:)(?!\$)([^\s\"']{1,512})")
-_CURL = re.compile(r"(?<![A-Za-z0-9_-])(?:curl|wget|httpie?)(?![A-Za-z0-9_-])")
-_SSHPASS = re.compile(r"((?<![A-Za-z0-9_-])sshpass[ \t]{1,8}-p[ \t]{0,8})(?!\$)(\"[^\"]*\"|'[^']*'|[^\s\"']+)")
+_VARIABLE = re.compile(
+    rf"((?<![A-Za-z0-9_])[A-Z][A-Z0-9_]{{0,40}}_(?:PASS|PWD|PASSPHRASE|AUTH|CREDENTIALS?)=)({_VALUE})"
+)
+_WORDS = re.compile(r"""(?:"[^"]*"|'[^']*'|[^\s"';|&<>()`])+|[;|&\n]""")
 
 _PEM_BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 _PEM_END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
@@ -51,24 +53,38 @@ def redact(text: str) -> str:
     text = _HEADER.sub(_keep_lead, text)
     text = _ASSIGNED.sub(_keep_lead, text)
     text = _OPTION.sub(_keep_lead, text)
-    if "sshpass" in text:
-        text = _SSHPASS.sub(_keep_lead, text)
-    if _CURL.search(text):
-        text = _CURL_USER.sub(_keep_lead, text)
-    return text
+    text = _VARIABLE.sub(_keep_lead, text)
+    return _without_secret_words(text) if NAMES.search(text) is not None else text
 
 
 def redact_argv(argv: Sequence[str]) -> list[str]:
     """The words of one command, redacted; sees that the word after ``--password`` is one."""
     words: list[str] = []
     value_follows = False
-    for word in argv:
+    given = dict(hidden(argv, REDACTED))
+    for index, whole in enumerate(argv):
+        word = given.get(index, whole)
         if value_follows and not word.startswith(("-", "$")):
             words.append(REDACTED)
         else:
             words.append(redact(word))
         value_follows = _OPTION_WORD.fullmatch(word) is not None
     return words
+
+
+def _without_secret_words(text: str) -> str:
+    """What is a secret by its place behind a program's option."""
+    spans = [found.span() for found in _WORDS.finditer(text)]
+    bare = [text[start:end].replace('"', "").replace("'", "") for start, end in spans]
+    parts: list[str] = []
+    position = 0
+    for index, word in hidden(bare, REDACTED):
+        start, end = spans[index]
+        quote = text[start] if text[start] in "\"'" and text[end - 1] == text[start] else ""
+        parts += (text[position:start], f"{quote}{word}{quote}")
+        position = end
+    parts.append(text[position:])
+    return "".join(parts)
 
 
 def _keep_lead(match: re.Match[str]) -> str:
