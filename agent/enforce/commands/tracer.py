@@ -21,8 +21,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from enum import Enum, auto
 
 from agent.enforce.commands.judge import (
@@ -102,6 +102,7 @@ class ExecTracer:
         self._attached = threading.Event()
         self._refused: OSError | None = None
         self._in_hand: tuple[int, float] | None = None
+        self._letting_go = threading.Lock()  # what is in hand is traced and stands still: its number is its own
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tracer", daemon=True)
         self._clock = threading.Thread(target=self._watch, name="tracer-deadline", daemon=True)
@@ -194,11 +195,8 @@ class ExecTracer:
         answer = errno.EACCES
         if stopped.number in self._execs:  # a filter of the session's own may send other calls here
             started = time.monotonic()
-            self._in_hand = (tid, started)
-            try:
+            with self._held(tid):
                 answer = self._judge.answer(stopped)
-            finally:
-                self._in_hand = None
             if self._observe is not None:
                 self._observe(time.monotonic() - started)
         if answer == CONTINUE:
@@ -207,12 +205,24 @@ class ExecTracer:
         return _After.KILLED
 
     def _compare(self, pid: int) -> _After:
-        if self._judge.approved(pid):
+        with self._held(pid):
+            approved = self._judge.approved(pid)
+        if approved:
             return _After.GO_ON
         request = bare_request(pid)
         self._kill(pid)
         self._judge.record(own_decision("exec-race", RACE, Severity.CRITICAL), request)
         return _After.KILLED
+
+    @contextmanager
+    def _held(self, tid: int) -> Iterator[None]:
+        """Under the deadline."""
+        self._in_hand = (tid, time.monotonic())
+        try:
+            yield
+        finally:
+            with self._letting_go:
+                self._in_hand = None
 
     def _kill(self, tid: int) -> None:
         """The whole process of `tid`. It is traced and its end not taken, so the number is still its own."""
@@ -230,15 +240,18 @@ class ExecTracer:
                 continue
             if held is not told:
                 told = held
-                self._overdue(held[0])
+                self._overdue(held)
             elif time.monotonic() - held[1] >= 2 * self._deadline:
                 if self._ended is not None:
                     self._ended("an exec could not be decided")
                 return
 
-    def _overdue(self, tid: int) -> None:
-        log.error("the exec of task %d was not decided within %s s; killed", tid, self._deadline)
-        request = bare_request(tid)
-        self._kill(tid)
+    def _overdue(self, held: tuple[int, float]) -> None:
+        with self._letting_go:
+            if self._in_hand is not held:
+                return
+            request = bare_request(held[0])
+            self._kill(held[0])
+        log.error("the exec of task %d was not decided within %s s; killed", held[0], self._deadline)
         late = own_decision("exec-deadline", f"not decided within {self._deadline:g} s; killed", Severity.HIGH)
         self._judge.record(late, request)

@@ -289,6 +289,16 @@ def test_an_exec_that_is_not_decided_in_time_dies_and_the_session_ends_when_it_n
     assert recorded.rules() == ["exec-deadline"]
 
 
+def test_a_comparison_that_does_not_end_is_a_deadline_too(trace: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Hangs()
+    monkeypatch.setattr(ExecJudge, "approved", lambda judge, pid: gate.answer.wait(60))
+    session, recorded = trace("/bin/echo", "ran", deadline=0.2)
+    assert session.ended.get(timeout=30) == "an exec could not be decided"
+    gate.answer.set()
+    assert session.finish() == Finished(-signal.SIGKILL, "", "")
+    assert recorded.rules() == ["exec-deadline"]
+
+
 def test_an_exec_that_nobody_approved_is_killed_before_its_first_instruction(trace: Trace, workspace: Path) -> None:
     """What would happen if an exec came past the filter: here its process is traced and has no such filter."""
     mark = workspace / "mark"
