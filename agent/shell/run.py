@@ -132,7 +132,7 @@ class Runner:
         made_by = stdin.made_by if stdin is not None else ()
         steps, spelled = unwrap(program, words, stdin, made_by), plain_name(program)
         if not steps and spelled != program:
-            steps = unwrap(spelled, words, stdin, made_by)
+            steps = [step for step in unwrap(spelled, words, stdin, made_by) if not isinstance(step, Opaque)]
         if state.files and not setting.final:
             text = self._written_program(program, words[0], state, setting)
             if text is not None and text.text != "":

@@ -117,6 +117,7 @@ LET_PASS = [
     "find build -delete",
     "chmod -R u+w build; chmod +x run.sh; chmod g+s shared; chmod 1777 x",
     "chown -R me:me ./data",
+    "rsync -a /src/ /dest/; SELECT 1; rsync --dry-run -a x /etc/",
     "mv notes.txt ~; mv a /tmp/b; cp /etc/hosts .; ln -s /usr/bin/python3 ~/bin/python",
     "dd if=/dev/urandom of=random.dat count=1",
     "sudo ls -i; sudo sed -i s/a/b/ x; sudo git status",
