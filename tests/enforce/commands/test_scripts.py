@@ -161,6 +161,36 @@ def test_variables_of_an_ordinary_session_change_nothing(supervised: Supervised)
     assert (finished.out, supervised.recorded.events) == ("git\nproduction\nx\n", []), finished
 
 
+def policy_with(unverifiable: Unverifiable) -> Policy:
+    """The tests' policy, with another answer to what cannot be known."""
+    (layer,) = BASE.layers
+    assert layer.commands is not None
+    section = replace(layer.commands, unverifiable=unverifiable)
+    return Policy(layers=(replace(layer, commands=section),), digest="e" * 64)
+
+
+BASE = ring.policy()
+
+
+@pytest.mark.parametrize(
+    ("text", "rules"),
+    [
+        ("echo ran\n" + "#" * scripts.MAX_BODY, ["commands-unverifiable"]),
+        ("true\n" * 5000 + "echo ran\n", ["commands-unverifiable"]),
+        ('$UNKNOWN; eval "$UNKNOWN"; rm -rf "$UNKNOWN"; echo ran\n', []),
+    ],
+)
+def test_where_the_unverifiable_is_denied_a_script_not_read_to_its_end_is_and_an_uncertain_one_is_not(
+    supervised: Supervised, workspace: Path, text: str, rules: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strict = policy_with(Unverifiable.DENY)
+    monkeypatch.setattr(ring, "policy", lambda: strict)
+    script(workspace, "s", text)
+    finished = supervised.run("/bin/bash", "s", cwd=workspace)
+    assert ("ran" in finished.out) is not bool(rules), finished
+    assert supervised.recorded.rules() == rules
+
+
 LEASE = """\
 import fcntl, os, subprocess, sys
 held = os.open("s", os.O_RDWR)
@@ -174,10 +204,7 @@ def test_a_script_that_cannot_be_read_at_once_is_unverifiable(
     supervised: Supervised, workspace: Path, unverifiable: Unverifiable, ran: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its interpreter would wait for the lease's holder, which the supervisor does not."""
-    (layer,) = ring.policy().layers
-    assert layer.commands is not None
-    section = replace(layer.commands, unverifiable=unverifiable)
-    policy = Policy(layers=(replace(layer, commands=section),), digest="e" * 64)
+    policy = policy_with(unverifiable)
     monkeypatch.setattr(ring, "policy", lambda: policy)
     os.chown(script(workspace, "s", "echo ran\n"), ring.UID, ring.GID)
     script(workspace, "lease.py", "import signal\nsignal.signal(signal.SIGIO, lambda *_: os.close(held))\n" + LEASE)
