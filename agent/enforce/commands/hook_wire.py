@@ -14,8 +14,8 @@ Answer, ended by the end of the stream: ``PH``, the version (1), the exit status
 bits), then that many bytes for stdout and for stderr. Anything else is no answer, and a client denies.
 
 Rules kept here: what a client sends costs bounded memory however long it is: `Intake` keeps no more than MAX_KEPT bytes
-and drops the inside of long strings (what a file is to contain) while they arrive; a text that had to be dropped is
-``null`` to whoever decides, who then misses it.
+(MAX_SHELL) and drops the inside of long strings (what a file is to contain) while they arrive; a text that had to be
+dropped is ``null`` to whoever decides, who then misses it.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ MAX_PAYLOAD: Final = 64 << 20
 """Bytes that may arrive for one question."""
 MAX_KEPT: Final = 1 << 20
 """Bytes of one question that are kept."""
+MAX_SHELL: Final = 2 << 20
+"""The same of a shell's question: what the arguments of a program come to at most (execve(2), with an 8 MiB stack)."""
 MAX_STRING: Final = 256 << 10
 """Bytes of one JSON string, as it is spelled. No argument of a program can be longer than half of it (execve(2))."""
 
@@ -68,8 +70,9 @@ class Intake:
             self._kept += piece
         elif self.protocol:
             self._shrink(piece)
-        if len(self._kept) > MAX_KEPT + (0 if self._string is None else self._longest):
-            raise WireError(f"more than {MAX_KEPT} bytes of it would have to be read")
+        most = MAX_SHELL if self.protocol == SHELL else MAX_KEPT
+        if len(self._kept) > most + (0 if self._string is None else self._longest):
+            raise WireError(f"more than {most} bytes of it would have to be read")
 
     @property
     def empty(self) -> bool:

@@ -150,7 +150,8 @@ def test_the_shell_has_the_signals_that_its_starter_gave_it(shim: Shim) -> None:
     assert len(set(lines.values())) == 1
 
 
-def test_a_text_that_is_longer_than_what_is_read_does_not_run(shim: Shim) -> None:
-    many = ["x" * 100_000] * 12
-    assert shim("bash", "-c", "true", *many).returncode == 126
-    assert shim("bash", "-c", "true", *many[:5]).returncode == 0
+def test_as_many_words_as_a_program_can_have_are_asked_about(shim: Shim) -> None:
+    many = ["x" * 100_000] * 18
+    done = shim("bash", "-c", "echo $#", "name", *many, env={})
+    assert (done.returncode, done.stdout) == (0, "18\n"), done.stderr
+    assert shim("bash", "-c", "rm -rf /", "name", *many, env={}).returncode == 126

@@ -12,6 +12,7 @@ from agent.enforce.commands.hook_wire import (
     HEAD,
     MAX_KEPT,
     MAX_PAYLOAD,
+    MAX_SHELL,
     MAX_STRING,
     Intake,
     WireError,
@@ -86,7 +87,7 @@ def test_what_is_kept_is_bounded_and_so_is_what_arrives() -> None:
     with pytest.raises(WireError, match="would have to be read"):
         taken(HEAD + b"cursor\n" + b"{}," * MAX_KEPT)
     with pytest.raises(WireError, match="would have to be read"):
-        taken(HEAD + b"shell\n" + b"x" * (MAX_KEPT + 1))
+        taken(HEAD + b"shell\n" + b"x" * (MAX_SHELL + 1))
 
 
 def test_an_answer_is_spelled_as_the_module_says() -> None:
