@@ -166,7 +166,11 @@ _GH = family(
         "api": sub("X method f raw-field F field H header input p preview cache", method="X method"),
         "repo": level({"delete archive edit rename create clone fork sync view list": sub("d description h homepage")}),
         "release secret variable gist ssh-key gpg-key run workflow cache label issue pr auth": level(
-            {"delete create upload edit set list view": sub("t title n notes F notes-file b body a app e env o org")}
+            {
+                "delete create upload edit set list view": sub(
+                    "t title n notes F notes-file b body a app e env o org target", draft="d draft"
+                )
+            }
         ),
     },
 )
