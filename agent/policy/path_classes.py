@@ -145,7 +145,7 @@ CLASSES: Final[Mapping[str, PathClass]] = MappingProxyType(
 _KEYED: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_-]*=)?(<[a-z-]+>)")
 _UNKNOWN_PART: Final = re.compile(UNKNOWN)
 _WILDCARD: Final = re.compile(f"[*?{UNKNOWN}]|\\[[^]]*\\]")
-_WILD: Final = re.compile(r"[*?\[]")
+_PERHAPS_ABOVE: Final = re.compile(r"\.\.?[*?\[]")  # may become ``..``
 
 
 @lru_cache(maxsize=1024)
@@ -238,4 +238,4 @@ def _inside(root: str, path: str, glob: bool) -> bool:
     """Is all that `path` stands for strictly below `root`? ``.*`` may be ``..`` in older shells, so that it may not."""
     if root in ("/", path) or not covers(root, path):
         return False
-    return not glob or not any(part.startswith(".") and _WILD.search(part) for part in path[len(root) :].split("/"))
+    return not glob or not any(_PERHAPS_ABOVE.match(part) for part in path[len(root) :].split("/"))
