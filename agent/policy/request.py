@@ -115,8 +115,9 @@ class SimpleCommand:
     `assignments` are the variables set for it: in front of it, by ``env``, exported before, or found in its environment
     at the exec. `redirects` are (operator, target) pairs. `wrappers` names what was unwrapped, outermost first
     (``("sudo", "env")``). `cwd` is where it runs, None where that is unknown. `piped_from` names the programs whose
-    output it reads as data, the first of the pipeline first; `code_from` those whose output it executes (a shell's or
-    interpreter's standard input, ``-c "$(…)"``, ``<(…)``). `globs` are the positions in `argv` of words whose ``*``,
+    output is at its standard input, the first of the pipeline first; `code_from` those whose output it executes (a
+    shell's or interpreter's standard input, ``-c "$(…)"``, ``<(…)``, a file that the same text wrote). Words that
+    another program wrote, run as a command (``$(curl …)``), are the program ``eval`` with their `code_from`. `globs` are the positions in `argv` of words whose ``*``,
     ``?`` and ``[`` the shell has still to expand. A redirection without a command has the program ``""``.
     """
 
