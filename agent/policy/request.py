@@ -117,7 +117,8 @@ class SimpleCommand:
     (``("sudo", "env")``). `cwd` is where it runs, None where that is unknown. `piped_from` names the programs whose
     output is at its standard input, the first of the pipeline first; `code_from` those whose output it executes (a
     shell's or interpreter's standard input, ``-c "$(…)"``, ``<(…)``, a file that the same text wrote). Words that
-    another program wrote, run as a command (``$(curl …)``), are the program ``eval`` with their `code_from`. `globs` are the positions in `argv` of words whose ``*``,
+    another program wrote, run as a command (``$(curl …)``), are the program ``eval`` with their `code_from`.
+    `globs` are the positions in `argv` of words whose ``*``,
     ``?`` and ``[`` the shell has still to expand. A redirection without a command has the program ``""``.
     """
 

@@ -40,6 +40,7 @@ class Findings:
         self._forks: dict[tuple[Function, int], bool] = {}
         self._seen: dict[SimpleCommand, int] = {}
         self._steps = 0
+        self._fresh = 0
 
     def add(self, command: SimpleCommand, depth: int = 0, what: str = "command", at: int | None = None) -> None:
         """Record a command; `at` is the line of the tree that it belongs to, None for the next one."""
@@ -91,6 +92,11 @@ class Findings:
         self._descriptors[place] = content if before == content else unknown_of(before, content)
         self._contents[path] = self._descriptors[place]
         return Word(path, made_by=content.made_by)
+
+    def fresh_file(self) -> Word:
+        """The path that one more call of mktemp(1) makes, each its own."""
+        self._fresh += 1
+        return Word(f"/tmp/tmp.XXXXX{self._fresh:05}\n", made_by=("mktemp",))  # noqa: S108 - it names, it makes nothing
 
     def opened(self, path: str) -> Word | None:
         """What a process substitution's path gives."""

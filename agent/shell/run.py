@@ -116,6 +116,8 @@ class Runner:
 
         inner = [outcome.output for outcome in followed]
         output = printed(program, words, setting.stdin, inner, content)
+        if program == "mktemp" and _makes_plain_file(words, state, setting):
+            output = self.findings.fresh_file()
         for name, text, appended in files_written(program, words, setting.stdin, content):
             state = state.written(name, text, self.findings.home, appended=appended)
         return plain(state, output)
@@ -321,6 +323,12 @@ def _of_shell(state: State, positional: Sequence[Word], setting: Setting) -> Sta
     shell = positional[0] if positional else Word("sh")
     given = tuple(positional[1:])
     return state._replace(positional=given, name=shell, functions={}, aliases={}, variables=variables, stack=())
+
+
+def _makes_plain_file(words: Sequence[Word], state: State, setting: Setting) -> bool:
+    """mktemp(1) without a template: a new path below the session's own TMPDIR, which counts as /tmp."""
+    elsewhere = "TMPDIR" in state.variables or any(name == "TMPDIR" for name, _ in setting.assignments)
+    return not elsewhere and all(word.text in ("-d", "--directory", "-q", "--quiet") for word in words[1:])
 
 
 def _expands_again(words: Sequence[Word], *, names_only: bool) -> bool:

@@ -178,6 +178,7 @@ GZIPPED = b64encode(gzip.compress(b"rm -rf /", mtime=0)).decode()
         "cat <<'E' > t.py\nimport os\nos.system('rm -rf /')\nE\npython3 t.py",
         'x=$(cat <<E\nrm -rf /\nE\n); eval "$x"',
         "echo 'rm -rf /' > /tmp/x; cat /tmp/x | sh",
+        "a=$(mktemp); b=$(mktemp); echo 'rm -rf /' > $a; echo ls > $b; sh $a",
         "BASH_ENV=<(echo rm -rf /) bash -c ls",
     ],
 )
