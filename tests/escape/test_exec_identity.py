@@ -39,12 +39,12 @@ ATTACKS = {
     "the loader": (f"{LOADER} /bin/rm -rf {VICTIM}", "/ld-linux"),
     "the loader and a copy": (f"cp /bin/rm c; cp {LOADER} l; ./l ./c -rf {VICTIM}", "/c"),
     "a script": (f"printf '#!/bin/sh\\necho began\\nrm -rf {VICTIM}\\n' > s; chmod +x s; ./s", "/dash"),
-    "a script by its interpreter": (f"echo 'rm -rf {VICTIM}' > t; bash -e t", "/bash"),
+    "a script by its interpreter": (f"echo 'rm -rf {VICTIM}' > t; /bin/bash -e t", "/bash"),
     "a script without a first line": (f"echo 'rm -rf {VICTIM}' > u; chmod +x u; ./u", "/u"),
-    "a script on standard input": (f"echo 'rm -rf {VICTIM}' > v; sh < v", "/dash"),
+    "a script on standard input": (f"echo 'rm -rf {VICTIM}' > v; /bin/sh < v", "/dash"),
     "code in a file": (f"echo 'import shutil; shutil.rmtree(\"{VICTIM}\")' > w.py; python3 w.py", "/python3"),
-    "a file that bash reads first": (f"echo 'rm -rf {VICTIM}' > e; BASH_ENV=$PWD/e bash -c true", "/bash"),
-    "a function in the environment": (f"env 'BASH_FUNC_ls%%=() {{ rm -rf {VICTIM}; }}' bash -c ls", "/bash"),
+    "a file that bash reads first": (f"echo 'rm -rf {VICTIM}' > e; BASH_ENV=$PWD/e /bin/bash -c true", "/bash"),
+    "a function in the environment": (f"env 'BASH_FUNC_ls%%=() {{ rm -rf {VICTIM}; }}' /bin/bash -c ls", "/bash"),
 }
 """What is tried, and how the executable in the record ends or begins its name."""
 HARMLESS = {
@@ -90,7 +90,8 @@ def test_programs_in_disguise_scripts_and_variables_are_refused_recorded_and_cou
     for name, (_, expected) in HARMLESS.items():
         assert answers[f"harmless: {name}"][0] == f"{expected}\nstatus=0\n", (name, answers)
     events = [event["details"] for event in outcome.of("bash.dangerous")]
-    assert [event["rule"] for event in events] == ["recursive-delete-system"] * len(ATTACKS)
+    shown = [(event["exe"], event["argv"], event.get("script")) for event in events]
+    assert [event["rule"] for event in events] == ["recursive-delete-system"] * len(ATTACKS), shown
     seen = dict(zip(ATTACKS, events, strict=True))
     wrong = {name: seen[name]["exe"] for name, (_, exe) in ATTACKS.items() if exe not in seen[name]["exe"]}
     assert wrong == {}
