@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.policy.request import UNKNOWN
-from agent.shell.dialects import DIALECTS
+from agent.shell.dialects import says
 from agent.shell.pieces import Word
 from agent.shell.steps import (
     REVERSE_SHELL,
@@ -286,9 +286,9 @@ class _Reading:
             case "code":
                 return [Code(detail, value)]
             case "says":
-                return [*DIALECTS[detail](value)]
+                return says(detail, value)
             case "file" if value.text == "-":
-                return [*DIALECTS[detail](self.stdin)] if self.stdin is not None else []
+                return says(detail, self.stdin) if self.stdin is not None else []
             case "script" if value.text == "-":
                 return [Code(detail, self.stdin)] if self.stdin is not None else []
             case "file" | "script":

@@ -53,7 +53,7 @@ def _awk_pipe(tokens: Sequence[Token], index: int, before: Token) -> Iterator[Ca
 
 
 _TCL = re.compile(
-    r"(?:^|[;\n\[{])\s*(?:(?P<run>exec|spawn|system|overlay|interact\s+\S+)\s+(?P<words>[^;\n\[\]{}]*)"
+    r"(?:^|[;\n\[{])[ \t]*+(?:(?P<run>exec|spawn|system|overlay|interact\s+\S+)\s+(?P<words>[^;\n\[\]{}]*)"
     r"|send\s+(?:--\s+)?\"(?P<sent>(?:[^\"\\]|\\.)*)\"|file\s+delete\s+(?P<deleted>[^;\n\]}]*)"
     r"|open\s+(?:\"\|(?P<pipe>[^\"]*)\"|\{\|(?P<braced>[^}]*)\}|\|(?P<word>\S+)|\"?(?P<file>[^\s\"\]]+)\"?\s*(?P<mode>[rwa]\+?)?))",
     re.MULTILINE,

@@ -36,16 +36,16 @@ def _shell_after(pattern: str, flags: int = 0) -> Callable[[Word], Iterator[Step
 
 
 _EX_SHELL = re.compile(
-    r"^[:\s]*(?:(?:sil(?:ent)?!?|verb(?:ose)?|noa(?:utocmd)?|norm(?:al)?!?\s*:|(?:buf|win|tab|arg|[clf])do|exe(?:cute)?\s*['\"])\s*)*"
-    r"(?:[%\d.,$'<>/\w]*\s*(?:r|re|read|w|write)?\s*!+|(?:ter|term|terminal)!?\s+(?:\+\+\S+\s+)*)(?P<shell>.*)",
+    r"^[:\s]*+(?:(?:sil(?:ent)?!?|verb(?:ose)?|noa(?:utocmd)?|norm(?:al)?!?\s*:|(?:buf|win|tab|arg|[clf])do|exe(?:cute)?\s*['\"])\s*+)*+"
+    r"(?:[%\d.,$'<>/\w]*+\s*+!++|(?:ter|term|terminal)!?\s++(?:\+\+\S++\s++)*+)(?P<shell>.*)",
     re.DOTALL,
 )
-_EX_TERMINAL = re.compile(r"[:\s]*(?:sh|she|shel|shell|ter|term|terminal)!?\s*")
+_EX_TERMINAL = re.compile(r"[:\s]*+(?:sh|she|shel|shell|ter|term|terminal)!?\s*")
 _EX_CALL = re.compile(r"\b(?:system|systemlist|termopen|jobstart|job_start|term_start)\s*\(\s*(['\"])(?P<shell>.*?)\1")
 _EX_LANGUAGE = re.compile(
-    r"^[:\s]*(?P<name>py|python|py3|python3|pyx|pythonx|lua|perl|ruby|rub)\s+(?P<code>.*)", re.DOTALL
+    r"^[:\s]*+(?P<name>py|python|py3|python3|pyx|pythonx|lua|perl|ruby|rub)\s+(?P<code>.*)", re.DOTALL
 )
-_EX_WRITE = re.compile(r"^[:\s]*(?:w|wr|write|wq|sav|saveas|x)!?\s+(?P<file>[^!>\s]\S*)")
+_EX_WRITE = re.compile(r"^[:\s]*+(?:w|wr|write|wq|sav|saveas|x)!?\s+(?P<file>[^!>\s]\S*)")
 _EX_LANGUAGES = {"py": "python", "lu": "lua", "pe": "perl", "ru": "ruby"}
 
 
@@ -92,7 +92,7 @@ def _gdb(text: Word) -> Iterator[Step]:
 
 
 _PSQL = re.compile(
-    r"\\!\s*(?P<shell>[^\n]*)|\\(?:o|out|g|gx|w|write|copy\s[^\n]*?\s(?:to|from)\s+program)\s*\|?\s*(?P<pipe>[|'][^\n]*)"
+    r"\\!\s*(?P<shell>[^\n]*)|\\(?:o|out|g|gx|w|write|copy\s[^\n]{0,1000}?\s(?:to|from)\s+program)\s*\|?\s*(?P<pipe>[|'][^\n]*)"
     r"|^\\[^\n`]*`(?P<ticks>[^`\n]*)`|\b(?:to|from)\s+program\s+(?:E|\$\$)?(?P<quote>')?(?P<program>(?:[^']|'')*)",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -150,7 +150,8 @@ def _rpm(text: Word) -> Iterator[Step]:
 
 
 _SQLITE = _shell_after(
-    r"^\s*\.(?:shell|system)\s+(.+)|^\s*\.(?:once|output|import|excel|read)\s+['\"]?\|([^'\"\n]+)|\bedit\s*\([^,)]*,\s*'([^']*)'"
+    r"^[ \t]*+\.(?:shell|system)\s+(.+)|^[ \t]*+\.(?:once|output|import|excel|read)\s+['\"]?\|([^'\"\n]+)"
+    r"|\bedit\s*\([^,)]*,\s*'([^']*)'"
 )
 
 DIALECTS: Mapping[str, Callable[[Word], Iterator[Step]]] = MappingProxyType(
@@ -167,25 +168,39 @@ DIALECTS: Mapping[str, Callable[[Word], Iterator[Step]]] = MappingProxyType(
         "tex": _tex,
         "rpm": _rpm,
         "make": make_steps,
-        "ed": _shell_after(r"^[%\d.,$]*\s*(?:[rwe]\s*)?!(.+)"),
+        "ed": _shell_after(r"^[%\d.,$]*+[ \t]*+(?:[rwe][ \t]*+)?!(.+)"),
         "less": _shell_after(r"^[^!|]{0,3}[!|]+(.+)"),
         "m4": _shell_after(r"\be?syscmd\(\s*[`'\"\[]*([^)`'\"\]]*)"),
         "bus": _shell_after(r"unixexec:path=(.*)"),
-        "bang": _shell_after(r"^[:\s]*(?:!+|shell\b|local\b|host\b|!!)\s*(.+)"),
-        "mysql": with_sql(_shell_after(r"(?:^|;)\s*(?:\\!|system\b|\\P|pager\b)\s*(.+)", re.IGNORECASE), mysql=True),
+        "bang": _shell_after(r"^[: \t]*+(?:!++|shell\b|local\b|host\b|!!)\s*(.+)"),
+        "mysql": with_sql(
+            _shell_after(r"(?:^|;)[ \t]*+(?:\\!|system\b|\\P|pager\b)\s*(.+)", re.IGNORECASE), mysql=True
+        ),
         "sqlite": with_sql(_SQLITE),
-        "gnuplot": _shell_after(r"(?:^|;)\s*!(.+)|\bsystem\s*\(?\s*[\"']([^\"']*)|[\"']\s*[<|]([^\"']*)"),
+        "gnuplot": _shell_after(r"(?:^|;)[ \t]*+!(.+)|\bsystem\s*\(?\s*[\"']([^\"']*)|[\"']\s*[<|]([^\"']*)"),
         "postscript": _shell_after(r"\(%pipe%([^)]*)\)"),
-        "kakoune": _shell_after(r"%sh\s*[{(\[<](.*)[})\]>]|^\s*!(.*)", re.DOTALL),
-        "ghci": _shell_after(r"^\s*:!(.+)|\b(?:system|callCommand|readProcess)\s+\"([^\"]*)"),
+        "kakoune": _shell_after(r"%sh\s*[{(\[<](.*)[})\]>]|^[ \t]*+!(.*)", re.DOTALL),
+        "ghci": _shell_after(r"^[ \t]*+:!(.+)|\b(?:system|callCommand|readProcess)\s+\"([^\"]*)"),
         "nix": _shell_after(r"\bshellHook\s*=\s*(?:''|\")(.*?)(?:''|\")", re.DOTALL),
     }
 )
 """By the name that the table of carriers uses."""
 
 
+LONGEST = 16 << 10
+"""Characters of a text in such a language that are read; a longer one is not known."""
+
+
+def says(dialect: str, text: Word) -> list[Step]:
+    """What `text`, commands of the language `dialect`, hands on."""
+    if len(text.text) > LONGEST:
+        return [Opaque("commands that are too long to be followed")]
+    return [*DIALECTS[dialect](text)]
+
+
 _SED_LETTER = re.compile(
-    r"(?:^|[;\n{}])\s*(?:(?:\d+|\$|/(?:[^/\\\n]|\\.)*/|\\(.)(?:(?!\1).)*\1)[IM]?(?:\s*[,~]\s*(?:[+~]?\d+|\$|/(?:[^/\\\n]|\\.)*/[IM]*))?"
+    r"(?:^|[;\n{}])[ \t]*+(?:(?:\d+|\$|/(?:[^/\\\n]|\\.)*/|\\(.)(?:(?!\1).)*\1)[IM]?"
+    r"(?:\s*[,~]\s*(?:[+~]?\d+|\$|/(?:[^/\\\n]|\\.)*/[IM]*))?"
     r"\s*!?\s*)?(?:e(?:\s+(?P<shell>[^\n]+)|(?P<all>)(?=$|[;\n}]))|(?P<mode>[wWrR])\s+(?P<file>[^\n;}]+))"
 )
 _SED_SUBSTITUTE = re.compile(r"s(?P<d>[^\w\s\\;])(?:(?!(?P=d))[^\\]|\\.)*(?P=d)(?P<new>(?:(?!(?P=d))[^\\]|\\.)*)(?P=d)")
@@ -222,7 +237,10 @@ def sed_steps(words: Sequence[Word], stdin: Word | None) -> list[Step]:
     if not scripts and not files:
         scripts = operands[:1]
     for script in scripts:
-        found += _sed_script(script)
+        if len(script.text) > LONGEST:
+            found.append(Opaque("commands that are too long to be followed"))
+        else:
+            found += _sed_script(script)
     return found
 
 

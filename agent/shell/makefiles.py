@@ -14,12 +14,12 @@ from agent.policy.request import UNKNOWN
 from agent.shell.pieces import Word
 from agent.shell.steps import Opaque, ShellText, Step
 
-_ASSIGNED = re.compile(r"^\s*(?:export\s+|override\s+)?([A-Za-z_][\w.-]*)\s*(?::{0,3}|\?|\+)?=\s*(.*)$")
-_SHELL = re.compile(r"\$[({]shell\s+((?:[^()]|\([^()]*\))*)[)}]|^\s*[\w.-]+\s*!=\s*(.+)$", re.MULTILINE)
+_ASSIGNED = re.compile(r"^[ \t]*+(?:export\s+|override\s+)?([A-Za-z_][\w.-]*)\s*(?::{0,3}|\?|\+)?=\s*(.*)$")
+_SHELL = re.compile(r"\$[({]shell\s+((?:[^()]|\([^()]*\))*)[)}]|^[ \t]*+[\w.-]++[ \t]*+!=[ \t]*+(.+)$", re.MULTILINE)
 _RECIPE = re.compile(
     r"^(?:[ \t]+(?![\w.-]+\s*[:?+!]?=)|[^#\n\t=]*?:[^=\n;]*;\s*)([@+-]*)(?P<shell>\S.*)$", re.MULTILINE
 )
-_COMMAND = re.compile(r"^\s+command\s*=\s*(?P<shell>.*)$", re.MULTILINE)
+_COMMAND = re.compile(r"^[ \t]++command[ \t]*+=[ \t]*+(?P<shell>.*)$", re.MULTILINE)
 _BACKTICKS = re.compile(r":=\s*`([^`]*)`")
 _VARIABLE = re.compile(r"\$[({](\w+)[)}]|\{\{\s*(\w+)\s*\}\}|\$\$|\$(\w)")
 _ROUNDS = 8

@@ -16,7 +16,7 @@ from agent.policy.request import UNKNOWN, SimpleCommand
 from agent.shell.builtins import BUILTINS
 from agent.shell.code import calls_in
 from agent.shell.code_calls import Opens, RunsArgv, RunsCode, RunsText, RunsUnknown
-from agent.shell.dialects import DIALECTS
+from agent.shell.dialects import DIALECTS, says
 from agent.shell.environment import payloads
 from agent.shell.filters import NUL
 from agent.shell.findings import PLACEHOLDER, Findings, shown_words
@@ -157,7 +157,7 @@ class Runner:
             return [step]
         text = self.content(step.path, state, setting)
         if text is not None and step.language in DIALECTS:
-            return [*DIALECTS[step.language](text)]
+            return says(step.language, text)
         if text is not None and step.language == SHELL:
             return [ShellText(text, (step.path, *step.positional))]
         if text is not None:

@@ -311,3 +311,14 @@ def test_a_shell_at_the_end_of_a_connection_has_a_name(text: str, program: str) 
 def test_an_entry_of_the_table_that_says_nothing_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a"):
         read_table(text)
+
+
+@pytest.mark.parametrize("part", [" ", "\\n ", "silent", "a=", "s/", "%(", "* ", "\\\\copy a ", "(", "!"])
+@pytest.mark.parametrize(
+    "program", ["vim -c", "sed", "psql -c", "gdb -ex", "rpm -E", "sqlite3 a", "mysql -e", "make --eval"]
+)
+def test_long_commands_of_a_programs_own_come_to_an_end(program: str, part: str) -> None:
+    for size in (12_000, 100_000):
+        text = part * (size // len(part))
+        reason = understood(f"{program} $'{text}Z'").unverifiable
+        assert size < 16_384 or "too long to be followed" in (reason or "")
