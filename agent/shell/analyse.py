@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.policy.request import SimpleCommand, Understood
+from agent.shell.again import look_at_text
 from agent.shell.findings import FORK_BOMB, Findings
 from agent.shell.pieces import Word
 from agent.shell.run import Runner
@@ -96,6 +97,7 @@ class Walker:
             return plain(state)
         if not source.whole:
             self.findings.unknown(NOT_UNDERSTOOD)
+        look_at_text(text, self.findings)
         for inner in unseen_substitutions(source):
             self.findings.unknown("a substitution stands where it is not understood here")
             self.read_text(inner, state, setting.deeper())

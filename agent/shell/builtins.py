@@ -53,10 +53,20 @@ def trap(runner: Running, words: Sequence[Word], state: State, setting: Setting)
     return plain(state, NOTHING)
 
 
-def set_alias(_runner: Running, words: Sequence[Word], state: State, _setting: Setting) -> Outcome:
+_KEYWORDS = frozenset(
+    [
+        *("if", "then", "else", "elif", "fi", "do", "done", "case", "esac", "while", "until", "for", "in"),
+        *("select", "function", "time", "coproc"),
+    ]
+)
+
+
+def set_alias(runner: Running, words: Sequence[Word], state: State, _setting: Setting) -> Outcome:
     aliases = dict(state.aliases)
     for word in words[1:]:
         name, equals, text = word.text.partition("=")
+        if name in _KEYWORDS:
+            runner.findings.unknown("an alias changes a word of the shell's grammar")
         if equals:
             aliases[name] = text.replace(UNKNOWN, PLACEHOLDER)
     return plain(state._replace(aliases=aliases), NOTHING)
@@ -213,12 +223,9 @@ BUILTINS: Mapping[str, Builtin] = MappingProxyType(
         "local": declare,
         "readonly": declare,
         "read": read,
-        "mapfile": map_file,
-        "readarray": map_file,
         "getopts": forget,
         "let": forget,
         "unset": unset,
-        "printf": printf,
         ":": quiet,
         "true": quiet,
         "false": quiet,

@@ -50,7 +50,7 @@ def shell_steps(words: Sequence[Word], stdin: Word | None) -> list[Step]:
         return [*started, ShellText(words[index], tuple(words[index + 1 :]))]
     if index < len(words) and not reads_stdin:
         return [*started, Script(SHELL, words[index], tuple(words[index + 1 :]))]
-    return [*started, ShellText(stdin)] if stdin is not None else started
+    return [*started, ShellText(stdin, (words[0], *words[index:]))] if stdin is not None else started
 
 
 @dataclass(frozen=True, slots=True)

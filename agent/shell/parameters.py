@@ -125,7 +125,9 @@ def _element(value: Value | None, index: str, scope: Scope, every: bool) -> Valu
     at = evaluate(index, scope.variable)
     if at is None:
         return (Word(UNKNOWN, made_by=makers(value)),)
-    return (value[at],) if -len(value) <= at < len(value) else (NOTHING,)
+    if -len(value) <= at < len(value):
+        return (value[at],)
+    return (NOTHING,) if all(word.known for word in value) else (Word(UNKNOWN, made_by=makers(value)),)
 
 
 def _pointed(value: Value | None, scope: Scope) -> Value | None:

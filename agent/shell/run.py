@@ -8,12 +8,12 @@ with its reason.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from agent.policy.operands import normalise_operand
 from agent.policy.program_names import plain_name
 from agent.policy.request import UNKNOWN, SimpleCommand
-from agent.shell.builtins import BUILTINS
+from agent.shell import again, builtins
 from agent.shell.code import calls_in
 from agent.shell.code_calls import Opens, RunsArgv, RunsCode, RunsText, RunsUnknown
 from agent.shell.dialects import DIALECTS, says
@@ -29,7 +29,8 @@ from agent.shell.steps import SHELL, Code, Inner, Opaque, Script, ShellText, Ste
 from agent.shell.unwrap import unwrap
 from agent.shell.writes import files_written
 
-_DECLARES = frozenset(("declare", "typeset", "local"))
+BUILTINS = {**builtins.BUILTINS, **again.BUILTINS}
+_DECLARES = frozenset(("declare", "typeset", "local", "readonly", "export"))
 _EXPANDS_AGAIN = _DECLARES | {"let", "test", "[", "unset", "read"}
 _DELETES = frozenset(("rm", "unlink"))
 _FINDERS = frozenset(("find", "gfind"))
@@ -89,7 +90,9 @@ class Runner:
         if alias is not None:
             self.findings.note(setting.depth, "alias", f"{name}={alias}")
             text = " ".join((alias, *(_quoted(word) for word in words[1:])))
-            outcomes.append(self._texts.read_text(text, state._replace(aliases={}), setting.deeper()))
+            outcomes.append(
+                self._texts.read_text(text, state._replace(aliases=_without(state.aliases, name)), setting.deeper())
+            )
         if not functions or None in functions:
             outcomes.append(self._program(words, state, setting))
         return outcomes
@@ -334,8 +337,15 @@ def _makes_plain_file(words: Sequence[Word], state: State, setting: Setting) -> 
 def _expands_again(words: Sequence[Word], *, names_only: bool) -> bool:
     """Is there a substitution where the builtin reads an arithmetic expression (a subscript, a value for ``-i``)?"""
     if names_only and not any(word.text.startswith("-") and "i" in word.text for word in words):
-        return any("$(" in name or "`" in name for name in (word.text.partition("=")[0] for word in words))
+        arrays = [word.text for word in words if re.match(r"\w+\+?=\(", word.text)]
+        names = (word.text.partition("=")[0] for word in words)
+        return any("$(" in text or "`" in text for text in (*names, *arrays))
     return any("$(" in word.text or "`" in word.text for word in words)
+
+
+def _without(aliases: Mapping[str, str], name: str) -> dict[str, str]:
+    """The aliases that count in the text of the alias `name` (bash(1), "ALIASES")."""
+    return {other: text for other, text in aliases.items() if other != name}
 
 
 def _quoted(word: Word) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 import tree_sitter
 
 from agent.policy.request import UNKNOWN
+from agent.shell import again
 from agent.shell.arithmetic import evaluate
 from agent.shell.fold import fields, single
 from agent.shell.pieces import NOTHING, Value, Word, makers
@@ -35,6 +36,7 @@ class SimpleWalk(Words):
 
     def __init__(self, walker: Reader, source: Source, setting: Setting) -> None:
         super().__init__(walker, source, setting)
+        self.text = source.data.decode(errors="replace")
         self.behind: dict[tuple[int, int], tuple[tree_sitter.Node, ...]] = {}
 
     def statement(self, node: tree_sitter.Node, state: State, stdin: Word | None) -> Outcome:
@@ -116,6 +118,11 @@ class SimpleWalk(Words):
         line: int,
     ) -> Outcome:
         state = self.state
+        if words:
+            stdin = redirections.stdin
+            again.look(words if stdin is None else [*words, stdin], self.text, self.findings)
+        if len(words) == 1 and words[0].text == "exec" and redirections.stdin is not self.stdin:
+            self.findings.unknown("exec gives another standard input to everything that follows")
         if not words:
             for name, value in assignments:
                 state = state.assign(name, value)
@@ -165,6 +172,8 @@ class SimpleWalk(Words):
         name, _, index = text.removesuffix("]").partition("[")
         if target is not None and target.children:
             self.look_into(target)
+        if name in again.TABLES:
+            self.findings.unknown(f"{name} gives a program another name")
         new = self._value(name, value)
         if any(child.type == "+=" for child in node.children):
             return name, _appended(self.variable(name), new, is_array=value is not None and value.type == "array")
@@ -182,6 +191,7 @@ class SimpleWalk(Words):
         word = single(value, self.source, self)
         if _SUBSTITUTES.search(word.text) and (name in _EXPANDED_LATER or _ARITHMETIC.search(self.source.data)):
             self.findings.unknown(f"{name} holds a substitution that the shell may make later")
+        again.look((word,), self.text, self.findings)
         return (word._replace(glob=False),)
 
     def _with_element(self, name: str, index: str, new: Value | None) -> Value | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 
@@ -19,10 +20,10 @@ from agent.shell.dialects import sed_steps
 from agent.shell.finding import fd_steps, find_steps
 from agent.shell.getopt import Options, read_options
 from agent.shell.git import git_steps
-from agent.shell.interpreters import awk_steps, interpreter_steps, shell_steps, su_steps
+from agent.shell.interpreters import awk_steps, interpreter_steps, is_interpreter, shell_steps, su_steps
 from agent.shell.pieces import Word
 from agent.shell.runners import RUNNERS
-from agent.shell.steps import Inner, Opaque, ShellText, Step, joined, split_plain, word_at
+from agent.shell.steps import Inner, Opaque, ShellText, Step, basename, joined, split_plain, word_at
 from agent.shell.wrappers import LOADERS, MULTICALL, SHELLS, WRAPPERS, Wrapper
 
 
@@ -45,6 +46,7 @@ def unwrap(
     found: list[Step] = [*pasted_sql(words)]
     carrier = CARRIERS.get(program)
     if carrier is not None:
+        words = _in_silence(words) if program in _EDITORS else words
         found += carried_steps(words, stdin, carrier, from_file=_PASSES_ON.issuperset(piped_from))
     special = _SPECIAL.get(program)
     if special is not None:
@@ -56,6 +58,23 @@ def unwrap(
     if program in RUNNERS:
         found += [step for row in RUNNERS[program] for step in _wrapped(program, words, row, stdin)]
     return found + interpreter_steps(program, words, stdin)
+
+
+_EDITORS = frozenset(("vim", "vi", "nvim", "ex", "view", "vimx", "nex"))
+
+
+def _in_silence(words: Sequence[Word]) -> list[Word]:
+    """Behind ``-e`` vim's ``-s`` is no option with a value but "silent" (vim(1)): left away."""
+    found: list[Word] = []
+    ex = basename(words[0].text) == "ex"
+    for word in words:
+        silent = re.fullmatch(r"-(\w*[eE]\w*)s|-s", word.text)
+        if silent is None or not (ex or silent[1]):
+            found.append(word)
+        elif silent[1]:
+            found.append(word._replace(text=f"-{silent[1]}"))
+        ex |= re.fullmatch(r"-\w*[eE]\w*", word.text) is not None
+    return found
 
 
 _PASSES_ON = frozenset(
@@ -72,6 +91,9 @@ _COMPOUND = frozenset(("for", "case", "select", "function", "[["))
 def _coproc(words: Sequence[Word], _stdin: Word | None) -> list[Step]:
     """``coproc [NAME] COMMAND`` (bash(1)); a name is only taken before a compound command."""
     found: list[Step] = [Inner(tuple(words[1:]))] if len(words) > 1 else []
+    program = basename(word_at(words, 1).text)
+    if program in SHELLS or program in MULTICALL or is_interpreter(program):
+        found.append(Opaque("what a coprocess will read is not known"))
     if len(words) > 2 and words[2].text in ("{", "if", "while", "until", "("):
         found.append(Inner(tuple(words[2:])))
     return found
@@ -183,7 +205,7 @@ def _takes_argv(read: Options, wrapper: Wrapper) -> bool:
 def _inner(words: Sequence[Word], wrapper: Wrapper, directory: Word | None, *, text: bool) -> list[Step]:
     assignments: list[tuple[str, str]] = []
     index = 0
-    while wrapper.assigns and index < len(words) and re.match(r"[A-Za-z_]\w*=", words[index].text):
+    while wrapper.assigns and index < len(words) and re.match("[^=]+=", words[index].text):
         name, _, value = words[index].text.partition("=")
         assignments.append((name, value))
         index += 1
@@ -235,6 +257,13 @@ def _runuser(words: Sequence[Word], stdin: Word | None) -> list[Step]:
     return su_steps(words, stdin)
 
 
+def _setarch(words: Sequence[Word], stdin: Word | None) -> list[Step]:
+    """setarch(8): the architecture may be left out, so what follows is taken both ways."""
+    without = WRAPPERS["linux64"]
+    rows = (without, replace(without, skip=1, late=True))
+    return [step for row in rows for step in _wrapped("setarch", words, row, stdin)]
+
+
 def _find(words: Sequence[Word], _stdin: Word | None) -> list[Step]:
     return find_steps(words)
 
@@ -248,6 +277,7 @@ _SPECIAL: Mapping[str, Callable[[Sequence[Word], Word | None], list[Step]]] = Ma
         "su": su_steps,
         "runuser": _runuser,
         "capsh": _capsh,
+        "setarch": _setarch,
         "cmake": _cmake,
         "coproc": _coproc,
         **dict.fromkeys(("xargs", "gxargs"), xargs_steps),

@@ -76,9 +76,9 @@ class Walk(SimpleWalk):
         """In the background, in a shell of its own."""
         outer = self.setting
         self.setting = outer._replace(beside=True)
-        output = self.statement(node, state, stdin).output
+        inner = self.statement(node, state, stdin)
         self.setting = outer
-        return plain(state, output)
+        return plain(state._replace(files=inner.state.files), inner.output)
 
     def _command(self, node: tree_sitter.Node, state: State, stdin: Word | None) -> Outcome:
         behind = self.behind.get((node.start_byte, node.end_byte), ())

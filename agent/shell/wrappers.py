@@ -151,7 +151,6 @@ WRAPPERS: Mapping[str, Wrapper] = MappingProxyType(
         "rlwrap": Wrapper("", "", lenient=True),
         "fakeroot": Wrapper("l:s:i:ub:h", "lib= faked= unknown-is-real fd-base="),
         "eatmydata": Wrapper(),
-        "setarch": Wrapper("BFILRSTXZv", "", lenient=True),
         "linux32": Wrapper("BFILRSTXZv", "", lenient=True),
         "linux64": Wrapper("BFILRSTXZv", "", lenient=True),
         "xvfb-run": Wrapper("ae:f:hl:n:p:s:w:", "auto-servernum error-file= auth-file= server-num= server-args= wait="),

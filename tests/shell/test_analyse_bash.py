@@ -85,6 +85,46 @@ true | bash <<E⏎rm /x⏎E
 a[$(rm /x; echo 1)]=2
 echo ${a[$(rm /x; echo 1)]}
 x='a[$(rm /x)]'; ((x))
+x='a['; y='$(rm /x)]'; (( $x$y ))
+x=$'a[\x24(rm /x)]'; (( x ))
+f() { (( x = $1 )); }; f 'a[$(rm /x)]'
+[ -v 'a[$(rm /x)]' ]
+[[ -v 'a[$(rm /x)]' ]]
+[[ 'a[$(rm /x)]' -eq 0 ]]
+y=abc; x='a[$(rm /x)]'; echo ${y:x:1}
+y=(a b); x='a[$(rm /x)]'; echo ${y[x]}
+y=(a b); x='a[$(rm /x)]'; y[x]=3
+x='a[$(rm /x)]'; y=([x]=3)
+printf -v 'a[$(rm /x)]' x
+printf -v x 'a[%s(rm /x)]' '$'; (( x ))
+declare -a 'a=($(rm /x))'
+declare -A 'a=([$(rm /x)]=1)'
+declare -i x; x+='a[$(rm /x)]'
+declare -i x; read x <<< 'a[$(rm /x)]'
+declare -i x; for x in 'a[$(rm /x)]'; do :; done
+declare -n r='a[$(rm /x)]'; echo $r
+n='a[$(rm /x)]'; echo "${!n:-x}"
+bash -c 'printf -v "$1" x' _ 'a[$(rm /x)]'
+set -- '$(rm /x)'; echo "${1@P}"
+x=('$(rm /x)'); echo "${x[@]@P}"
+echo | mapfile -C 'rm /x #' -c 1
+readarray -C'rm /x #' -c1 x < /etc/passwd
+compgen -C 'rm /x #'
+compgen -W '$(rm /x)'
+f() { rm /x; }; compgen -F f
+history -s 'rm /x'; fc -s
+hash -p "$(type -P rm)" ls; ls /x
+BASH_CMDS[ls]=$(type -P rm); ls /x
+exec <<< 'rm /x'; bash
+coproc bash; echo 'rm /x' >&${COPROC[1]}; exec {COPROC[1]}>&-; wait
+echo 'rm /x' > f & wait; . ./f
+a=([1]=rm); ${a[1]} /x
+echo 'rm $1' | bash -s -- /x
+env a.b=1 rm /x
+env 'BASH_FUNC_ls%%=() { rm /x; }' bash -c ls
+shopt -s expand_aliases⏎alias a=b b='rm /x'⏎a
+shopt -s expand_aliases⏎alias then='then rm /x;'⏎if true; then echo; fi
+shopt -s expand_aliases⏎BASH_ALIASES[x]='rm /x'⏎x
 test -v 'a[$(rm /x)]'
 PS4='$(rm /x)'; set -x; true
 echo $(( $(rm /x; echo 1) + 1 ))
