@@ -49,6 +49,8 @@ def decide_commands(policy: Policy, request: CommandRequest) -> Decision:
         hits, maybe = _hits(layer, section.denies, request, places)
         found += hits
         perhaps += maybe
+    if not found and not perhaps and request.unverifiable is None:
+        return _passes(policy)
     enforced = enforces(section.mode for _, section in layers)
     found.sort(key=lambda rule: _RANK[rule.severity])
     denial = worst([by_rule(rule, f"{_meaning(rule)} is refused", rule.severity) for rule in found])
@@ -56,6 +58,10 @@ def decide_commands(policy: Policy, request: CommandRequest) -> Decision:
         return denied(policy, denial, enforced=enforced)
     if layers and not request.certain and (perhaps or request.unverifiable is not None):
         return _unverifiable(policy, request, perhaps, [section for _, section in layers], enforced)
+    return _passes(policy)
+
+
+def _passes(policy: Policy) -> Decision:
     return allowed(policy, rule_ids.COMMANDS_DEFAULT, "no rule of the policy refuses this command")
 
 
@@ -81,7 +87,7 @@ def command_fits(policy: Policy, request: CommandRequest) -> tuple[RuleFit, ...]
 
 def _fits(layer: Layer, rules: CommandIndex, request: CommandRequest, places: Places) -> Iterator[RuleFit]:
     for position, command in enumerate(request.commands):
-        for rule in rules.about(command.program):
+        for rule in rules.about(command):
             if rule.unless_from_itself and command.program == request.caller and not command.wrappers:
                 continue
             fit = judge(rule.match, command, places)
@@ -93,9 +99,12 @@ def _hits(
     layer: Layer, rules: CommandIndex, request: CommandRequest, places: Places
 ) -> tuple[list[CommandRule], list[CommandRule]]:
     """The rules that describe some command, and those that might."""
+    fits = list(_fits(layer, rules, request, places))
+    if not fits:
+        return [], []
     sure: dict[str, CommandRule] = {}
     perhaps: dict[str, CommandRule] = {}
-    for found in _fits(layer, rules, request, places):
+    for found in fits:
         if found.excepted is not None:
             continue
         if found.fit is Fit.YES:

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import Final
 
 from agent.policy.operands import compiled, holders, rooted
+
+_ANYWHERE: Final = ".*/"
+"""How the expression of a pattern begins that starts with ``**/``."""
 
 
 def is_path(pattern: str, home: str) -> bool:
@@ -43,7 +47,10 @@ def _expressions(patterns: tuple[str, ...], home: str) -> tuple[re.Pattern[str],
 
 
 def _one_of(patterns: list[str] | dict[str, None]) -> re.Pattern[str]:
-    """(?!) matches nothing."""
-    return re.compile(
-        "|".join(f"(?:{one.pattern})" for pattern in patterns for one in compiled(pattern)) or "(?!)", re.S
-    )
+    """(?!) matches nothing. What may lie anywhere is looked for once at each depth, not once for each pattern."""
+    spelled = [one.pattern for pattern in patterns for one in compiled(pattern)]
+    anywhere = [text.removeprefix(_ANYWHERE) for text in spelled if text.startswith(_ANYWHERE)]
+    elsewhere = [f"(?:{text})" for text in spelled if not text.startswith(_ANYWHERE)]
+    if anywhere:
+        elsewhere.append(f"{_ANYWHERE}(?:{'|'.join(anywhere)})")
+    return re.compile("|".join(elsewhere) or "(?!)", re.S)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from agent.policy.request import SimpleCommand, Understood
 from agent.shell.again import look_at_text
-from agent.shell.findings import FORK_BOMB, Findings
+from agent.shell.environment import has_payload
+from agent.shell.findings import FORK_BOMB, Findings, shown_line
 from agent.shell.pieces import Word
-from agent.shell.run import Runner
+from agent.shell.run import Runner, may_run_more
 from agent.shell.setting import Setting
 from agent.shell.state import MAX_DEPTH, Function, Outcome, State, plain
 from agent.shell.steps import basename
@@ -55,15 +57,15 @@ def analyse_argv(
     Where the two name different programs both are taken for what runs, unless the file is one of those that become what
     `argv[0]` says (busybox).
     """
-    findings = Findings(home)
-    if not argv or any("\0" in word for word in argv):
-        findings.unknown("the argument list is empty or holds a NUL character")
+    unreadable = not argv or "\0" in "".join(argv)
+    if unreadable:
         argv = tuple(word.replace("\0", "") for word in argv)
-    shown = basename(argv[0]).lstrip("-") if argv else ""
-    real = basename(exe) if exe else ""
-    names = [
-        name for name in dict.fromkeys((real, shown)) if name and not (name == real in MULTICALL and shown != real)
-    ]
+    names, known = _names_of(exe or "", argv[0] if argv else "")
+    if not (unreadable or known or (environment and any(has_payload(name, environment) for name in names))):
+        return _analysis_of_plain([SimpleCommand(name, (name, *argv[1:]), cwd, environment) for name in names])
+    findings = Findings(home)
+    if unreadable:
+        findings.unknown("the argument list is empty or holds a NUL character")
     walker = Walker(findings)
     words = [Word(word) for word in argv[1:]]
     try:
@@ -72,6 +74,24 @@ def analyse_argv(
     except RecursionError:
         findings.unknown("the command is nested too deeply")
     return _analysis(findings)
+
+
+@lru_cache(maxsize=4096)
+def _names_of(exe: str, called: str) -> tuple[tuple[str, ...], bool]:
+    """The programs that an exec of file `exe` as `called` may mean, and whether one may run more than itself."""
+    shown, real = basename(called).lstrip("-"), basename(exe)
+    names = tuple(
+        name for name in dict.fromkeys((real, shown)) if name and not (name == real in MULTICALL and shown != real)
+    )
+    return names, any("\0" in name or may_run_more(name) for name in names)
+
+
+def _analysis_of_plain(commands: Sequence[SimpleCommand]) -> Analysis:
+    """Of programs that run nothing else: what the walk would find, without the walk (`tests/shell` compare the two)."""
+    lines = tuple(
+        Understood(0, "command", shown_line(" ".join(command.argv)), index) for index, command in enumerate(commands)
+    )
+    return Analysis(tuple(commands), None, lines)
 
 
 def _analysis(findings: Findings) -> Analysis:

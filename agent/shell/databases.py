@@ -41,7 +41,8 @@ def sql_alone(text: Word) -> Iterator[Step]:
         yield Opaque("a database client reads statements that are not known before they run")
 
 
-_VERBS: Final = frozenset(("drop", "truncate", "delete", "update", "alter", "grant", "revoke"))
+PASTED_VERBS: Final = frozenset(("drop", "truncate", "delete", "update", "alter", "grant", "revoke"))
+"""What a pasted statement begins with, in any case."""
 _SECOND: Final = frozenset(("database", "schema", "table", "from", "all", "role", "user", "index", "view"))
 
 
@@ -49,7 +50,7 @@ def pasted_sql(words: Sequence[Word]) -> Iterator[Step]:
     """A statement that stands where a shell reads it, as ``DROP TABLE x;`` pasted into the wrong window: no program has
     such a name, and whoever wrote it means the database."""
     verb = words[0].text
-    if verb.lower() not in _VERBS or len(words) < 2:
+    if verb.lower() not in PASTED_VERBS or len(words) < 2:
         return
     if verb.isupper() or words[1].text.lower() in _SECOND:
         for found in statements(" ".join(word.text for word in words)):

@@ -172,6 +172,11 @@ def rows(name: str) -> Iterator[Variable]:
     yield from (row for row in _GLOBS if fnmatchcase(name, row.name))
 
 
+def has_payload(program: str, assignments: Iterable[tuple[str, str]]) -> bool:
+    """False where `payloads` finds nothing of these variables, whatever the words are."""
+    return any(_concerns(row, program) for name, _ in assignments for row in rows(name))
+
+
 def payloads(program: str, words: Sequence[Word], assignments: Iterable[tuple[str, str]]) -> list[Step]:
     """What `program`, started with `words`, runs further because of the variables set for it."""
     found: list[Step] = []
@@ -179,9 +184,13 @@ def payloads(program: str, words: Sequence[Word], assignments: Iterable[tuple[st
     given = dict(pairs)
     for name, value in pairs:  # each of them, where a name is given twice: programs differ in which they take
         for row in rows(name):
-            if row.kind is not Kind.SEEN and any(fnmatchcase(program, pattern) for pattern in row.programs):
+            if _concerns(row, program):
                 found += _steps(row, name, value, words, given)
     return found
+
+
+def _concerns(row: Variable, program: str) -> bool:
+    return row.kind is not Kind.SEEN and any(fnmatchcase(program, pattern) for pattern in row.programs)
 
 
 def _steps(row: Variable, name: str, value: str, words: Sequence[Word], given: Mapping[str, str]) -> list[Step]:

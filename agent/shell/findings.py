@@ -66,10 +66,7 @@ class Findings:
 
     def understood(self) -> tuple[Understood, ...]:
         """The tree, in the order of the walk; a text that is not known before it runs reads ``<unknown>``."""
-        lines = [
-            Understood(depth, what, text.replace(PLACEHOLDER, UNKNOWN).replace(UNKNOWN, "<unknown>"), index)
-            for depth, what, text, index in self.lines
-        ]
+        lines = [Understood(depth, what, shown_line(text), index) for depth, what, text, index in self.lines]
         lines += (Understood(0, "unknown", reason) for reason in self.reasons)
         if len(self.lines) >= MAX_LINES:
             lines.append(Understood(0, "unknown", "more than fits here"))
@@ -118,6 +115,11 @@ class Findings:
             self.unknown("the text is too large to follow")
             return False
         return True
+
+
+def shown_line(text: str) -> str:
+    """A line of the tree as it is shown."""
+    return text[:_MAX_SHOWN].replace(PLACEHOLDER, UNKNOWN).replace(UNKNOWN, "<unknown>")
 
 
 def shown_words(words: Sequence[Word]) -> str:

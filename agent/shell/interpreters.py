@@ -84,13 +84,17 @@ _INTERPRETERS: Mapping[str, _Interpreter] = MappingProxyType(
 
 def is_interpreter(program: str) -> bool:
     """Does `program` read code of a language that is known here, versions (``python3.12``) included?"""
-    return program.rstrip("0123456789.") in _INTERPRETERS
+    return _spec(program) is not None
 
 
 def interpreter_steps(program: str, words: Sequence[Word], stdin: Word | None) -> list[Step]:
     """The inline code of `program` where it is an interpreter, versions (``python3.12``) included."""
-    spec = _INTERPRETERS.get(re.sub(r"[\d.]+$", "", program))
+    spec = _spec(program)
     return _interpreter(words, stdin, spec) if spec is not None else []
+
+
+def _spec(program: str) -> _Interpreter | None:
+    return _INTERPRETERS.get(re.sub(r"[\d.]+$", "", program))
 
 
 def language_of(text: str) -> str:

@@ -26,18 +26,26 @@ from agent.shell.printed import printed
 from agent.shell.setting import Setting, Texts
 from agent.shell.state import MAX_DEPTH, Outcome, State, join, plain
 from agent.shell.steps import SHELL, Code, Inner, Opaque, Script, ShellText, Step, Touches, basename, reads_descriptor
-from agent.shell.unwrap import unwrap
+from agent.shell.unwrap import is_known, unwrap
 from agent.shell.writes import files_written
 
 BUILTINS = {**builtins.BUILTINS, **again.BUILTINS}
 _DECLARES = frozenset(("declare", "typeset", "local", "readonly", "export"))
 _EXPANDS_AGAIN = _DECLARES | {"let", "test", "[", "unset", "read"}
+_READS_SHELL = _EXPANDS_AGAIN | {"eval", "source", ".", "trap", "dd"}
+"""Programs that are more than a command of their words here; the rest of them is in tables (`unwrap.is_known`)."""
 _DELETES = frozenset(("rm", "unlink"))
 _FINDERS = frozenset(("find", "gfind"))
 _RESERVED = frozenset(("time", "!", "{", "if", "while", "until", "elif", "then", "do", "else", "coproc", "noglob"))
 """Words in front of a command that leave it to the shell, functions and aliases included."""
 _IN_PLACE = _RESERVED | {"command", "builtin", "nocorrect"}
 """What these run changes the shell itself."""
+
+
+def may_run_more(program: str) -> bool:
+    """False where `Runner.run` finds one command in an exec of `program`, whatever its words are: no table says that it
+    runs or reads anything else (the variables that it is given may, `agent.shell.environment`)."""
+    return is_known(program) or program in _READS_SHELL
 
 
 class Runner:

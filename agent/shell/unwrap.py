@@ -12,10 +12,11 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 
+from agent.policy.program_names import plain_name
 from agent.shell.batches import parallel_steps, xargs_steps
 from agent.shell.carriers import carried_steps
 from agent.shell.carriers_table import CARRIERS
-from agent.shell.databases import pasted_sql
+from agent.shell.databases import PASTED_VERBS, pasted_sql
 from agent.shell.dialects import sed_steps
 from agent.shell.finding import fd_steps, find_steps
 from agent.shell.getopt import Options, read_options
@@ -75,6 +76,23 @@ def _in_silence(words: Sequence[Word]) -> list[Word]:
             found.append(word._replace(text=f"-{silent[1]}"))
         ex |= re.fullmatch(r"-\w*[eE]\w*", word.text) is not None
     return found
+
+
+def is_known(program: str) -> bool:
+    """False where `unwrap` finds no steps for `program`, nor for its name in lower case, whatever its words are and
+    whatever it reads: no table names it."""
+    spelled = plain_name(program)
+    return _is_known(program) or (spelled != program and _is_known(spelled))
+
+
+def _is_known(program: str) -> bool:
+    return (
+        program.startswith(LOADERS)
+        or program.lower() in PASTED_VERBS
+        or any(program in table for table in (_COMPOUND, SHELLS, MULTICALL, CARRIERS, _SPECIAL, WRAPPERS, RUNNERS))
+        or program == "git"
+        or is_interpreter(program)
+    )
 
 
 _PASSES_ON = frozenset(
