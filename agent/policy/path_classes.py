@@ -192,9 +192,9 @@ def class_fit(pattern: str, word: str, *, cwd: str | None, places: Places, glob:
 def _spelled_out_fit(named: str, path: str, places: Places, recursive: bool) -> Fit:
     """`class_fit` of a path in which nothing is open."""
     below, shapes = _of_class(named, places)
-    if path.startswith(below) or any_meets(CLASSES[named].globs_out, path, home=places.home, recursive=False):
+    if path.startswith(below) or not any_meets(shapes, path, home=places.home, recursive=recursive):
         return Fit.NO
-    return Fit.YES if any_meets(shapes, path, home=places.home, recursive=recursive) else Fit.NO
+    return Fit.NO if any_meets(CLASSES[named].globs_out, path, home=places.home, recursive=False) else Fit.YES
 
 
 @lru_cache(maxsize=256)

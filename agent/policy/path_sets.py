@@ -12,7 +12,7 @@ from typing import Final
 
 from agent.policy.operands import compiled, holders, rooted
 
-_ANYWHERE: Final = ".*/"
+_ANYWHERE: Final = "/.*/"
 """How the expression of a pattern begins that starts with ``**/``."""
 
 
