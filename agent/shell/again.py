@@ -25,12 +25,11 @@ from agent.shell.steps import word_at
 TABLES = frozenset(("BASH_ALIASES", "BASH_CMDS"))
 """Arrays whose elements are what a name runs (bash(1), "Shell Variables")."""
 
-_SUBSTITUTION = r"(?:\$\((?!\()|`|\$\{)"
-_HIDDEN = re.compile(rf"\w\[[^\]]*{_SUBSTITUTION}")
-_HALF = re.compile(r"\w\[[^\]]*$")
-_QUOTED = re.compile(rf"'[^'\n]*\w\[[^\]\n']*{_SUBSTITUTION}|\w\[[^\]\n]*\\{_SUBSTITUTION}")
+_SUBSTITUTION = r"\$\((?!\()|`"
+_BRACKETS = re.compile(rf"(?P<name>\w\[)|(?P<open>\[)|(?P<close>\])|{_SUBSTITUTION}")
+_ESCAPED = re.compile(rf"(?P<name>\w\[)|(?P<open>\[)|(?P<close>\])|\\(?:{_SUBSTITUTION})")
 _READS = re.compile(
-    r"\(\(|\$\[|\[\[|(?<![\w-])-(?:eq|ne|lt|gt|le|ge|v|R)\b|\$\{!|\$\{\w+(?:\[|:[^-=?+}])|\w\[[^\]\n]*\]\+?=|\w=\("
+    r"\(\(|\$\[|\[\[|(?<![\w-])-(?:eq|ne|lt|gt|le|ge|v|R)\b|\$\{!|\$\{\w+(?:\[|:[^-=?+}])|\]\+?=|\w=\("
     r"|\b(?:let|declare|typeset|local|readonly|export|printf|read|unset|mapfile|readarray|wait|getopts|test)\b"
 )
 WHY = "a substitution in a subscript may be made when the value is read as a number or a name"
@@ -38,7 +37,7 @@ WHY = "a substitution in a subscript may be made when the value is read as a num
 
 def look(words: Sequence[Word], text: str, findings: Findings) -> None:
     """Note where one of `words`, which `text` has, holds a subscript with a substitution that is still to be made."""
-    if any(_HIDDEN.search(word.text) or _HALF.search(word.text) for word in words) and _READS.search(text):
+    if any("[" in word.text and _hidden(word.text, half=True) for word in words) and _READS.search(text):
         findings.unknown(WHY)
 
 
@@ -46,8 +45,27 @@ def look_at_text(text: str, findings: Findings) -> None:
     """The same for what stands quoted in `text`, and for what it expands as a prompt."""
     if "@P}" in text:
         findings.unknown("a value is expanded as a prompt is")
-    if _QUOTED.search(text) and _READS.search(text):
+    if "[" not in text or not ("$(" in text or "`" in text):
+        return
+    parts = text.split("'")  # not all of them are quoted: which, does not matter
+    if ((len(parts) > 1 and any(map(_hidden, parts))) or _hidden(text, _ESCAPED)) and _READS.search(text):
         findings.unknown(WHY)
+
+
+def _hidden(text: str, marks: re.Pattern[str] = _BRACKETS, *, half: bool = False) -> bool:
+    """Is there a substitution in a subscript, or (`half`) a subscript that does not end? In one pass."""
+    depth = 0
+    for found in marks.finditer(text):
+        match found.lastgroup:
+            case "name":
+                depth += 1
+            case "open":
+                depth += depth > 0
+            case "close":
+                depth -= depth > 0
+            case _ if depth:
+                return True
+    return half and depth > 0
 
 
 def hash_program(runner: Running, words: Sequence[Word], state: State, _setting: Setting) -> Outcome:
@@ -109,7 +127,7 @@ def print_into(runner: Running, words: Sequence[Word], state: State, setting: Se
     """``printf -v NAME FORMAT …``."""
     if len(words) > 2 and words[1].text.startswith("-v"):
         made = print_formatted(words[3 if words[1].text == "-v" else 2 :])
-        if _HIDDEN.search(made.text):
+        if _hidden(made.text):
             runner.findings.unknown(WHY)
     return printf(runner, words, state, setting)
 

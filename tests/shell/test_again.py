@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from agent.shell.again import look, look_at_text
+from agent.shell.findings import Findings
+from agent.shell.pieces import Word
 from tests.shell.given import answer, request
 
 HOLDS = "a substitution in a subscript may be made when the value is read as a number or a name"
@@ -13,6 +16,9 @@ HOLDS = "a substitution in a subscript may be made when the value is read as a n
     ("text", "why"),
     [
         ("[[ -v 'a[$(id)]' ]]", HOLDS),
+        ("echo \"'\"; [[ -v 'a[$(id)]' ]]", HOLDS),
+        ("[[ -v 'a[b[0]+$(id)]' ]]", HOLDS),
+        ("x=a[\\$\\(id\\)]; (( x ))", HOLDS),
         ("declare -i x; x='a[$(id)]'", HOLDS),
         ("set -- '$(id)'; echo \"${1@P}\"", "a value is expanded as a prompt is"),
         ("hash -p /bin/rm ls", "hash gives a program another name"),
@@ -72,3 +78,10 @@ def test_text_that_a_builtin_or_an_option_runs_is_followed(text: str) -> None:
 )
 def test_ordinary_uses_are_understood(text: str) -> None:
     assert request(text).unverifiable is None
+
+
+@pytest.mark.parametrize("part", ["a[", "'a[", "a[\\$(", "[`", "${a[", "'x[$(' ", "]="])
+def test_long_texts_are_looked_at_once(part: str) -> None:
+    findings = Findings("/home/session")
+    look_at_text(part * 200_000 + "((", findings)
+    look([Word(part * 200_000)], "((", findings)
