@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 from agent.policy import rule_ids
@@ -26,7 +27,7 @@ from agent.policy.model import (
 )
 from agent.policy.request import CommandRequest, SimpleCommand
 from agent.policy.self_protection import RULES, WHERE
-from agent.policy.verdicts import allowed, by_rule, denied, enforces, exceptions_of, worst
+from agent.policy.verdicts import by_rule, denied, enforces, exceptions_of, worst
 from agent.policy.words import shown
 
 _RANK: Final = {severity: rank for rank, severity in enumerate(reversed(Severity))}
@@ -50,7 +51,7 @@ def decide_commands(policy: Policy, request: CommandRequest) -> Decision:
         found += hits
         perhaps += maybe
     if not found and not perhaps and request.unverifiable is None:
-        return _passes(policy)
+        return _passes(policy.digest)
     enforced = enforces(section.mode for _, section in layers)
     found.sort(key=lambda rule: _RANK[rule.severity])
     denial = worst([by_rule(rule, f"{_meaning(rule)} is refused", rule.severity) for rule in found])
@@ -58,11 +59,19 @@ def decide_commands(policy: Policy, request: CommandRequest) -> Decision:
         return denied(policy, denial, enforced=enforced)
     if layers and not request.certain and (perhaps or request.unverifiable is not None):
         return _unverifiable(policy, request, perhaps, [section for _, section in layers], enforced)
-    return _passes(policy)
+    return _passes(policy.digest)
 
 
-def _passes(policy: Policy) -> Decision:
-    return allowed(policy, rule_ids.COMMANDS_DEFAULT, "no rule of the policy refuses this command")
+@lru_cache(maxsize=16)
+def _passes(digest: str) -> Decision:
+    """Always the same for one policy, whatever the command is."""
+    return Decision(
+        verdict=Verdict.ALLOW,
+        rule=rule_ids.COMMANDS_DEFAULT,
+        reason="no rule of the policy refuses this command",
+        severity=Severity.LOW,
+        policy_digest=digest,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,6 +168,22 @@ class CommandRequest:
     caller: str = ""
     certain: bool = False
 
+    def made_by(self, origin: Origin, caller: str) -> CommandRequest:
+        """The same, asked by `origin` and of an exec that `caller` makes. Field by field: it is made at every exec."""
+        return CommandRequest(
+            self.text,
+            self.commands,
+            self.today,
+            origin,
+            self.unverifiable,
+            self.supervised,
+            self.cwd,
+            self.home,
+            self.understood,
+            caller,
+            self.certain,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class PathRequest:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from agent.policy.request import SimpleCommand
 from agent.shell.analyse import Walker
@@ -43,6 +44,7 @@ class Body:
     whole: bool
 
 
+@lru_cache(maxsize=4096)  # asked of the same programs at every exec
 def reads_scripts(program: str) -> bool:
     """Does a program of this base name read a file as shell text or code?"""
     return program in SHELLS or program in _AWKS or program in MULTICALL or is_interpreter(program)

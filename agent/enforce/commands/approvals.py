@@ -24,13 +24,15 @@ from agent.enforce.memory import MAX_ARGUMENT_BYTES
 
 PER_PROCESS = 16
 _PRUNE_ABOVE = 256
+_SHORT = 256
+"""Bytes of an argv up to which hashing it costs more than keeping it."""
 _AT_ONCE = 1 << 16
 _O_READ = os.O_RDONLY | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """A program (device, inode), the SHA-256 of its argv, and the working directory (device, inode).
+    """A program (device, inode), its argv or the SHA-256 of a long one, and the working directory (device, inode).
 
     Beside what is compared: `file` is what the program was taken for when it was approved, `status` its file's as it
     runs.
@@ -93,7 +95,8 @@ class Approvals:
 
 
 def _digest(arguments: bytes) -> bytes:
-    return hashlib.sha256(arguments).digest()
+    """Marked, so that no short argv is taken for the digest of a long one."""
+    return b"=" + arguments if len(arguments) <= _SHORT else b"#" + hashlib.sha256(arguments).digest()
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

@@ -17,7 +17,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -234,9 +234,7 @@ class ExecJudge:
             argv = tuple(readable(word) for word in run.argv)
             origin = _origin(wanted.identity, run.file.path, argv)
             for name in run.names():
-                request = replace(
-                    self._build(argv, name, asked.cwd, asked.environment), origin=origin, caller=asked.caller
-                )
+                request = self._build(argv, name, asked.cwd, asked.environment).made_by(origin, asked.caller)
                 decision = self._gate.check(request)
                 if not decision.permitted:
                     return self._refused(stopped, wanted, decision)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 from dataclasses import replace
@@ -72,3 +73,15 @@ def test_a_process_looks_like_its_approval_and_like_no_other() -> None:
     finally:
         process.kill()
         process.communicate()
+
+
+def test_no_argv_is_taken_for_the_digest_of_another(tmp_path: Path) -> None:
+    file, cwd = File("/bin/x", 1, 2), os.open(tmp_path, os.O_PATH)
+    try:
+        long = (b"x" * 4000,)
+        digest = hashlib.sha256(long[0] + b"\0").digest()
+        spelled = [(digest,), (b"#" + digest,), (b"#" + digest[:-1],), (digest[:-1],)]
+        seen = {approval(file, argv, cwd).arguments for argv in [long, (b"x" * 4001,), (b"",), *spelled]}
+    finally:
+        os.close(cwd)
+    assert len(seen) == 7
