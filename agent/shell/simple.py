@@ -29,6 +29,7 @@ _EXPANDED_LATER = frozenset(("PS0", "PS1", "PS2", "PS4", "PROMPT_COMMAND", "ENV"
 _ARITHMETIC = re.compile(rb"\(\(|\blet\b|\$\[|-(?:eq|ne|lt|gt|le|ge)\b|@P\}")
 """Where the text of a variable is expanded once more (bash(1), "ARITHMETIC EVALUATION", "Parameter transformation")."""
 _MAX_ELEMENTS = 256
+_MAX_WORDS = 1024
 
 
 class SimpleWalk(Words):
@@ -59,7 +60,7 @@ class SimpleWalk(Words):
         names = sorted({name for name in self._names(node) if len(state.variables.get(name, (None,))) > 1})
         uncertain_place = len(state.cwd) > 1 and b"PWD" in self.source.data
         places = [state.moved(cwd) for cwd in state.cwd] if uncertain_place else [state]
-        ways = itertools.product(*(state.variables[name] for name in names))
+        ways = itertools.islice(itertools.product(*(state.variables[name] for name in names)), MAX_WAYS + 1)
         for count, (place, values) in enumerate(itertools.product(places, ways)):
             if count == MAX_WAYS:
                 yield state.forget(*names)
@@ -185,7 +186,9 @@ class SimpleWalk(Words):
         if value.type == "array":
             items = [item for item in value.children if item.is_named and item.type != "comment"]
             words = [word for item in items for word in fields(item, self.source, self)]
-            known = not any(item.type in ("variable_assignment", "subscript") for item in items)
+            known = len(words) <= _MAX_WORDS and not any(
+                item.type in ("variable_assignment", "subscript") for item in items
+            )
             keyed = any(word.text.startswith("[") and "]=" in word.text for word in words)
             return tuple(words) if known and not keyed else (Word(UNKNOWN, made_by=makers(words)),)
         word = single(value, self.source, self)

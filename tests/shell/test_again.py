@@ -80,6 +80,12 @@ def test_ordinary_uses_are_understood(text: str) -> None:
     assert request(text).unverifiable is None
 
 
+def test_the_ways_through_a_text_and_the_elements_of_an_array_are_bounded() -> None:
+    branches = "".join(f"if x; then a{i}=1; else a{i}=2; fi;" for i in range(60))
+    assert request(f"{branches} cd x; echo {''.join(f'$a{i}' for i in range(60))} $PWD").commands[-1].program == "echo"
+    assert request(f"a=({'x ' * 30_000}); {'"${a[@]}" ' * 50}").unverifiable is not None
+
+
 @pytest.mark.parametrize("part", ["a[", "'a[", "a[\\$(", "[`", "${a[", "'x[$(' ", "]="])
 def test_long_texts_are_looked_at_once(part: str) -> None:
     findings = Findings("/home/session")
