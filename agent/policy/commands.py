@@ -11,9 +11,10 @@ redirection goes is not guessed at: it is no exec, so nothing would decide it la
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
 from functools import lru_cache
 
 from agent.policy.credential_shapes import CREDENTIAL_WORD, holds_credential
@@ -176,9 +177,13 @@ def _subcommand_fit(match: CommandMatch, words: Words, command: SimpleCommand, p
     return Fit.YES
 
 
-@lru_cache(maxsize=4096)
 def _is_one_of(word: str, alternatives: str) -> bool:
-    return any(fnmatchcase(word, one) for one in alternatives.split("|"))
+    return _one_of(alternatives).match(word) is not None
+
+
+@lru_cache(maxsize=1024)
+def _one_of(alternatives: str) -> re.Pattern[str]:
+    return re.compile("|".join(map(translate, alternatives.split("|"))))
 
 
 def _operands_fit(match: CommandMatch, words: Words, command: SimpleCommand, places: Places) -> Fit:

@@ -8,8 +8,10 @@ that looks like a path. Code that opens a connection and runs a shell is a rever
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from types import MappingProxyType
 
 from agent.policy.request import UNKNOWN
@@ -42,6 +44,22 @@ def calls_in(code: str, language: str, *, body: bool = False) -> Iterator[Call]:
     if (_connects(tokens) and any(_serves(call, body=body) for call in runs)) or _duplicates(tokens):
         yield RunsArgv((REVERSE_SHELL.text, language))
 
+
+def calls_of(code: str, language: str, *, body: bool = False) -> Iterable[Call]:
+    """What `calls_in` says, of short code remembered: the same line of awk is run for file after file."""
+    if len(code) <= _SHORT:
+        with contextlib.suppress(RecursionError):  # the calls before the place where it is too deep count
+            return _of_short(code, language, body)
+    return calls_in(code, language, body=body)
+
+
+@lru_cache(maxsize=128)
+def _of_short(code: str, language: str, body: bool) -> tuple[Call, ...]:
+    return tuple(calls_in(code, language, body=body))
+
+
+_SHORT = 2048
+"""Characters."""
 
 _FORMS: Mapping[str, Callable[[str], Iterator[Call]]] = MappingProxyType(
     {"tcl": tcl_calls, "lisp": lisp_calls, "elisp": lisp_calls, "applescript": applescript_calls}

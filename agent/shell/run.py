@@ -14,7 +14,7 @@ from agent.policy.operands import normalise_operand
 from agent.policy.program_names import plain_name
 from agent.policy.request import UNKNOWN, SimpleCommand
 from agent.shell import again, builtins
-from agent.shell.code import calls_in
+from agent.shell.code import calls_of
 from agent.shell.code_calls import Opens, RunsArgv, RunsCode, RunsText, RunsUnknown
 from agent.shell.dialects import DIALECTS, says
 from agent.shell.environment import payloads
@@ -287,7 +287,7 @@ class Runner:
         if setting.depth > MAX_DEPTH:
             self.findings.unknown("commands are nested too deeply")
             return
-        for call in calls_in(text.text, language, body=setting.body):
+        for call in calls_of(text.text, language, body=setting.body):
             if not self.findings.step():
                 return
             match call:
