@@ -118,7 +118,10 @@ class Walker:
         if not source.whole:
             self.findings.unknown(NOT_UNDERSTOOD)
         look_at_text(text, self.findings)
-        for inner in unseen_substitutions(source):
+        unseen, all_seen = unseen_substitutions(source)
+        if not all_seen:
+            self.findings.unknown("the text has too many substitutions to look at")
+        for inner in unseen:
             self.findings.unknown("a substitution stands where it is not understood here")
             self.read_text(inner, state, setting.deeper())
         walk = Walk(self, source, setting)

@@ -90,13 +90,17 @@ def read_shell(text: str) -> Source:
     return Source(data, root, mark, whole=not root.has_error)
 
 
-def unseen_substitutions(source: Source) -> list[str]:
+def unseen_substitutions(source: Source) -> tuple[list[str], bool]:
     """The inner texts of substitutions that bash makes where the grammar sees only text: backticks in here-documents
-    and in ``${x:-…}``. What bash takes for text (single quotes, comments, quoted here-documents, escapes) is not."""
+    and in ``${x:-…}``. What bash takes for text (single quotes, comments, quoted here-documents, escapes) is not.
+    False beside them: there are more than were looked at (each costs a search)."""
     found: list[str] = []
-    position = 0
+    position = looked = 0
     while (opening := _OPENING.search(source.data, position)) is not None:
         position = opening.end()
+        looked += 1
+        if looked > _MOST_OPENINGS:
+            return found, False
         start = opening.end() - len(opening[1])
         if (start - opening.start()) % 2 or not _is_unseen(source, start):
             continue
@@ -104,7 +108,10 @@ def unseen_substitutions(source: Source) -> list[str]:
         end = len(source.data) if closing < 0 else closing
         found.append(source.slice(position, end))
         position = end + 1
-    return found
+    return found, True
+
+
+_MOST_OPENINGS = 5_000
 
 
 _OPENING = re.compile(rb"\\*(`|\$\()")
