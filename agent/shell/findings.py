@@ -107,9 +107,9 @@ class Findings:
         places = [at_once for (called, _), at_once in self._forks.items() if called == function]
         return len(self._forks) > before and len(places) > 1 and any(places)
 
-    def step(self) -> bool:
-        """Count one step of work; False once there were too many."""
-        self._steps += 1
+    def step(self, cost: int = 1) -> bool:
+        """Count `cost` steps of work; False once there were too many."""
+        self._steps += cost
         if self._steps > self._bound:
             self.cut = True
             self.unknown("the text is too large to follow")

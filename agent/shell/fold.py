@@ -7,7 +7,7 @@ whether the shell has still to expand its ``*``, ``?`` and ``[``, and which prog
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import tree_sitter
@@ -62,7 +62,7 @@ def fields(node: tree_sitter.Node, source: Source, scope: Scope) -> list[Word]:
         text = source.text(node)
         if _PLAIN.fullmatch(text) is not None:
             return [Word(text)]
-    pieces = _with_tilde(list(_pieces(node, source, scope, quoted=False)), scope)
+    pieces = _with_tilde(_bounded(_pieces(node, source, scope, quoted=False)), scope)
     separators = scope.separators()
     words: list[Word] = []
     for alternative in braced_words(pieces):
@@ -72,6 +72,16 @@ def fields(node: tree_sitter.Node, source: Source, scope: Scope) -> list[Word]:
     return words
 
 
+def _bounded(pieces: Iterable[Piece]) -> list[Piece]:
+    """All of the pieces are made, since making them looks into substitutions; of too many the rest is unknown."""
+    kept: list[Piece] = []
+    for piece in pieces:
+        if len(kept) < _MAX_PIECES:
+            kept.append(piece)
+    return kept if len(kept) < _MAX_PIECES else [*kept, Piece(UNKNOWN, split=True, made_by=makers(kept))]
+
+
+_MAX_PIECES = 4096
 _PLAIN = re.compile(r"[A-Za-z0-9_./:=,@%+-]+")
 
 

@@ -14,7 +14,7 @@ import tree_sitter
 from agent.policy.request import UNKNOWN
 from agent.shell.arithmetic import evaluate
 from agent.shell.patterns import cut_prefix, cut_suffix, replaced
-from agent.shell.pieces import ANYTHING, NOTHING, Piece, Value, Word, has_glob, joined_words, makers
+from agent.shell.pieces import ANYTHING, MAX_FIELDS, NOTHING, Piece, Value, Word, has_glob, joined_words, makers
 from agent.shell.quoting import unquote_ansi
 from agent.shell.syntax import Source
 
@@ -62,6 +62,9 @@ def _value(value: Value | None, quoted: bool, *, every: bool, join: bool = False
         yield Piece(whole.text if known else UNKNOWN, quoted=True, glob=whole.glob, made_by=whole.made_by)
         return
     for index, word in enumerate(value if every else value[:1]):
+        if index > MAX_FIELDS:
+            yield Piece(UNKNOWN, split=True, made_by=makers(value))
+            return
         if index:
             yield Piece("", ends=True)
         glob = word.glob or (not quoted and has_glob(word.text))

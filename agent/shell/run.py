@@ -59,7 +59,7 @@ class Runner:
         """Follow one command."""
         if not words:
             return plain(state, NOTHING)
-        if not self.findings.step():
+        if not self.findings.step(1 + len(words) // 8):
             return plain(state)
         if setting.depth > MAX_DEPTH:
             self.findings.unknown("commands are nested too deeply")

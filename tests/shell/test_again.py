@@ -83,6 +83,7 @@ def test_ordinary_uses_are_understood(text: str) -> None:
 def test_the_ways_through_a_text_and_the_elements_of_an_array_are_bounded() -> None:
     branches = "".join(f"if x; then a{i}=1; else a{i}=2; fi;" for i in range(60))
     assert request(f"{branches} cd x; echo {''.join(f'$a{i}' for i in range(60))} $PWD").commands[-1].program == "echo"
+    assert request(f"a=({'x ' * 1_000}); mkfs {'${a[@]}${a[@]} ' * 400}$(mkfs)").commands[-1].program == "mkfs"
     assert "too many substitutions" in (request("echo $(id)\n" * 6_000).unverifiable or "")
     assert request(f"a=({'x ' * 30_000}); {'"${a[@]}" ' * 50}").unverifiable is not None
 
