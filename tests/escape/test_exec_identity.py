@@ -44,7 +44,8 @@ ATTACKS = {
     "a script on standard input": (f"echo 'rm -rf {VICTIM}' > v; /bin/sh < v", "/dash"),
     "code in a file": (f"echo 'import shutil; shutil.rmtree(\"{VICTIM}\")' > w.py; python3 w.py", "/python3"),
     "a file that bash reads first": (f"echo 'rm -rf {VICTIM}' > e; BASH_ENV=$PWD/e /bin/bash -c true", "/bash"),
-    "a function in the environment": (f"env 'BASH_FUNC_ls%%=() {{ rm -rf {VICTIM}; }}' /bin/bash -c ls", "/bash"),
+    "a function in the environment": (f"ls() {{ rm -rf {VICTIM}; }}; export -f ls; /bin/bash -c ls", "/bash"),
+    "a function that env sets": (f"env 'BASH_FUNC_ls%%=() {{ rm -rf {VICTIM}; }}' /bin/bash -c ls", "/env"),
 }
 """What is tried, and how the executable in the record ends or begins its name."""
 HARMLESS = {
