@@ -35,6 +35,8 @@ def calls_in(code: str, language: str, *, body: bool = False) -> Iterator[Call]:
     if other is not None:
         yield from other(code)
         return
+    if language == "python" and not body and _HANDED_ON.search(code):
+        yield RunsUnknown("a function that runs or deletes something is handed on and not called by its name")
     tokens = tokens_of(code, language)
     reading = _Reading(tokens, language, body=body)
     runs: list[Call] = []
@@ -43,6 +45,12 @@ def calls_in(code: str, language: str, *, body: bool = False) -> Iterator[Call]:
         yield call
     if (_connects(tokens) and any(_serves(call, body=body) for call in runs)) or _duplicates(tokens):
         yield RunsArgv((REVERSE_SHELL.text, language))
+
+
+_HANDED_ON = re.compile(
+    r"\b(?:os\.(?:system|popen|exec[lv]\w*|(?:posix_)?spawn\w*|remove|unlink|rmdir)|shutil\.rmtree|subprocess\.(?:run|call"
+    r"|Popen|check_call|check_output|getoutput|getstatusoutput))(?=\s*(?:[,)\]}\n;]|$))|\bmethodcaller\("
+)
 
 
 def calls_of(code: str, language: str, *, body: bool = False) -> Iterable[Call]:

@@ -28,6 +28,10 @@ HOLDS = "a substitution in a subscript may be made when the value is read as a n
         ("alias then='then id;'", "an alias changes a word of the shell's grammar"),
         ("compgen -W '$(id)'", "compgen expands its words once more"),
         ("exec < commands; bash", "exec gives another standard input to everything that follows"),
+        (
+            "python3 -c 'import os; f=os.system; f(\"id\")'",
+            "a function that runs or deletes something is handed on and not called by its name",
+        ),
         ("coproc bash", "what a coprocess will read is not known"),
     ],
 )
