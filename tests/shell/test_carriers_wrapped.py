@@ -208,11 +208,13 @@ def test_what_it_runs_is_found(outer: str) -> None:
     assert DELETE in words_of(found), found
 
 
-@pytest.mark.parametrize("outer", SYSTEM + TOOLS)
+BUILTINS = ("command", "exec")
+"""No program: nobody executes them."""
+
+
+@pytest.mark.parametrize("outer", [outer for outer in SYSTEM + TOOLS if shlex.split(outer)[0] not in BUILTINS])
 def test_an_exec_of_it_is_found_too(outer: str) -> None:
     argv = (*shlex.split(outer), "rm", "-rf", "/")
-    if argv[0] in ("command", "exec"):
-        pytest.skip("a builtin of the shell is not executed")
     assert DELETE in words_of(analyse_argv(argv, exe=None, cwd=CWD, home=HOME))
 
 
