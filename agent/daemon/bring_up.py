@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -18,16 +17,17 @@ from agent.channel import Channel, ChannelClosed
 from agent.daemon import places as layout
 from agent.daemon.attribution import Attribution
 from agent.daemon.canary import Canaries
+from agent.daemon.companions import Companions, Company, companions
 from agent.daemon.connecting import make_connector, open_doors
 from agent.daemon.demands import paths_observed, run_levels
 from agent.daemon.egress_link import EgressFault, EgressLink
 from agent.daemon.journal import Journal
 from agent.daemon.launcher import LaunchFailed, LaunchLink, NoWorkdir
+from agent.daemon.opening import Opening, Refused
 from agent.daemon.placeholders import write_placeholders
 from agent.daemon.planning import Ground, make_plan, session_details, workdir
-from agent.daemon.policy_store import PolicyStore, policy_sources
+from agent.daemon.policy_store import policy_sources
 from agent.daemon.reload import Reloading, Running
-from agent.daemon.secrets import SecretMissing, read_secrets, secrets_of
 from agent.daemon.spec import RunSpec
 from agent.daemon.supervising import Ring
 from agent.enforce.commands.hook_server import HookServer
@@ -39,35 +39,20 @@ from agent.exits import Exit
 from agent.gate import Gate
 from agent.policy.decide import decide
 from agent.policy.grants import Grants, path_grants
-from agent.policy.load import PolicyError
 from agent.policy.model import OnFailure, Policy
 from agent.policy.request import CommandRequest, Origin
 from agent.record.event import Json, RecordError
-from agent.record.ledger import Ledger, WriterBusy
-from agent.record.metrics import Metrics
-from agent.record.push import Pusher
+from agent.record.ledger import Ledger
 from agent.session.levels import Level, Offer, Point, Reached, shortfall
 from agent.session.plan import Plan
 from agent.session.probe import probe
 from agent.session.proofs import PRIVATE
 from agent.shell.requests import from_argv
 from agent.shell.scripts import Environment
-from agent.version import version
-
-log = logging.getLogger(__name__)
 
 JAIL_PORT = 3128
 NORMAL_END = "the session ended"
 EGRESS_STOP_SECONDS = 3.0
-
-
-class Refused(Exception):
-    """The session was not started."""
-
-    def __init__(self, exit_code: Exit, reason: str) -> None:
-        super().__init__(reason)
-        self.exit = exit_code
-        self.reason = reason
 
 
 class BringUp:
@@ -86,11 +71,7 @@ class BringUp:
         self._egress_channel = egress
         self._on_fault = on_fault
         self._exited = exited
-        self._policy: PolicyStore | None = None
-        self._metrics = Metrics(version=version())
-        self._pusher: Pusher | None = None
-        self._ledger: Ledger | None = None
-        self._journal: Journal | None = None
+        self._opening = Opening(spec)
         self._link: EgressLink | None = None
         self._attribution: Attribution | None = None
         self._places: layout.Places | None = None
@@ -99,9 +80,10 @@ class BringUp:
         self._connector: Connector | None = None
         self._hooks: HookServer | None = None
         self._reloading: Reloading | None = None
+        self._companions: Companions | None = None
         self._created = False
         self.cause = NORMAL_END
-        self.warnings: list[str] = []
+        self.warnings = self._opening.warnings
 
     @property
     def pid(self) -> int:
@@ -115,19 +97,19 @@ class BringUp:
 
     async def start(self, stdio: tuple[int, int, int]) -> None:
         """All steps up to the session's first instruction. Raises Refused."""
-        self._check_own_paths()
-        ledger, journal = self._open_log()
-        policy = self._load_policy(ledger, journal)
-        gate = Gate(self._current, ledger, self._spec.actor)
+        self._opening.check_own_paths()
+        ledger, journal = self._opening.open_log()
+        policy = self._opening.load_policy(ledger, journal)
+        gate = Gate(self._opening.current, ledger, self._spec.actor)
         self._link = EgressLink(
             self._egress_channel,
             ledger,
-            self._metrics,
+            self._opening.metrics,
             self._spec.actor,
             on_fault=lambda reason: self._on_fault(Point.EGRESS, reason),
             attribution=self._make_attribution(),
         )
-        secrets = self._read_secrets(policy, ledger, journal)
+        secrets = self._opening.read_secrets(policy, ledger, journal)
         own_ca = asyncio.create_task(self._link.start(policy, self._spec.egress_user, self._spec.system_ca, secrets))
         try:
             offer = probe()
@@ -142,6 +124,7 @@ class BringUp:
             self._record_session(session_details(self._spec, plan, levels, ground.grants), policy, journal)
             self._go()
             self._follow_files(policy, offer, ledger, journal)
+            await self._start_companions(ground, plan, gate, ledger, journal)
         except layout.Exposed as error:
             raise Refused(Exit.POLICY_INVALID, str(error)) from error
         except NoWorkdir as error:
@@ -155,6 +138,8 @@ class BringUp:
 
     async def finish(self, status: int | None, reason: str) -> None:
         """The last events, the last numbers, and the clean-up."""
+        if self._companions is not None:
+            await self._companions.stop()
         if self._reloading is not None:
             await self._reloading.stop()
         if self._hooks is not None:
@@ -167,23 +152,39 @@ class BringUp:
             await self._link.stop(EGRESS_STOP_SECONDS)
         if self._attribution is not None:
             self._attribution.stop()
-        if self._ledger is not None and self._journal is not None:
-            if self._created and self._link is not None:
-                self._journal.session_ended(status, reason, self._link.bytes_up, self._link.bytes_down)
-            self._journal.agent_stopped(reason)
-            try:
-                self._ledger.close()
-            except RecordError as error:
-                log.error("%s", error)
-        if self._pusher is not None:
-            self._metrics.end_session()
-            await asyncio.to_thread(self._pusher.close)
+        if self._opening.journal is not None and self._created and self._link is not None:
+            self._opening.journal.session_ended(status, reason, self._link.bytes_up, self._link.bytes_down)
+        self._opening.close(reason)
+        await self._opening.push_last()
 
     def _follow_files(self, policy: Policy, offer: Offer, ledger: Ledger, journal: Journal) -> None:
         """From here on the policy may change."""
-        if self._policy is not None and self._link is not None:
-            running = Running(self._spec, policy, offer, ledger, self._metrics, journal, self._link.follow)
-            self._reloading = Reloading(self._policy, running)
+        if self._opening.store is not None and self._link is not None:
+            running = Running(self._spec, policy, offer, ledger, self._opening.metrics, journal, self._link.follow)
+            self._reloading = Reloading(self._opening.store, running)
+
+    async def _start_companions(self, ground: Ground, plan: Plan, gate: Gate, ledger: Ledger, journal: Journal) -> None:
+        if self._opening.store is None or self._link is None:
+            raise Refused(Exit.UNPROTECTED, "the session came before its policy")
+        company = Company(
+            spec=self._spec,
+            policy=self._opening.current,
+            store=self._opening.store,
+            ledger=ledger,
+            metrics=self._opening.metrics,
+            journal=journal,
+            gate=gate,
+            link=self._link,
+            offer=ground.offer,
+            places=ground.places,
+            grants=ground.grants,
+            plan=plan,
+            session_pid=lambda: self.pid,
+            end_session=self._on_fault,
+            reload=self.reload,
+        )
+        self._companions = Companions(companions(company), journal)
+        await self._companions.start()
 
     def reload(self) -> None:
         """Read the policy again, now."""
@@ -194,8 +195,8 @@ class BringUp:
         """Record, once, why the session ends before its time."""
         if self.cause == NORMAL_END:
             self.cause = reason
-            if self._journal is not None:
-                self._journal.degraded(point, Level.OFF, reason)
+            if self._opening.journal is not None:
+                self._opening.journal.degraded(point, Level.OFF, reason)
 
     def _make_attribution(self) -> Attribution:
         user = self._spec.session_user
@@ -205,71 +206,10 @@ class BringUp:
         )
         return self._attribution
 
-    def _check_own_paths(self) -> None:
-        try:
-            layout.check_own_paths(self._spec)
-        except layout.Exposed as error:
-            raise Refused(Exit.POLICY_INVALID, str(error)) from error
-        except OSError as error:
-            raise Refused(Exit.UNPROTECTED, f"the agent's own places: {error}") from error
-
-    def _open_log(self) -> tuple[Ledger, Journal]:
-        spec = self._spec
-        ledger = Ledger(
-            Path(spec.audit_dir),
-            session_id=spec.session_id,
-            boot=spec.boot,
-            policy_digest=lambda: "" if self._policy is None else self._policy.current.digest,
-            metrics=self._metrics,
-        )
-        try:
-            ledger.start()
-        except WriterBusy as error:
-            raise Refused(Exit.UNPROTECTED, f"audit log: {error}") from error
-        except (RecordError, OSError) as error:
-            raise Refused(Exit.UNPROTECTED, f"audit log {spec.audit_dir}: {error}") from error
-        self._ledger = ledger
-        self._journal = Journal(ledger, spec)
-        if spec.pushgateway_url:
-            instance = f"{spec.session_id}-{spec.boot}"
-            self._pusher = Pusher(self._metrics, spec.pushgateway_url, env=spec.env_label, instance=instance)
-            self._pusher.start()
-        self._journal.agent_started()
-        return ledger, self._journal
-
-    def _load_policy(self, ledger: Ledger, journal: Journal) -> Policy:
-        try:
-            self._policy = PolicyStore([Path(directory) for directory in self._spec.policy_dirs])
-        except PolicyError as error:
-            journal.policy_rejected(str(error))
-            raise Refused(Exit.POLICY_INVALID, str(error)) from error
-        policy = self._policy.current
-        ledger.configure(policy.audit)
-        self._metrics.set_policy(policy.digest, [entry.name for entry in secrets_of(policy)])
-        self.warnings += [str(warning) for warning in policy.warnings]
-        journal.policy_loaded([layer.source for layer in policy.layers])
-        return policy
-
-    def _read_secrets(self, policy: Policy, ledger: Ledger, journal: Journal) -> Secrets:
-        """From here on no line of the log holds a value or a placeholder."""
-        try:
-            secrets = read_secrets(policy, self._spec, journal.secret_read)
-        except layout.Exposed as error:
-            raise Refused(Exit.POLICY_INVALID, str(error)) from error
-        except (SecretMissing, RecordError) as error:
-            raise Refused(Exit.UNPROTECTED, str(error)) from error
-        ledger.redact_with(secrets.redact_event)
-        return secrets
-
-    def _current(self) -> Policy:
-        if self._policy is None:
-            raise LookupError("no policy is loaded")
-        return self._policy.current
-
     def _announce(self, levels: dict[Point, Reached], journal: Journal) -> None:
         """Every level below ENFORCED is said: metric, event, terminal; and it may be the end (--require contained)."""
         for point, found in levels.items():
-            self._metrics.set_level(str(point), str(found.level))
+            self._opening.metrics.set_level(str(point), str(found.level))
             if found.level is not Level.ENFORCED:
                 journal.degraded(point, found.level, found.why)
                 self.warnings.append(f"{point} is {found.level}: {found.why}")
@@ -282,7 +222,7 @@ class BringUp:
         origin = Origin(mechanism="launch", argv=self._spec.command)
         known = self._request(self._spec.command, None, workdir(self._spec), origin)
         request = replace(known, supervised=offer.supervised)
-        if offer.supervised and decide(self._current(), request).permitted:
+        if offer.supervised and decide(self._opening.current(), request).permitted:
             return  # asked again, and recorded if need be, when it is executed
         decision = gate.check(request)
         if not decision.permitted:
@@ -313,8 +253,8 @@ class BringUp:
         return Ground(policy, places, grants, offer, secrets)
 
     async def _start_hooks(self, ground: Ground, ledger: Ledger) -> None:
-        observe = partial(self._metrics.observe_decision, "hook")
-        gate = Gate(self._current, ledger, self._spec.actor, observe)
+        observe = partial(self._opening.metrics.observe_decision, "hook")
+        gate = Gate(self._opening.current, ledger, self._spec.actor, observe)
         self._hooks = HookServer(
             ground.places.hook_socket,
             gate,
@@ -369,20 +309,20 @@ class BringUp:
             self._launch.go()
 
     def _make_ring(self, ground: Ground, gate: Gate, stderr: int) -> Ring:
-        if self._ledger is None:
+        if self._opening.ledger is None:
             raise Refused(Exit.UNPROTECTED, "the supervisor needs the log")
         self._ring = Ring(
             self._spec,
             gate,
             lambda argv, exe, cwd, env: self._request(argv, exe, cwd, Origin(mechanism="exec"), env),
-            post=self._ledger.post,
-            observe=partial(self._metrics.observe_decision, "exec"),
+            post=self._opening.ledger.post,
+            observe=partial(self._opening.metrics.observe_decision, "exec"),
             on_fault=self._on_fault,
             exited=self._exited,
             stderr=stderr,
             traced=ground.offer.trace is not None,
             others=None if self._connector is None else self._connector.handlers(),
-            in_force=self._current,
+            in_force=self._opening.current,
         )
         return self._ring
 
@@ -394,7 +334,7 @@ class BringUp:
             point = Point(what)
             levels[point] = Reached(Level.OFF, text)
             self.warnings.append(f"{point} is off: {text}")
-            self._metrics.set_level(what, str(Level.OFF))
+            self._opening.metrics.set_level(what, str(Level.OFF))
             journal.degraded(point, Level.OFF, text)
             if self._spec.require_contained:
                 raise Refused(Exit.UNPROTECTED, f"--require contained: {text}")

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from agent.channel import Channel, ChannelClosed, Message
-from agent.daemon.bring_up import BringUp, Refused
+from agent.daemon.bring_up import BringUp
 from agent.daemon.leavings import sweep
 from agent.daemon.offspring import adopt_orphans, end_all
+from agent.daemon.opening import Refused
 from agent.daemon.spec import RunSpec
 from agent.exits import Exit
 from agent.linux.process import set_dumpable

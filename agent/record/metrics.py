@@ -34,7 +34,12 @@ SECRET_ACTIONS = {
     EventType.SECRET_ROTATE: "rotate",
 }
 _OTHER = "other"
-_URGENT = DENIALS | SECRET_ACTIONS.keys() | {EventType.AUTH_FAILURE, EventType.AGENT_DEGRADED, EventType.AUDIT_GAP}
+_URGENT = (
+    DENIALS
+    | SECRET_ACTIONS.keys()
+    | {EventType.AUTH_FAILURE, EventType.AGENT_DEGRADED, EventType.AGENT_RECOVERED, EventType.AUDIT_GAP}
+    | {EventType.AGENT_LOCKDOWN, EventType.INTEGRITY_CHANGED, EventType.DETECTION}
+)
 
 
 class Metrics:

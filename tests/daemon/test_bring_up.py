@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from agent.channel import Channel, pair
-from agent.daemon.bring_up import BringUp, Refused
+from agent.daemon.bring_up import BringUp
 from agent.daemon.journal import Journal
+from agent.daemon.opening import Refused
 from agent.exits import Exit
 from agent.record.ledger import Ledger
 from agent.session.levels import Level, Offer, Point, reached

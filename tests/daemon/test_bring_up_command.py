@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from agent.channel import Channel, pair
-from agent.daemon.bring_up import BringUp, Refused
+from agent.daemon.bring_up import BringUp
+from agent.daemon.opening import Refused
 from agent.exits import Exit
 from agent.gate import Gate
 from agent.policy.model import CommandMatch, CommandRule, CommandSection, Layer, Mode, Policy, Unverifiable, Where
@@ -62,7 +63,7 @@ def judge() -> Callable[..., Judged]:
         policy = Policy(layers=(Layer(source="test", commands=commands),), digest="d" * 64)
         ours, theirs = pair()
         run = BringUp(replace(SPEC, command=command), Channel(ours), lambda point, reason: None)
-        run._policy = Store(policy)  # type: ignore[assignment]
+        run._opening.store = Store(policy)  # type: ignore[assignment]
         recorded, refused = Recorded(), None
         try:
             run._judge_command(Gate(lambda: policy, recorded, "session:test"), offer)

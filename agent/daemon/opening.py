@@ -1,0 +1,131 @@
+"""Opening what a run stands on: its log, its policy, its secrets; and closing the log at the end.
+
+Rules kept here: whatever cannot be had raises `Refused` with the contract's exit code; nothing is recorded before the
+log is open, and no line of it holds a secret's value or placeholder once the secrets are read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+from agent.daemon import places as layout
+from agent.daemon.journal import Journal
+from agent.daemon.policy_store import PolicyStore
+from agent.daemon.secrets import SecretMissing, read_secrets, secrets_of
+from agent.daemon.spec import RunSpec
+from agent.enforce.egress.secrets import Secrets
+from agent.exits import Exit
+from agent.policy.load import PolicyError
+from agent.policy.model import Policy
+from agent.record.event import RecordError
+from agent.record.ledger import Ledger, WriterBusy
+from agent.record.metrics import Metrics
+from agent.record.push import Pusher
+from agent.version import version
+
+log = logging.getLogger(__name__)
+
+
+class Refused(Exception):
+    """The session was not started."""
+
+    def __init__(self, exit_code: Exit, reason: str) -> None:
+        super().__init__(reason)
+        self.exit = exit_code
+        self.reason = reason
+
+
+class Opening:
+    """One run's log, policy and numbers. `store`, `ledger`, `journal` are there once opened."""
+
+    def __init__(self, spec: RunSpec) -> None:
+        self._spec = spec
+        self.store: PolicyStore | None = None
+        self.metrics = Metrics(version=version())
+        self.ledger: Ledger | None = None
+        self.journal: Journal | None = None
+        self._pusher: Pusher | None = None
+        self.warnings: list[str] = []
+
+    def check_own_paths(self) -> None:
+        """The agent's own files are out of the session's reach. Raises Refused."""
+        try:
+            layout.check_own_paths(self._spec)
+        except layout.Exposed as error:
+            raise Refused(Exit.POLICY_INVALID, str(error)) from error
+        except OSError as error:
+            raise Refused(Exit.UNPROTECTED, f"the agent's own places: {error}") from error
+
+    def open_log(self) -> tuple[Ledger, Journal]:
+        """Take the log, and say that the agent has started. Raises Refused."""
+        spec = self._spec
+        ledger = Ledger(
+            Path(spec.audit_dir),
+            session_id=spec.session_id,
+            boot=spec.boot,
+            policy_digest=lambda: "" if self.store is None else self.store.current.digest,
+            metrics=self.metrics,
+        )
+        try:
+            ledger.start()
+        except WriterBusy as error:
+            raise Refused(Exit.UNPROTECTED, f"audit log: {error}") from error
+        except (RecordError, OSError) as error:
+            raise Refused(Exit.UNPROTECTED, f"audit log {spec.audit_dir}: {error}") from error
+        self.ledger = ledger
+        self.journal = Journal(ledger, spec)
+        if spec.pushgateway_url:
+            instance = f"{spec.session_id}-{spec.boot}"
+            self._pusher = Pusher(self.metrics, spec.pushgateway_url, env=spec.env_label, instance=instance)
+            self._pusher.start()
+        self.journal.agent_started()
+        return ledger, self.journal
+
+    def load_policy(self, ledger: Ledger, journal: Journal) -> Policy:
+        """Read the policy and put it in force. Raises Refused."""
+        try:
+            self.store = PolicyStore([Path(directory) for directory in self._spec.policy_dirs])
+        except PolicyError as error:
+            journal.policy_rejected(str(error))
+            raise Refused(Exit.POLICY_INVALID, str(error)) from error
+        policy = self.store.current
+        ledger.configure(policy.audit)
+        self.metrics.set_policy(policy.digest, [entry.name for entry in secrets_of(policy)])
+        self.warnings += [str(warning) for warning in policy.warnings]
+        journal.policy_loaded([layer.source for layer in policy.layers])
+        return policy
+
+    def read_secrets(self, policy: Policy, ledger: Ledger, journal: Journal) -> Secrets:
+        """Read the secrets' values: from here on no line of the log holds one, or a placeholder. Raises Refused."""
+        try:
+            secrets = read_secrets(policy, self._spec, journal.secret_read)
+        except layout.Exposed as error:
+            raise Refused(Exit.POLICY_INVALID, str(error)) from error
+        except (SecretMissing, RecordError) as error:
+            raise Refused(Exit.UNPROTECTED, str(error)) from error
+        ledger.redact_with(secrets.redact_event)
+        return secrets
+
+    def current(self) -> Policy:
+        """The policy in force. Raises LookupError where none is."""
+        if self.store is None:
+            raise LookupError("no policy is loaded")
+        return self.store.current
+
+    def close(self, reason: str) -> None:
+        """The last event; the log is closed."""
+        if self.ledger is None or self.journal is None:
+            return
+        self.journal.agent_stopped(reason)
+        try:
+            self.ledger.close()
+        except RecordError as error:
+            log.error("%s", error)
+
+    async def push_last(self) -> None:
+        """The last numbers, where any are pushed."""
+        if self._pusher is not None:
+            self.metrics.end_session()
+            await asyncio.to_thread(self._pusher.close)
