@@ -1,13 +1,15 @@
 """The policy in force: reads the files, loads them, swaps the whole, keeps the last good one.
 
 Rules kept here: all I/O of policies is here and in `tool_hosts`; a file that cannot be read is a problem like any
-other; a reload that fails changes nothing and says why; a reader never sees half a policy (one reference is swapped).
+other; a reload that fails changes nothing and says why; a reader never sees half a policy (one reference is swapped);
+a lockdown outlasts reloads.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -18,6 +20,7 @@ from agent.daemon.embedded import embedded_policy_dir
 from agent.daemon.tool_hosts import ToolHosts
 from agent.policy.bundles import Bundle
 from agent.policy.load import LayerSource, PolicyError, Problem, load_policy, offer
+from agent.policy.lockdown import Lock, locked
 from agent.policy.model import Offer, Policy, Where
 from agent.policy.request import CommandRequest, Origin
 
@@ -106,13 +109,22 @@ class PolicyStore:
 
     def __init__(self, directories: Sequence[Path]) -> None:
         self._directories = tuple(directories)
+        self._lock = Lock.NONE
         self.marks = self.look()
+        self._swapping = threading.Lock()  # reloads read files, and so come from another thread
         self._current = read_policy(self._directories)
 
     @property
     def current(self) -> Policy:
-        """The policy in force."""
+        """The policy in force, lockdown included."""
         return self._current
+
+    def lock(self, lock: Lock) -> Policy:
+        """Close so much of the policy in force, and of every one that a reload puts in force, until told otherwise."""
+        with self._swapping:
+            self._lock = lock
+            self._current = locked(self._current, lock)
+            return self._current
 
     def look(self) -> Marks:
         """What tells that a policy file was changed, added, removed, or lies behind another link; reads none.
@@ -131,8 +143,9 @@ class PolicyStore:
         refused = tuple(judge(fresh)) if changed else ()
         if refused:
             return Reloaded(self._current, changed=False, refused=refused)
-        self._current = fresh
-        return Reloaded(fresh, changed=changed)
+        with self._swapping:
+            self._current = locked(fresh, self._lock)
+            return Reloaded(self._current, changed=changed)
 
 
 def _look(directory: Path) -> tuple[tuple[str, ...], ...]:

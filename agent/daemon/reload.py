@@ -114,7 +114,7 @@ class Reloading:
             return
         if not result.changed and cause != ASKED:
             return
-        policy = result.policy
+        policy = self._store.current  # and not the one that was read: a lockdown may have closed it meanwhile
         running.follow(policy)  # first: commands are decided by it already, and what follows may fail on a full disk
         running.ledger.configure(policy.audit)
         running.metrics.set_policy(policy.digest)

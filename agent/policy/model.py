@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from agent.policy.decision import Severity
 from agent.policy.host_index import HostIndex
+from agent.policy.lockdown import Lock
 from agent.policy.model_commands import CommandMatch, CommandRule, CommandSection, InDoubt, Unverifiable
 from agent.policy.model_common import NO_EXAMPLES, Examples, Mode, Where
 from agent.policy.model_paths import PathRule, PathSection
@@ -281,7 +282,7 @@ class Policy:
     `patterns`: what is searched for in uploads; none where no rule says `scan`. `workspace`: the trees that every layer
     lets the session write, for the rules of commands. Not part of the digest, because they change no rule: `offers`;
     `agent_files`, the agent's own places of this machine, which no grant opens; `links`, grants that are symlinks here,
-    as (path as written, place it leads to)."""
+    as (path as written, place it leads to); `lock`, what a lockdown has closed of it."""
 
     layers: tuple[Layer, ...]
     digest: str
@@ -291,6 +292,7 @@ class Policy:
     workspace: tuple[str, ...] = ()
     agent_files: tuple[str, ...] = ()
     links: tuple[tuple[str, str], ...] = ()
+    lock: Lock = Lock.NONE
 
     @property
     def secrets(self) -> tuple[Secret, ...]:

@@ -20,6 +20,7 @@ TOOLS_UNLISTED: Final = "tools-unlisted"
 AGENT_FILES: Final = "agent-files"
 HOOK_SETTINGS: Final = "hook-settings"
 SELF_PROTECTION: Final = "self-protection"
+LOCKDOWN: Final = "lockdown"
 
 RESERVED: Final = frozenset(
     {
@@ -33,6 +34,7 @@ RESERVED: Final = frozenset(
         TOOLS_UNLISTED,
         AGENT_FILES,
         HOOK_SETTINGS,
+        LOCKDOWN,
         "agent-fault",
         "audit-unavailable",
     }

@@ -12,6 +12,7 @@ from agent.daemon.policy_store import PolicyStore, policy_sources, read_policy
 from agent.policy.decide import decide
 from agent.policy.decision import Severity
 from agent.policy.load import PolicyError
+from agent.policy.lockdown import Lock
 from agent.policy.model import CommandRule, HostRule, PathRule
 from tests.policy.given import command, url
 
@@ -234,3 +235,19 @@ def test_a_reload_without_a_change_says_so(tmp_path: Path) -> None:
 def test_a_store_does_not_start_on_a_broken_policy(tmp_path: Path) -> None:
     with pytest.raises(PolicyError):
         PolicyStore([write(tmp_path / "p", a="[")])
+
+
+# lockdown
+
+
+def test_a_lockdown_outlasts_reloads_and_ends_when_it_is_lifted(tmp_path: Path) -> None:
+    directory = write(tmp_path / "p", a=GOOD)
+    store = PolicyStore([directory])
+    store.lock(Lock.EGRESS)
+    assert decide(store.current, url("https://good.test/")).rule == "lockdown"
+    write(directory, a="egress: {allow: [good.test, other.test]}\n")
+    reloaded = store.reload()
+    assert reloaded.changed and reloaded.policy is store.current
+    assert decide(store.current, url("https://other.test/")).rule == "lockdown"
+    assert store.lock(Lock.NONE) is store.current
+    assert decide(store.current, url("https://other.test/")).permitted
