@@ -154,7 +154,8 @@ class LayerBuilder:
             mode=self._setting(records, "mode", Mode, Mode.ENFORCE),
             write=self._grants(records, "write"),
             read=self._grants(records, "read"),
-            protect=self._protections(records),
+            protect=self._places(records, "protect"),
+            watch=self._places(records, "watch"),
             write_given=self._first or any(record.has("write") for record in records),
             read_given=self._first or any(record.has("read") for record in records),
         )
@@ -168,10 +169,10 @@ class LayerBuilder:
         ]
         return tuple(rule for rule in rules if rule is not None)
 
-    def _protections(self, records: Sequence[Record]) -> tuple[PathRule, ...]:
+    def _places(self, records: Sequence[Record], key: str) -> tuple[PathRule, ...]:
         rules = [
-            protection(self._bench, value, self._bench.identify(value, "paths", "protect", index))
-            for index, value in enumerate(self._joined(records, "protect"))
+            protection(self._bench, value, self._bench.identify(value, "paths", key, index))
+            for index, value in enumerate(self._joined(records, key))
         ]
         return tuple(rule for rule in rules if rule is not None)
 

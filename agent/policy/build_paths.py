@@ -7,7 +7,7 @@ import re
 from agent.policy.build import Bench, examples, subject, wording
 from agent.policy.globs import ANY_DEPTH
 from agent.policy.model import PathRule
-from agent.policy.paths import AGENT_FILES, HOOK_SETTINGS, PROC, covered, covers, is_normal
+from agent.policy.paths import AGENT_FILES, HOOK_SETTINGS, IN_HOME, PROC, covered, covers, is_normal
 from agent.policy.shape import Text, Value
 
 _OF_A_PROCESS = re.compile(r"/proc/(self|thread-self|[0-9]+)(/|$)")
@@ -26,7 +26,7 @@ def grant(bench: Bench, value: Value, rule_id: str, *, write: bool) -> PathRule 
 
 
 def protection(bench: Bench, value: Value, rule_id: str) -> PathRule | None:
-    """One entry of `paths.protect`, None where it has a problem."""
+    """One entry of `paths.protect` or `paths.watch`, None where it has a problem."""
     text = subject(value, "path")
     if text is None:
         return None
@@ -62,9 +62,9 @@ def _grant_fault(path: str, *, write: bool) -> tuple[str, str] | None:
 
 def _protection_fault(text: Text) -> tuple[str, str] | None:
     path = text.value
-    pieces = path.removeprefix("/").split("/")
-    if path.startswith("~"):
-        return f"'{path}': '~' is not expanded here", "leave it away: without leading slash it holds at any depth"
+    pieces = path.removeprefix(IN_HOME).removeprefix("/").split("/")
+    if path.startswith("~") and not path.startswith(IN_HOME):
+        return f"'{path}': '~' stands for the session's own home only, as '~/NAME'", "write '~/' and what is below"
     if "" in pieces or {".", ".."} & set(pieces):
         return f"'{path}' can never match: it is not normalised", "remove '.', '..', '//' and a trailing '/'"
     if any(ANY_DEPTH in piece and piece != ANY_DEPTH for piece in pieces):
@@ -72,5 +72,5 @@ def _protection_fault(text: Text) -> tuple[str, str] | None:
     if "?" in path or "[" in path:
         return f"'{path}': only '*' and '**' are wildcards here", "use '*', or list the names"
     if all(piece == ANY_DEPTH or set(piece) == {"*"} for piece in pieces):
-        return f"'{path}' would protect everything", "leave the write grants away instead"
+        return f"'{path}' would be every file", "leave the write grants away instead"
     return None

@@ -154,6 +154,7 @@ def _paths(section: PathSection) -> Json:
         "write": _sorted(_path(rule) for rule in section.write) if section.write_given else None,
         "read": _sorted(_path(rule) for rule in section.read) if section.read_given else None,
         "protect": _sorted(_path(rule) for rule in section.protect),
+        "watch": _sorted(_path(rule) for rule in section.watch),
     }
 
 

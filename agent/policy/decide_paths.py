@@ -108,9 +108,9 @@ def _always(request: PathRequest) -> bool:
 def _protected(section: PathSection, request: PathRequest) -> list[Denial]:
     if request.access not in _CHANGES:
         return []
-    hits = [rule for rule in section.protect if protects(rule.path, request.path)]
+    hits = [rule for rule in section.protect if protects(rule.path, request.path, request.home)]
     if request.access is Access.DELETE:
-        hits += [rule for rule in section.protect if holds_protected(rule.path, request.path)]
+        hits += [rule for rule in section.protect if holds_protected(rule.path, request.path, request.home)]
     return [by_rule(rule, f"{rule.path} is protected: never written", Severity.HIGH) for rule in hits]
 
 

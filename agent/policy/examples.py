@@ -25,6 +25,8 @@ type ReadCommand = Callable[[str], CommandRequest]
 """Shell text to what it runs (`agent.shell.requests.from_text` with a place to stand in)."""
 
 ORIGIN = Origin(mechanism="examples")
+EXAMPLE_HOME = "/home/session"
+"""What ``~`` is in examples."""
 EXAMPLE_WORKSPACE = ("/vol/parhelia/workspaces", "/vol/parhelia/checkpoints", "/tmp")  # noqa: S108
 """What ``<workspace>`` is in examples, whatever the policy grants: a shipped pack agrees with its own everywhere."""
 
@@ -41,8 +43,8 @@ def report(bench: Bench, layer: Layer, read_command: ReadCommand | None) -> None
     if layer.paths is not None:
         for path in (*layer.paths.write, *layer.paths.read):
             _report_path(bench, path, covers)
-        for path in layer.paths.protect:
-            _report_path(bench, path, protects)
+        for path in (*layer.paths.protect, *layer.paths.watch):
+            _report_path(bench, path, lambda pattern, text: protects(pattern, text, EXAMPLE_HOME))
 
 
 def _report_host(bench: Bench, rule: HostRule) -> None:

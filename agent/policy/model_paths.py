@@ -12,7 +12,8 @@ from agent.policy.model_common import NO_EXAMPLES, Examples, Mode, Where
 
 @dataclass(frozen=True, slots=True)
 class PathRule:
-    """One granted or protected tree. `path` is absolute and normalised for grants, a glob tail for `protect`."""
+    """One granted, protected or watched tree. `path` is absolute and normalised for grants; for `protect` and `watch` a
+    glob tail, an absolute glob, or one below the session's home (``~/.bashrc``)."""
 
     id: str
     path: str
@@ -24,11 +25,13 @@ class PathRule:
 
 @dataclass(frozen=True, slots=True)
 class PathSection:
-    """`write_given`, `read_given` False: a further layer without that key, neutral for it."""
+    """`protect`: never written; `watch`: written, and changes recorded. `write_given`, `read_given` False: a further
+    layer without that key, neutral for it."""
 
     mode: Mode = Mode.ENFORCE
     write: tuple[PathRule, ...] = ()
     read: tuple[PathRule, ...] = ()
     protect: tuple[PathRule, ...] = ()
+    watch: tuple[PathRule, ...] = ()
     write_given: bool = True
     read_given: bool = True

@@ -32,6 +32,9 @@ AGENT_FILES: Final = ("/etc/parhelia", "/run/parhelia", "/vol/parhelia/audit")
 HOOK_SETTINGS: Final = ("/etc/claude-code", "/etc/codex", "/etc/gemini-cli", "/etc/cursor")
 """Where the hook is registered: the session's agents read it, nobody in the session writes it."""
 
+IN_HOME: Final = "~/"
+"""How a protected or watched place of the session's own home is written."""
+
 PUBLIC: Final = "public"
 """The part of a run directory (``/run/parhelia/<session>/public``) that the session may read: CA bundle, hook."""
 
@@ -76,18 +79,23 @@ def intersection(left: Iterable[str], right: Iterable[str]) -> tuple[str, ...]:
     return outermost(inner)
 
 
-def protects(pattern: str, path: str) -> bool:
-    """Is `path` the protected place or below it? A pattern without leading slash holds at any depth."""
-    return match_prefix(_pieces(pattern), path[1:].split("/"))
+def protects(pattern: str, path: str, home: str = "") -> bool:
+    """Is `path` the protected place or below it? A pattern without leading slash holds at any depth; one that starts
+    with ``~/`` below `home`, or where that is not known at any depth."""
+    return match_prefix(pieces(pattern, home), path[1:].split("/"))
 
 
-def holds_protected(pattern: str, path: str) -> bool:
+def holds_protected(pattern: str, path: str, home: str = "") -> bool:
     """Would removing the directory `path` take a protected place with it, by the pattern's own names?"""
-    return may_contain(_pieces(pattern), path[1:].split("/"))
+    return may_contain(pieces(pattern, home), path[1:].split("/"))
 
 
-def _pieces(pattern: str) -> list[str]:
+def pieces(pattern: str, home: str = "") -> list[str]:
+    """The segments of a protected or watched place, for `agent.policy.globs`."""
+    if pattern.startswith(IN_HOME):
+        known = is_normal(home) and home != "/"
+        pattern = home + pattern[1:] if known else pattern.removeprefix(IN_HOME)
     if pattern.startswith("/"):
         return pattern[1:].split("/")
-    pieces = pattern.split("/")
-    return pieces if pieces[0] == ANY_DEPTH else [ANY_DEPTH, *pieces]
+    parts = pattern.split("/")
+    return parts if parts[0] == ANY_DEPTH else [ANY_DEPTH, *parts]

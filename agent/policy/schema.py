@@ -34,19 +34,19 @@ def _path_list(doc: str, path: TextShape) -> ListShape:
 
 
 _TREE: Final = TextShape("An absolute path; it stands for the whole tree.", meant="an absolute path", longest=4096)
+_PLACE: Final = TextShape(
+    "A name, a path or a glob; without leading slash it holds at any depth, after '~/' below the session's home.",
+    meant="a path",
+    longest=4096,
+)
 _PATHS: Final = RecordShape(
     "What the session may write, read and execute. Nothing is granted that is not named here.",
     (
         Key("mode", MODE),
         Key("write", _path_list("Trees to write; writing includes reading and executing.", _TREE)),
         Key("read", _path_list("Trees to read; reading includes executing.", _TREE)),
-        Key(
-            "protect",
-            _path_list(
-                "Never written, inside granted trees too, with everything below.",
-                TextShape("A name, a path or a glob; without leading slash it holds at any depth.", meant="a path"),
-            ),
-        ),
+        Key("protect", _path_list("Never written, inside granted trees too, with everything below.", _PLACE)),
+        Key("watch", _path_list("Written like anything else; each change is recorded.", _PLACE)),
     ),
     name="the section paths",
     empty=True,

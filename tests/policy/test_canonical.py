@@ -64,6 +64,7 @@ def test_the_digest_does_not_change_with_how_it_is_written(same: tuple[str, ...]
         ("commands: {", "commands: {unverifiable: deny, "),
         ("write: [/tmp]", "write: [/var/tmp]"),
         ("protect: [.env]", "protect: [.envrc]"),
+        ("protect: [.env]", "protect: [.env], watch: [.envrc]"),
         ("2027-01-31", "2027-02-01"),
         ("owner: o", "owner: p"),
         ("[A, B]", "[A]"),

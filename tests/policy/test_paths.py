@@ -72,6 +72,21 @@ def test_a_protected_place_holds_at_any_depth_unless_it_is_absolute(pattern: str
     assert protects(pattern, path) is expected
 
 
+@pytest.mark.parametrize(
+    ("home", "path", "expected"),
+    [
+        ("/home/s", "/home/s/.bashrc", True),
+        ("/home/s", "/w/.bashrc", False),
+        ("/home/s", "/home/s/w/.bashrc", False),
+        ("", "/w/.bashrc", True),  # not known: anywhere
+        ("/", "/w/.bashrc", True),
+    ],
+)
+def test_a_place_of_the_home_is_protected_there_only(home: str, path: str, expected: bool) -> None:
+    assert protects("~/.bashrc", path, home) is expected
+    assert holds_protected("~/.bashrc/x", path, home) is expected
+
+
 def test_a_directory_that_holds_a_protected_place_by_name_is_recognised() -> None:
     assert holds_protected(".git/hooks", "/w/p/.git")
     assert not holds_protected(".git/hooks", "/w/p")
