@@ -22,6 +22,7 @@ from agent.policy.bundles import Bundle
 from agent.policy.load import LayerSource, PolicyError, Problem, load_policy, offer
 from agent.policy.lockdown import Lock, locked
 from agent.policy.model import Offer, Policy, Where
+from agent.policy.packs import pack_file
 from agent.policy.request import CommandRequest, Origin
 
 EMBEDDED_NAME: Final = "policies"
@@ -105,14 +106,16 @@ class Reloaded:
 
 
 class PolicyStore:
-    """Holds the policy in force. Raises PolicyError where the first load fails."""
+    """Holds the policy in force. Raises PolicyError where the first load fails.
+
+    The examples in the shipped packs are the build's to check (`make test`, `policy lint`), not each session's."""
 
     def __init__(self, directories: Sequence[Path]) -> None:
         self._directories = tuple(directories)
         self._lock = Lock.NONE
         self.marks = self.look()
         self._swapping = threading.Lock()  # reloads read files, and so come from another thread
-        self._current = read_policy(self._directories)
+        self._current = read_policy(self._directories, packs_proven=True)
 
     @property
     def current(self) -> Policy:
@@ -136,7 +139,7 @@ class PolicyStore:
     def reload(self, judge: Callable[[Policy], Sequence[str]] = lambda _: ()) -> Reloaded:
         """Read the files again; put the new policy in force if it is valid and `judge` has nothing against it."""
         try:
-            fresh = read_policy(self._directories)
+            fresh = read_policy(self._directories, packs_proven=True)
         except PolicyError as error:
             return Reloaded(self._current, changed=False, problems=error.problems)
         changed = fresh.digest != self._current.digest
@@ -165,8 +168,9 @@ def _look(directory: Path) -> tuple[tuple[str, ...], ...]:
     return tuple(found)
 
 
-def read_policy(directories: Sequence[Path]) -> Policy:
-    """The effective policy of the directories (each one layer); of none: the embedded default.
+def read_policy(directories: Sequence[Path], *, packs_proven: bool = False) -> Policy:
+    """The effective policy of the directories (each one layer); of none: the embedded default. `packs_proven`: the
+    examples in the shipped packs are known to hold.
 
     Raises PolicyError with every problem, unreadable files included.
     """
@@ -179,13 +183,15 @@ def read_policy(directories: Sequence[Path]) -> Policy:
     if problems:
         raise PolicyError([*problems, *_problems_of(sources, embedded)])
     bundles = Bundles(embedded / "bundles", ToolHosts(dict(os.environ)))
+    packs = PackFiles(embedded / "packs")
     policy = load_policy(
         sources,
         bundles,
         read_command=_read_command,
         offers=bundles.offers(),
         patterns=PatternFiles(embedded / "patterns"),
-        packs=PackFiles(embedded / "packs"),
+        packs=packs,
+        proven=[pack_file(name) for name in packs] if packs_proven else (),
     )
     empty = (f"{source.name}: no *.yaml file here: the policy allows nothing" for source in sources if not source.files)
     return replace(

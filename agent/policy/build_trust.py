@@ -13,9 +13,6 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
-
 from agent.policy.build import Bench
 from agent.policy.shape import Text, Value
 from agent.policy.words import shown
@@ -47,6 +44,9 @@ def _certificates(bench: Bench, given: Text) -> list[str]:
 
 
 def _authority(bench: Bench, given: Text, block: str) -> str | None:
+    from cryptography import x509  # 30 ms that only a policy with `trust:` pays
+    from cryptography.hazmat.primitives.serialization import Encoding
+
     try:
         certificate = x509.load_pem_x509_certificate(block.encode())
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
@@ -67,4 +67,6 @@ def _authority(bench: Bench, given: Text, block: str) -> str | None:
 
 def subject(pem: str) -> str:
     """Whose certificate it is, for people."""
+    from cryptography import x509
+
     return shown(x509.load_pem_x509_certificate(pem.encode()).subject.rfc4514_string())

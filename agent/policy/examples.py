@@ -7,7 +7,7 @@ conditions on those are left aside.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import date
 
@@ -31,14 +31,16 @@ EXAMPLE_WORKSPACE = ("/vol/parhelia/workspaces", "/vol/parhelia/checkpoints", "/
 """What ``<workspace>`` is in examples, whatever the policy grants: a shipped pack agrees with its own everywhere."""
 
 
-def report(bench: Bench, layer: Layer, read_command: ReadCommand | None) -> None:
+def report(bench: Bench, layer: Layer, read_command: ReadCommand | None, proven: Collection[str] = ()) -> None:
     """Add a problem for each example that its rule disagrees with. Without `read_command` (the loader alone cannot read
-    shell text) the examples of command rules are left aside."""
+    shell text) the examples of command rules are left aside, and so are those of rules from the files `proven`."""
     if layer.egress is not None:
         for rule in (*layer.egress.allow, *layer.egress.deny):
             _report_host(bench, rule)
     if layer.commands is not None and read_command is not None:
         for command in layer.commands.deny:
+            if command.where.file in proven:
+                continue
             _report_command(bench, command, read_command)
     if layer.paths is not None:
         for path in (*layer.paths.write, *layer.paths.read):

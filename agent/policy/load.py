@@ -7,7 +7,7 @@ is returned is valid and its rules agree with their examples.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from agent.policy import examples
@@ -47,19 +47,21 @@ def load_policy(
     offers: tuple[Offer, ...] = (),
     patterns: Iterable[tuple[str, str]] | None = None,
     packs: Mapping[str, str] | None = None,
+    proven: Collection[str] = (),
 ) -> Policy:
     """The effective policy of the layers, the first of which allows and the others narrow.
 
     `bundles`: what `use:` may name; `packs`: what `packs:` may name, as YAML text. `read_command` reads the examples of
-    command rules; without it these are not checked. `offers`: bundles that denials point to. `patterns`: (name, text)
-    of the files of credential shapes, read only where a rule says `scan`: without any shape such a rule is a problem,
-    with None it is not. Raises PolicyError with every problem found.
+    command rules; without it these are not checked, and those of the files `proven` (as `where` names them) never are.
+    `offers`: bundles that denials point to. `patterns`: (name, text) of the files of credential shapes, read only where
+    a rule says `scan`: without any shape such a rule is a problem, with None it is not. Raises PolicyError with every
+    problem found.
     """
     problems: list[Problem] = []
     layers: list[Layer] = []
     for index, source in enumerate(sources):
         builder = LayerBuilder(_records(source, problems), bundles or {}, packs or {}, problems, first=index == 0)
-        layer = _layer(source.name, builder, problems, read_command)
+        layer = _layer(source.name, builder, problems, read_command, proven)
         layers.append(_settled(layer, layers[0].secrets if layers else layer.secrets, problems))
     report_passthrough(problems, layers)
     searched = _searched(layers, patterns, problems)
@@ -84,11 +86,17 @@ def offer(name: str, text: str) -> Offer:
     return Offer(name, tuple(dict.fromkeys(rule.pattern for rule in rules)))
 
 
-def _layer(name: str, builder: LayerBuilder, problems: list[Problem], read_command: ReadCommand | None) -> Layer:
+def _layer(
+    name: str,
+    builder: LayerBuilder,
+    problems: list[Problem],
+    read_command: ReadCommand | None,
+    proven: Collection[str],
+) -> Layer:
     before = len(problems)
     layer, bench = builder.build(name)
     if len(problems) == before:
-        examples.report(bench, layer, read_command)
+        examples.report(bench, layer, read_command, proven)
     return layer
 
 

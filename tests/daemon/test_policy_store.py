@@ -251,3 +251,23 @@ def test_a_lockdown_outlasts_reloads_and_ends_when_it_is_lifted(tmp_path: Path) 
     assert decide(store.current, url("https://other.test/")).rule == "lockdown"
     assert store.lock(Lock.NONE) is store.current
     assert decide(store.current, url("https://other.test/")).permitted
+
+
+def test_the_examples_of_shipped_packs_are_checked_by_lint_and_not_by_each_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = "commands: {deny: [{id: mine, match: {program: rm}, examples: {match: [ls], no_match: [pwd]}}]}"
+    pack = (
+        "version: 1\nabout: a pack whose example is wrong\n"
+        "deny: [{id: theirs, match: {program: dd}, severity: high, tags: [t], reason: r, instead: i,"
+        " examples: {match: [cat], no_match: [pwd]}}]"
+    )
+    embedded = write(tmp_path / "embedded", a=GOOD)
+    write(embedded / "packs", core=pack)
+    write(embedded / "bundles", none="")
+    monkeypatch.setattr("agent.daemon.policy_store.embedded_policy_dir", lambda: embedded)
+    uses_pack = write(tmp_path / "p", a="packs: [core]\n")
+    assert "theirs does not match its example 'cat'" in refused(uses_pack)[0]
+    assert [rule.id for rule in PolicyStore([uses_pack]).current.layers[0].commands.deny] == ["theirs"]  # type: ignore[union-attr]
+    with pytest.raises(PolicyError, match="mine does not match its example 'ls'"):
+        PolicyStore([write(tmp_path / "q", a=own)])
