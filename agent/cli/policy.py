@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime
 
-from agent.cli import command_words, egress_words
+from agent.cli import command_words, detector_words, egress_words
 from agent.cli.policy_flags import add_policy_flag, load, show_problems
 from agent.cli.questions import surroundings
 from agent.exits import Exit
@@ -139,6 +139,10 @@ def _layer(layer: Layer) -> dict[str, Json]:
         {"name": secret.name, "hosts": list(secret.hosts), "headers": list(secret.headers), "where": str(secret.where)}
         for secret in layer.secrets
     ]
+    detectors: list[Json] = [
+        {"id": each.id, "what": detector_words.of_detector(each), "where": str(each.where), "reason": each.reason}
+        for each in layer.detect
+    ]
     egress = layer.egress or EgressSection()
     return {
         "source": layer.source,
@@ -148,6 +152,7 @@ def _layer(layer: Layer) -> dict[str, Json]:
         "trust": [subject(pem) for pem in egress.trust],
         "secrets": secrets,
         "exceptions": exceptions,
+        "detect": detectors,
     }
 
 
@@ -158,6 +163,7 @@ def _page(policy: Policy, grants: Grants) -> list[str]:
         lines += _table([(kind, what, rule.id, str(rule.where)) for kind, what, rule in _rules(layer)])
         lines += [f"  secret {egress_words.of_secret(secret)}" for secret in layer.secrets]
         lines += _session_limits(layer)
+        lines += [f"  detect {detector_words.of_detector(detector)}" for detector in layer.detect]
         if layer.egress is not None:
             lines += [f"  egress trusts {subject(pem)}, besides the system's authorities" for pem in layer.egress.trust]
         for entry in layer.exceptions:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from agent.daemon.detecting import Detecting
 from agent.daemon.egress_link import EgressLink
 from agent.daemon.journal import Journal
 from agent.daemon.places import Places
@@ -62,8 +63,7 @@ class Company:
 
 def companions(company: Company) -> list[Companion]:
     """All of them, in the order in which they start."""
-    del company  # nobody yet
-    return []
+    return [Detecting(company)]  # first: it sees the events of all others
 
 
 class Companions:

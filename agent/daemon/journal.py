@@ -10,6 +10,7 @@ import os
 import signal
 
 from agent.daemon.spec import RunSpec
+from agent.policy.detection import Detection
 from agent.policy.model import Secret
 from agent.record.event import Action, Event, EventType, Json, RecordError, ResourceType, Result
 from agent.record.ledger import Ledger
@@ -50,6 +51,23 @@ class Journal:
     def degraded(self, point: Point, level: Level, reason: str) -> None:
         details: dict[str, Json] = {"point": str(point), "level": str(level)}
         self._post(EventType.AGENT_DEGRADED, Action.UPDATE, reason, details, resource=str(point))
+
+    def detected(self, found: Detection) -> None:
+        """A detector's threshold was reached, and how it is answered."""
+        detector = found.detector
+        counted = "bytes" if detector.upload else "resources" if detector.distinct else "events"
+        details: dict[str, Json] = {
+            "detector": detector.id,
+            "rule": detector.id,
+            "where": str(detector.where),
+            "severity": str(detector.severity),
+            "occurrences": found.occurrences,
+            "counted": counted,
+            "meanwhile": found.meanwhile,
+            "window_seconds": detector.within,
+            "response": [str(each) for each in detector.respond],
+        }
+        self._post(EventType.DETECTION, Action.CREATE, detector.reason or f"the detector {detector.id}", details)
 
     def session_created(self, details: dict[str, Json]) -> None:
         """On disk when this returns: no session starts unrecorded. Raises RecordError where it could not be written."""
@@ -103,7 +121,7 @@ class Journal:
 
     def _subject(self, kind: EventType) -> tuple[str, ResourceType]:
         match kind.value.split(".")[0]:
-            case "session":
+            case "session" | "detection":
                 return self._spec.session_id, ResourceType.SESSION
             case "secret":
                 return "", ResourceType.SECRET

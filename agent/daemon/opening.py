@@ -17,6 +17,7 @@ from agent.daemon.secrets import SecretMissing, read_secrets, secrets_of
 from agent.daemon.spec import RunSpec
 from agent.enforce.egress.secrets import Secrets
 from agent.exits import Exit
+from agent.policy.detection import severities
 from agent.policy.load import PolicyError
 from agent.policy.model import Policy
 from agent.record.event import RecordError
@@ -92,7 +93,8 @@ class Opening:
             raise Refused(Exit.POLICY_INVALID, str(error)) from error
         policy = self.store.current
         ledger.configure(policy.audit)
-        self.metrics.set_policy(policy.digest, [entry.name for entry in secrets_of(policy)])
+        detectors = severities(policy)
+        self.metrics.set_policy(policy.digest, [entry.name for entry in secrets_of(policy)], detectors)
         self.warnings += [str(warning) for warning in policy.warnings]
         journal.policy_loaded([layer.source for layer in policy.layers])
         return policy

@@ -20,7 +20,7 @@ from agent.policy.model import Policy
 from agent.policy.paths import covers
 from agent.record.event import Json
 from agent.session.doors import Door
-from agent.session.levels import LANDLOCK_PATHS, LANDLOCK_SCOPE, LANDLOCK_TCP, Offer, Point, Reached
+from agent.session.levels import LANDLOCK_PATHS, LANDLOCK_TCP, Offer, Point, Reached
 from agent.session.plan import Plan, Proofs
 from agent.shell.redact import redact_argv
 
@@ -93,8 +93,8 @@ def make_plan(spec: RunSpec, ground: Ground, *, port: int, canaries: Canaries, p
             dial=canaries.targets if offer.jail or offer.connect or _connect_ports(offer, port) else (),
             token=canaries.token,
             ungranted=(places.canary,) if landlock and places.canary else (),
-            private=tuple(private) if separate or landlock else (),
-            signal=(os.getpid(), os.getppid()) if separate or offer.landlock >= LANDLOCK_SCOPE else (),
+            private=tuple(private) if separate else (),
+            signal=(os.getpid(), os.getppid()) if separate else (),
         ),
     )
 

@@ -30,6 +30,7 @@ from agent.daemon.spec import RunSpec
 from agent.daemon.trust import writable
 from agent.enforce.egress.identity import needs_engine
 from agent.policy.canonical import changed
+from agent.policy.detection import severities
 from agent.policy.egress_match import intercepted
 from agent.policy.hosts import covers_pattern
 from agent.policy.model import Policy
@@ -117,7 +118,7 @@ class Reloading:
         policy = self._store.current  # and not the one that was read: a lockdown may have closed it meanwhile
         running.follow(policy)  # first: commands are decided by it already, and what follows may fail on a full disk
         running.ledger.configure(policy.audit)
-        running.metrics.set_policy(policy.digest)
+        running.metrics.set_policy(policy.digest, detectors=severities(policy))
         running.journal.policy_reloaded(cause, before.digest, policy.digest, changed(before, policy))
         self._announce(before, policy)
 

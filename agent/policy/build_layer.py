@@ -8,6 +8,7 @@ from enum import StrEnum
 from agent.policy import shadow
 from agent.policy.build import Bench
 from agent.policy.build_commands import command_rule, rule_exception
+from agent.policy.build_detect import detectors
 from agent.policy.build_egress import host_rule, tool_rule
 from agent.policy.build_paths import grant, protection
 from agent.policy.build_secrets import secrets, tie
@@ -84,6 +85,7 @@ class LayerBuilder:
             audit=self._audit(),
             session_env=self._passed_on(),
             secrets=given,
+            detect=detectors(self._bench, self._joined(self._records, "detect")),
         )
         return layer, self._bench
 

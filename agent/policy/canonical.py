@@ -29,12 +29,13 @@ from agent.policy.model import (
     RuleException,
     Secret,
 )
+from agent.policy.model_detect import Detector
 from agent.policy.rule_ids import is_by_place
 from agent.policy.tool_rules import ToolRule, ToolSection
 
 type Json = str | int | bool | list["Json"] | dict[str, "Json"] | None
 
-FORM = 3
+FORM = 4
 """Raised when the form changes, so that equal digests always mean equal policies."""
 
 
@@ -71,6 +72,7 @@ def _layer(layer: Layer, *, first: bool) -> dict[str, Json]:
         "audit": None if layer.audit is None else _audit(layer.audit),
         "session_env": _sorted(layer.session_env),
         "secrets": _sorted(_secret(secret) for secret in layer.secrets),
+        "detect": _sorted(_detector(detector) for detector in layer.detect),
     }
 
 
@@ -172,6 +174,30 @@ def _tools(section: ToolSection) -> Json:
 
 def _tool(rule: ToolRule) -> Json:
     return {**_words(rule), "severity": str(rule.severity), "tool": rule.tool}
+
+
+def _detector(detector: Detector) -> Json:
+    return {
+        "id": detector.id,
+        "when": _sorted(
+            {
+                "events": _sorted(sign.events),
+                "rules": _sorted(sign.rules),
+                "tags": _sorted(sign.tags),
+                "results": _sorted(map(str, sign.results)),
+                "severity": None if sign.severity is None else str(sign.severity),
+                "resources": _sorted(sign.resources),
+            }
+            for sign in detector.when
+        ),
+        "count": detector.count,
+        "upload": detector.upload,
+        "distinct": detector.distinct,
+        "within": detector.within,
+        "severity": str(detector.severity),
+        "reason": detector.reason,
+        "respond": _sorted(map(str, detector.respond)),
+    }
 
 
 def _exception(exception: RuleException, layer: Layer) -> Json:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from agent.policy.build_detect import unseen
 from agent.policy.egress_match import conditional, looks_inside
 from agent.policy.hosts import covers_pattern
 from agent.policy.model import CommandRule, CommandSection, EgressSection, HostRule, Layer, Mode, SourceKind
@@ -30,7 +31,7 @@ def findings(layers: Sequence[Layer]) -> tuple[str, ...]:
             found += _only_watched(layer.egress)
             found += _beside_raw(layer.egress)
         found += _secret_files(layer)
-    return tuple(found)
+    return (*found, *unseen(layers))
 
 
 def _exceptions(layer: Layer) -> Iterator[str]:

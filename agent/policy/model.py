@@ -17,6 +17,7 @@ from agent.policy.host_index import HostIndex
 from agent.policy.lockdown import Lock
 from agent.policy.model_commands import CommandMatch, CommandRule, CommandSection, InDoubt, Unverifiable
 from agent.policy.model_common import NO_EXAMPLES, Examples, Mode, Where
+from agent.policy.model_detect import Detector
 from agent.policy.model_paths import PathRule, PathSection
 from agent.policy.request import Protocol
 
@@ -254,6 +255,7 @@ class Layer:
     audit: AuditSection | None = None
     session_env: tuple[str, ...] = ()
     secrets: tuple[Secret, ...] = ()
+    detect: tuple[Detector, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +300,11 @@ class Policy:
     def secrets(self) -> tuple[Secret, ...]:
         """The secrets; only the first layer can have any."""
         return self.layers[0].secrets if self.layers else ()
+
+    @property
+    def detectors(self) -> tuple[Detector, ...]:
+        """The detectors of all layers."""
+        return tuple(detector for layer in self.layers for detector in layer.detect)
 
     @property
     def trust(self) -> str:

@@ -6,7 +6,7 @@ from typing import Final
 
 from agent.policy.decision import Severity
 from agent.policy.model import Mode
-from agent.policy.shape import Key, ListShape, RecordShape, TextShape
+from agent.policy.shape import Key, ListShape, QuantityShape, RecordShape, TextShape
 
 ID_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
@@ -28,6 +28,19 @@ MODE: Final = TextShape(
     meant="a mode",
 )
 
+_SIZES: Final = (
+    ("B", 1),
+    ("KB", 10**3),
+    ("MB", 10**6),
+    ("GB", 10**9),
+    ("KiB", 2**10),
+    ("MiB", 2**20),
+    ("GiB", 2**30),
+)
+_SPANS: Final = (("s", 1), ("m", 60), ("h", 3600))
+MOST_BYTES: Final = 2**50
+LONGEST_SPAN: Final = 7 * 24 * 3600
+
 
 def examples(what: str, *, both: bool = False) -> RecordShape:
     """`both`: examples of either kind have to be given."""
@@ -41,3 +54,13 @@ def examples(what: str, *, both: bool = False) -> RecordShape:
         ),
         name="the examples",
     )
+
+
+def size(doc: str, low: int = 1) -> QuantityShape:
+    """Bytes, or a size with a unit."""
+    return QuantityShape(doc, _SIZES, "bytes", low, MOST_BYTES)
+
+
+def span(doc: str) -> QuantityShape:
+    """Seconds, or a time with a unit."""
+    return QuantityShape(doc, _SPANS, "seconds", 1, LONGEST_SPAN)

@@ -6,14 +6,13 @@ from typing import Final
 
 from agent.policy.model import Tls
 from agent.policy.request import Protocol
-from agent.policy.schema_common import ID, ID_PATTERN, INSTEAD, MODE, REASON, SEVERITY, examples
+from agent.policy.schema_common import ID, ID_PATTERN, INSTEAD, MODE, REASON, SEVERITY, examples, size, span
 from agent.policy.shape import (
     FlagShape,
     Key,
     ListShape,
     MapShape,
     NumberShape,
-    QuantityShape,
     RecordShape,
     TextShape,
 )
@@ -75,37 +74,15 @@ _QUERY: Final = MapShape(
     name="a mapping of query parameters",
 )
 
-_SIZES: Final = (
-    ("B", 1),
-    ("KB", 10**3),
-    ("MB", 10**6),
-    ("GB", 10**9),
-    ("KiB", 2**10),
-    ("MiB", 2**20),
-    ("GiB", 2**30),
-)
-_SPANS: Final = (("s", 1), ("m", 60), ("h", 3600))
-MOST_BYTES: Final = 2**50
-LONGEST_SPAN: Final = 7 * 24 * 3600
-
-
-def _size(doc: str, low: int = 1) -> QuantityShape:
-    return QuantityShape(doc, _SIZES, "bytes", low, MOST_BYTES)
-
-
-def _span(doc: str) -> QuantityShape:
-    return QuantityShape(doc, _SPANS, "seconds", 1, LONGEST_SPAN)
-
-
 _HOST_LIMITS: Final = RecordShape(
     "Bounds of what a session may do with this host. Where several rules allow it, the smallest of each kind holds.",
     (
-        Key("body", _size("Size of one request's body; 0: no bodies. On TLS this needs interception.", 0)),
-        Key("upload", _size("Bytes sent to the host in all by one session.")),
-        Key("download", _size("Bytes received from the host in all by one session.")),
+        Key("body", size("Size of one request's body; 0: no bodies. On TLS this needs interception.", 0)),
+        Key("upload", size("Bytes sent to the host in all by one session.")),
+        Key("download", size("Bytes received from the host in all by one session.")),
         Key("connections_per_minute", NumberShape("New connections to the host within a minute.", 1, 1_000_000)),
         Key("connections", NumberShape("Connections to the host at once.", 1, 1_000_000)),
-        Key("idle", _span("Time without a byte after which a connection is closed.")),
+        Key("idle", span("Time without a byte after which a connection is closed.")),
     ),
     name="the limits of a host rule",
 )
@@ -197,8 +174,8 @@ EGRESS: Final = RecordShape(
                 (
                     Key("connections", NumberShape("Connections at once.", 1, 1_000_000)),
                     Key("connections_per_minute", NumberShape("New connections within a minute.", 1, 1_000_000)),
-                    Key("head", _span("Time until a request's head is complete.")),
-                    Key("idle", _span("Time without a byte after which a connection is closed.")),
+                    Key("head", span("Time until a request's head is complete.")),
+                    Key("idle", span("Time without a byte after which a connection is closed.")),
                 ),
                 name="the limits of egress",
             ),

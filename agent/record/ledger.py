@@ -9,7 +9,8 @@ Rules:
 - `post` never waits. While the disk fails it still takes events, as far as the queue's bounds go.
 - What is written fails whole: a batch stays queued and is tried again, with back-off, until it is on disk. What was not
   taken is counted, by type, and told by an `audit.gap` event as soon as writing works.
-- Only taken events are counted in the metrics, each once: the counters are the sum of the log's lines.
+- Only taken events are counted in the metrics, each once: the counters are the sum of the log's lines. The same events
+  are shown to whoever watches.
 - The details named in `STAMPS` are the writer's: an event cannot choose them.
 """
 
@@ -89,6 +90,7 @@ class Ledger:
         self._bounds = (queue_events, queue_bytes)
         self._coalescer = coalescer or Coalescer()
         self._redact: Callable[[Event], Event] = lambda event: event
+        self._watcher: Callable[[Event], None] | None = None
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self._done = threading.Condition(self._lock)
@@ -127,6 +129,11 @@ class Ledger:
     def redact_with(self, redact: Callable[[Event], Event]) -> None:
         """Pass every event through `redact` from now on: what it takes out is in no line of the log."""
         self._redact = redact
+
+    def watch_with(self, watcher: Callable[[Event], None] | None) -> None:
+        """Show `watcher` every event that is taken from now on, in order, on the thread that brought it and under the
+        ledger's lock: it returns at once, calls nothing of the ledger, and raises nothing. None: nobody watches."""
+        self._watcher = watcher
 
     def post(self, event: Event) -> None:
         """Take the event without waiting for anything. Raises RecordError where it was lost (and has been counted)."""
@@ -226,6 +233,8 @@ class Ledger:
         self._queued_bytes += len(line)
         if self._metrics is not None:
             self._metrics.count(event)
+        if self._watcher is not None:
+            self._watcher(event)
         if len(self._queue) in (1, GROUP_EVENTS) or self._hurry:
             self._work.notify()
         return head.seq

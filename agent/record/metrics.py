@@ -13,7 +13,8 @@ Rules:
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from agent.record.event import DENIALS, AuthFailure, Event, EventType, Result
@@ -33,6 +34,7 @@ SECRET_ACTIONS = {
     EventType.SECRET_INJECT: "inject",
     EventType.SECRET_ROTATE: "rotate",
 }
+NO_DETECTORS: Mapping[str, str] = MappingProxyType({})
 _OTHER = "other"
 _URGENT = (
     DENIALS
@@ -53,6 +55,7 @@ class Metrics:
         self._denied = dict.fromkeys((event_type.value for event_type in sorted(DENIALS)), 0)
         self._auth_failures = dict.fromkeys((reason.value for reason in AuthFailure), 0)
         self._secrets = {(name, action): 0 for name in (_OTHER, *secret_names) for action in SECRET_ACTIONS.values()}
+        self._detections = {_OTHER: ("high", 0)}
         self._levels = dict.fromkeys(POINTS, "off")
         self._bytes = {"up": 0, "down": 0}
         self._connections = 0
@@ -89,6 +92,12 @@ class Metrics:
             label = name if isinstance(name, str) and name in self._secret_names else _OTHER
             key = (label, SECRET_ACTIONS[event.type])
             self._secrets[key] = self._secrets.get(key, 0) + event.count
+        elif event.type is EventType.DETECTION:
+            detector = event.details.get("detector")
+            known = isinstance(detector, str) and detector in self._detections
+            name = str(detector) if known else _OTHER
+            severity, value = self._detections[name]
+            self._detections[name] = (severity, value + 1)
 
     def lost(self, occurrences: int) -> None:
         """Events that could not be recorded."""
@@ -102,14 +111,19 @@ class Metrics:
         with self._lock:
             self._sequence = seq
 
-    def set_policy(self, digest: str, secret_names: Collection[str] = ()) -> None:
-        """The policy in force, and the names of its secrets (names once counted stay)."""
+    def set_policy(
+        self, digest: str, secret_names: Collection[str] = (), detectors: Mapping[str, str] = NO_DETECTORS
+    ) -> None:
+        """The policy in force, the names of its secrets and of its detectors, each with its severity (names once
+        counted stay)."""
         with self._lock:
             self._policy_digest = digest
             self._secret_names |= frozenset(secret_names)
             for name in secret_names:
                 for action in SECRET_ACTIONS.values():
                     self._secrets.setdefault((name, action), 0)
+            for name, severity in detectors.items():
+                self._detections[name] = (severity, self._detections.get(name, ("", 0))[1])
 
     def set_level(self, point: str, level: str) -> None:
         """What an enforcement point reaches on this machine. Raises ValueError outside `POINTS` and `LEVELS`."""
@@ -189,7 +203,12 @@ class Metrics:
         )
         for (name, action), value in sorted(self._secrets.items()):
             secrets.add_metric([name, action], value)
-        yield from (denied, failures, secrets)
+        detections = CounterMetricFamily(
+            "parhelia_agent_detections", "Thresholds reached, by detector.", labels=["detector", "severity"]
+        )
+        for name, (severity, value) in sorted(self._detections.items()):
+            detections.add_metric([name, severity], value)
+        yield from (denied, failures, secrets, detections)
 
     def _agent_families(self) -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily

@@ -78,6 +78,9 @@ def loaded(number: int) -> Metrics:
     """An agent to which everything happened so many times."""
     metrics = agent(bash=number, egress=number, paths=number, auth=number)
     metrics.count(event(EventType.SECRET_ACCESS, number, secret_name="github-token"))
+    metrics.set_policy("abc", detectors={"data-export": "high"})
+    for _ in range(number):
+        metrics.count(event(EventType.DETECTION, 1, detector="data-export"))
     metrics.set_level("egress", "enforced")
     metrics.set_sequence(number)
     metrics.lost(number)

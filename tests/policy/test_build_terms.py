@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.policy.model import Condition, EgressLimits, EgressSection, GitRepositories, HostLimits, HostRule, Mode, Tls
-from agent.policy.schema_egress import LONGEST_SPAN, MOST_BYTES
+from agent.policy.schema_common import LONGEST_SPAN, MOST_BYTES
 from tests.policy.given import policy, problems
 
 

@@ -67,6 +67,24 @@ def test_a_reloaded_policy_can_make_it_strict(tmp_path):
     ledger.close()
 
 
+def test_who_watches_sees_every_event_that_was_taken_in_the_order_of_the_log_and_no_other(tmp_path):
+    seen: list[str] = []
+    ledger = open_ledger(tmp_path, coalescer=Coalescer(first=2))
+    ledger.watch_with(lambda event: seen.append(f"{event.resource} {event.count}"))
+    ledger.accept(allowed("a.test:443"))
+    with pytest.raises(RecordError):
+        ledger.accept(allowed("b.test:443", count=0))
+    for _ in range(6):
+        ledger.post(denial("c.test:443"))
+    ledger.flush()
+    ledger.watch_with(None)
+    ledger.accept(allowed("d.test:443"))
+    ledger.close()
+    written = [(link.body["resource"], link.details.get("count", 1)) for link in events(tmp_path)]
+    assert seen == [f"{resource} {count}" for resource, count in written if resource != "d.test:443"]
+    assert [each for each in seen if "test" in each] == ["a.test:443 1", "c.test:443 1", "c.test:443 1", "c.test:443 4"]
+
+
 def test_events_of_many_threads_are_one_chain(tmp_path):
     ledger = open_ledger(tmp_path, rotate_bytes=20_000)
 

@@ -94,6 +94,20 @@ def test_secrets_are_counted_by_names_of_the_policy_alone():
     assert "from-traffic" not in metrics.render().decode()
 
 
+def test_detections_are_counted_by_detectors_of_the_policy_alone_whatever_they_counted():
+    metrics = Metrics(version="1")
+    metrics.set_policy("digest", detectors={"brute-force": "critical"})
+    name = "parhelia_agent_detections_total"
+    assert of(metrics, name, detector="brute-force", severity="critical") == 0
+    for detector in ("brute-force", "brute-force", "from-elsewhere", None):
+        details = {"occurrences": 9, "detector": detector}
+        metrics.count(replace(secret(EventType.SECRET_ACCESS, "x"), type=EventType.DETECTION, details=details))
+    assert of(metrics, name, detector="brute-force", severity="critical") == 2
+    assert of(metrics, name, detector="other", severity="high") == 2
+    metrics.set_policy("digest", detectors={"brute-force": "high"})
+    assert of(metrics, name, detector="brute-force", severity="high") == 2
+
+
 def test_a_point_shows_one_level_at_a_time():
     metrics = Metrics(version="1")
     metrics.set_level("egress", "enforced")
