@@ -19,7 +19,7 @@ from agent.daemon.attribution import Attribution
 from agent.daemon.canary import Canaries
 from agent.daemon.companions import Companions, Company, companions
 from agent.daemon.connecting import make_connector, open_doors
-from agent.daemon.demands import paths_observed, run_levels
+from agent.daemon.demands import paths_observed, run_levels, with_protection
 from agent.daemon.egress_link import EgressFault, EgressLink
 from agent.daemon.journal import Journal
 from agent.daemon.launcher import LaunchFailed, LaunchLink, NoWorkdir
@@ -27,6 +27,7 @@ from agent.daemon.opening import Opening, Refused
 from agent.daemon.placeholders import write_placeholders
 from agent.daemon.planning import Ground, make_plan, session_details, workdir
 from agent.daemon.policy_store import policy_sources
+from agent.daemon.protecting import Protection, protect
 from agent.daemon.reload import Reloading, Running
 from agent.daemon.spec import RunSpec
 from agent.daemon.supervising import Ring
@@ -117,6 +118,7 @@ class BringUp:
             self._announce(levels, journal)
             self._judge_command(gate, offer)
             ground = self._lay_out(policy, offer, secrets)
+            self._announce_protection(ground.protection, levels, journal)
             layout.write_ca_bundle(ground.places, self._spec.system_ca, policy.trust + (await own_ca or ""))
             await self._start_hooks(ground, ledger)
             plan, broken = await self._launch_session(ground, gate, stdio)
@@ -218,6 +220,13 @@ class BringUp:
             words = "; ".join(f"{point} is {levels[point].level}: {levels[point].why}" for point in missing)
             raise Refused(Exit.UNPROTECTED, f"--require contained: {words}")
 
+    def _announce_protection(self, protection: Protection, levels: dict[Point, Reached], journal: Journal) -> None:
+        """Protected places that nothing holds lower the level; it is known only when they have been looked for."""
+        reached = with_protection(levels[Point.PATHS], protection.weak)
+        if reached is not levels[Point.PATHS]:
+            levels[Point.PATHS] = reached
+            self._announce({Point.PATHS: reached}, journal)
+
     def _judge_command(self, gate: Gate, offer: Offer) -> None:
         origin = Origin(mechanism="launch", argv=self._spec.command)
         known = self._request(self._spec.command, None, workdir(self._spec), origin)
@@ -250,7 +259,8 @@ class BringUp:
         if self._spec.workdir is not None and not Path(self._spec.workdir).is_dir():
             raise NoWorkdir(f"--workdir {self._spec.workdir}: no such directory")
         write_placeholders(policy, secrets, places.home, spec)
-        return Ground(policy, places, grants, offer, secrets)
+        protection = protect(policy, spec, places.home, grants, workdir(spec), mounts=offer.mounts)
+        return Ground(policy, places, grants, offer, secrets, protection)
 
     async def _start_hooks(self, ground: Ground, ledger: Ledger) -> None:
         observe = partial(self._opening.metrics.observe_decision, "hook")

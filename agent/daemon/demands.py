@@ -1,5 +1,5 @@
 """The level each enforcement point really reaches in a run: what the machine offers, less what the policy does without,
-less what no mechanism does yet.
+less the protected places that nothing here holds.
 
 A section in observe mode enforces nothing, whatever the machine could; a rule that the machine can't enforce is said
 here and never dropped in silence.
@@ -7,7 +7,7 @@ here and never dropped in silence.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from agent.policy.model import CommandSection, EgressSection, Mode, PathSection, Policy
 from agent.session.levels import Level, Offer, Point, Reached, reached
@@ -21,17 +21,19 @@ def run_levels(policy: Policy, offer: Offer) -> dict[Point, Reached]:
         Point.EXEC: [layer.commands for layer in policy.layers],
         Point.PATHS: [layer.paths for layer in policy.layers],
     }
-    protected = [rule for layer in policy.layers if layer.paths is not None for rule in layer.paths.protect]
-    if protected and levels[Point.PATHS].level is Level.ENFORCED:
-        levels[Point.PATHS] = Reached(
-            Level.PARTIAL,
-            f"paths.protect ({protected[0].where}) is decided by check and the tool hook, and enforced by no mechanism",
-            "leave the protected places out of the write grants",
-        )
     for point, given in sections.items():
         if observed(given):
             levels[point] = Reached(Level.OFF, "the policy only observes (mode: observe)", "mode: enforce")
     return levels
+
+
+def with_protection(found: Reached, weak: Sequence[str]) -> Reached:
+    """The level of the path guard where protected places are held by nothing: `weak` says which."""
+    if not weak or found.level is Level.OFF:
+        return found
+    why = "; ".join(weak) if found.level is Level.ENFORCED else "; ".join([found.why, *weak])
+    level = Level.PARTIAL if found.level is Level.ENFORCED else found.level
+    return Reached(level, why, "leave the place out of the write grants, or out of paths.protect")
 
 
 def paths_observed(policy: Policy) -> bool:

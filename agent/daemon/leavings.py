@@ -1,7 +1,9 @@
-"""What a run puts on the machine and must take away: temporary directory, canary, run directory, the hook's link.
+"""What a run puts on the machine and must take away: temporary directory, canary, run directory, the hook's link, and
+placeholders of protected names.
 
-Their names follow from the specification alone, so that whoever is left at the end (the keeper; the guard where the
-keeper is dead) can take them away. Nothing here follows what the session may have put there.
+Their names follow from the specification (those of placeholders are listed in the run directory), so that whoever is
+left at the end (the keeper; the guard where the keeper is dead) can take them away. Nothing here follows what the
+session may have put there.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
+from agent.daemon.reserved import release
 from agent.daemon.spec import RunSpec
 
 CANARY_HOMES = ("/var/tmp", "/dev/shm", "/srv", "/var", "/run")  # noqa: S108  (one world-readable file, not a secret)
@@ -34,6 +37,7 @@ def hook_link(spec: RunSpec) -> Path:
 
 def sweep(spec: RunSpec) -> None:
     """Take it all away. Never raises: what is left over is harmless."""
+    release(spec.run_dir)
     shutil.rmtree(tmpdir(spec), ignore_errors=True)  # by descriptors: a symlink in it is removed, not followed
     shutil.rmtree(spec.run_dir, ignore_errors=True)
     for canary in canaries(spec):

@@ -35,6 +35,8 @@ found a C compiler."""
 
 
 CA_BUNDLE = "ca-bundle.pem"
+EMPTY = "empty"
+"""What a reserved file shows."""
 HOSTS = "/etc/hosts"
 RESOLV_CONF = "nameserver 127.0.0.1\noptions timeout:2 attempts:2\n"
 """resolv.conf(5) of a session whose name server is the egress process's: one server, and no search list, so that the
@@ -78,6 +80,7 @@ def lay_out(spec: RunSpec) -> Places:
         if client.is_file():
             shutil.copyfile(client, public / client.name)
             (public / client.name).chmod(0o755)
+    (public / EMPTY).touch(mode=0o444)
     resolv_conf, hosts = public / "resolv.conf", public / "hosts"
     resolv_conf.write_text(RESOLV_CONF, encoding="ascii")
     with suppress(FileNotFoundError):

@@ -12,6 +12,7 @@ from pathlib import Path
 from agent.daemon import places as layout
 from agent.daemon.canary import Canaries
 from agent.daemon.environment import session_environment
+from agent.daemon.protecting import Protection
 from agent.daemon.secrets import check_kept, placeholder_environment, secret_files
 from agent.daemon.spec import RunSpec
 from agent.enforce.egress.secrets import Secrets
@@ -21,7 +22,7 @@ from agent.policy.paths import covers
 from agent.record.event import Json
 from agent.session.doors import Door
 from agent.session.levels import LANDLOCK_PATHS, LANDLOCK_TCP, Offer, Point, Reached
-from agent.session.plan import Plan, Proofs
+from agent.session.plan import Hold, Plan, Proofs
 from agent.shell.redact import redact_argv
 
 PUBLIC = "/run/parhelia"
@@ -30,6 +31,8 @@ socket path, HOOK, is compiled in."""
 HOOK = f"{PUBLIC}/hook.sock"
 RESOLV_CONF = "/etc/resolv.conf"
 JAIL_DOORS = (Door.PROXY, Door.CAPTURE, Door.DNS_UDP, Door.DNS_TCP)
+PROVED = 64
+"""Of so many protected places it is proven at the start that they cannot be written."""
 DEFAULT_WORKDIR = "/vol/parhelia/workspaces"
 
 
@@ -42,6 +45,7 @@ class Ground:
     grants: Grants
     offer: Offer
     secrets: Secrets = field(default_factory=Secrets)
+    protection: Protection = field(default_factory=Protection)
 
 
 def workdir(spec: RunSpec) -> str:
@@ -74,6 +78,8 @@ def make_plan(spec: RunSpec, ground: Ground, *, port: int, canaries: Canaries, p
         mounts=offer.mounts,
         hide=(*hide, *sockets),
         empty_run=offer.mounts and not any(covers("/run", root) or covers(root, "/run") for root in granted),
+        hold=ground.protection.held,
+        empty_file=f"{places.public}/{layout.EMPTY}",
         bind=tuple(binds.items()),
         landlock=landlock,
         read=(
@@ -89,13 +95,22 @@ def make_plan(spec: RunSpec, ground: Ground, *, port: int, canaries: Canaries, p
         trace_exec=offer.trace,
         notify_connect=offer.connect,
         proxy_port=port,
-        proofs=Proofs(
-            dial=canaries.targets if offer.jail or offer.connect or _connect_ports(offer, port) else (),
-            token=canaries.token,
-            ungranted=(places.canary,) if landlock and places.canary else (),
-            private=tuple(private) if separate else (),
-            signal=(os.getpid(), os.getppid()) if separate else (),
-        ),
+        proofs=_proofs(ground, port, canaries, private if separate else []),
+    )
+
+
+def _proofs(ground: Ground, port: int, canaries: Canaries, private: Sequence[str]) -> Proofs:
+    """`private`: the agent's own files, none where the session has the agent's uid."""
+    offer = ground.offer
+    closed = offer.jail or offer.connect or _connect_ports(offer, port)
+    landlock = offer.landlock >= LANDLOCK_PATHS
+    return Proofs(
+        dial=canaries.targets if closed else (),
+        token=canaries.token,
+        ungranted=(ground.places.canary,) if landlock and ground.places.canary else (),
+        private=tuple(private),
+        signal=(os.getpid(), os.getppid()) if private else (),
+        protected=tuple(path for path, how in ground.protection.held if how is not Hold.PIN)[:PROVED],
     )
 
 
@@ -137,8 +152,9 @@ def _binds(spec: RunSpec, places: layout.Places, *, jailed: bool) -> Iterator[tu
 
 
 def session_details(spec: RunSpec, plan: Plan, levels: dict[Point, Reached], grants: Grants) -> dict[str, Json]:
-    """What `session.create` says: who, what, where, how far each point is enforced, and the digest of the grants."""
-    shown = json.dumps([grants.read, grants.write], sort_keys=True).encode()
+    """What `session.create` says: who, what, where, how far each point is enforced, and the digest of the grants and of
+    what holds protected places."""
+    shown = json.dumps([grants.read, grants.write, plan.hold]).encode(errors="surrogateescape")
     points: dict[str, Json] = {str(point): str(found.level) for point, found in levels.items()}
     argv: list[Json] = [*redact_argv(plan.argv)]
     return {
@@ -147,5 +163,7 @@ def session_details(spec: RunSpec, plan: Plan, levels: dict[Point, Reached], gra
         "workdir": plan.workdir,
         "levels": points,
         "grants_sha256": hashlib.sha256(shown).hexdigest(),
+        "protected": sum(how is Hold.READ_ONLY for _, how in plan.hold),
+        "reserved": sum(how is Hold.RESERVE for _, how in plan.hold),
         "env_label": spec.env_label,
     }

@@ -6,7 +6,8 @@ The order is the security argument, so the code is the list (docs/architecture.m
  2. close every descriptor but 0-2 and the channel
  3. reset signals and limits (Python leaves SIGPIPE ignored; no core dumps)
  4. namespaces: network (in a user namespace where the rights for it, or for tracing, are missing), mounts
- 5. open the jail's doors (agent.session.jail) and hand them to the guard; cover what must not be seen
+ 5. open the jail's doors (agent.session.jail) and hand them to the guard; hold protected places (agent.session.mounts)
+    and cover what must not be seen
  6. clear supplementary groups and the bounding set, drop the uid
  7. parent-death signal again (the uid change clears it: prctl(2)), no_new_privs
  8. working directory, with the session's own rights
@@ -37,7 +38,7 @@ from agent.channel import Channel, ChannelClosed
 from agent.exits import Exit
 from agent.linux import landlock, namespaces, process, seccomp
 from agent.session import filter as syscall_filter
-from agent.session import jail
+from agent.session import jail, mounts
 from agent.session.doors import Capture, Door
 from agent.session.plan import Plan
 from agent.session.proofs import attempt
@@ -120,6 +121,7 @@ class Launch:
             return
         namespaces.make_mounts_private()
         sources = [os.open(source, os.O_PATH | os.O_CLOEXEC) for source, _ in self._plan.bind]
+        mounts.hold(self._plan.hold, empty=self._plan.empty_file)
         for path in self._plan.hide:
             _hide(path)
         if self._plan.empty_run:  # connecting to a socket's path is no file access to Landlock

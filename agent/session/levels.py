@@ -97,7 +97,7 @@ def reached(offer: Offer) -> dict[Point, Reached]:
 
 def shortfall(levels: dict[Point, Reached]) -> list[Point]:
     """The points that keep this machine from being *contained*."""
-    return [point for point in CONTAINED if levels[point].level is not Level.ENFORCED]
+    return [point for point in CONTAINED if point in levels and levels[point].level is not Level.ENFORCED]
 
 
 def _egress(offer: Offer) -> Reached:

@@ -7,10 +7,20 @@ and that fails ends the launch.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from typing import Any
 
 type Target = tuple[str, str, int]
 """``tcp`` or ``udp``, address, port."""
+
+
+class Hold(StrEnum):
+    """How a mount keeps a place as it is. READ_ONLY: nothing at or below it is written. PIN: it is neither renamed nor
+    removed. RESERVE: a placeholder, shown as an empty file or directory, read-only."""
+
+    READ_ONLY = "read-only"
+    PIN = "pin"
+    RESERVE = "reserve"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +29,7 @@ class Proofs:
 
     `dial`: canaries of the agent's network namespace, which must not be reached; `token`: what is sent there (whether
     it arrived, the guard sees). `ungranted`: files open to everybody that only the path guard keeps closed. `private`:
-    the agent's own files. `signal`: pids that must be out of reach.
+    the agent's own files. `signal`: pids that must be out of reach. `protected`: places never written.
     """
 
     dial: tuple[Target, ...] = ()
@@ -27,14 +37,16 @@ class Proofs:
     ungranted: tuple[str, ...] = ()
     private: tuple[str, ...] = ()
     signal: tuple[int, ...] = ()
+    protected: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """One launch. `jail`: how the network namespace is made (``root``, ``user``) or None; `doors` and `capture`:
-    which of agent.session.doors it has. `hide`, `bind` and `empty_run` (a /run without the machine's sockets) need a
-    mount namespace. `read`, `write`, `devices` are the Landlock grants, used where `landlock` is true; `connect_ports`
-    the TCP ports that stay reachable, None for no TCP rule. `trace_exec`: execs stop for the tracer (``plain``, or
+    which of agent.session.doors it has. `hide`, `bind`, `empty_run` (a /run without the machine's sockets) and `hold`
+    (protected places; `empty_file` is what a reserved file shows) need a mount namespace. `read`, `write`, `devices`
+    are the Landlock grants, used where `landlock` is true; `connect_ports` the TCP ports that stay reachable, None for
+    no TCP rule. `trace_exec`: execs stop for the tracer (``plain``, or
     ``user``: with a user namespace, which makes the tracer its owner). `notify_connect`: the guard makes and connects
     the sockets. Uids None: stay as is."""
 
@@ -49,6 +61,8 @@ class Plan:
     mounts: bool
     hide: tuple[str, ...]
     empty_run: bool
+    hold: tuple[tuple[str, Hold], ...]
+    empty_file: str
     bind: tuple[tuple[str, str], ...]
     landlock: bool
     read: tuple[str, ...]
@@ -72,6 +86,7 @@ class Plan:
         for key in ("argv", "doors", "hide", "read", "write", "devices"):
             data[key] = tuple(data[key])
         data["bind"] = tuple((source, target) for source, target in data["bind"])
+        data["hold"] = tuple((path, Hold(how)) for path, how in data["hold"])
         if data["connect_ports"] is not None:
             data["connect_ports"] = tuple(data["connect_ports"])
         return Plan(
@@ -81,6 +96,7 @@ class Plan:
                 tuple(proofs["ungranted"]),
                 tuple(proofs["private"]),
                 tuple(proofs["signal"]),
+                tuple(proofs["protected"]),
             ),
             **data,
         )

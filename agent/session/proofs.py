@@ -25,6 +25,11 @@ def attempt(proofs: Proofs) -> list[tuple[str, str]]:
         _dial(target, proofs.token.encode())
     broken: list[tuple[str, str]] = []
     broken += [(Point.PATHS, f"{path} could be opened without a grant") for path in proofs.ungranted if _opens(path)]
+    broken += [
+        (Point.PATHS, f"{path} is protected and could be opened for writing")
+        for path in proofs.protected
+        if _opens_to_write(path)
+    ]
     broken += [(PRIVATE, f"{path} could be opened by the session") for path in proofs.private if _opens(path)]
     broken += [(Point.AGENT, f"process {pid} of the agent can be signalled") for pid in proofs.signal if _signals(pid)]
     return broken
@@ -42,6 +47,17 @@ def _dial(target: Target, token: bytes) -> None:
 
 def _opens(path: str) -> bool:
     for flags in (os.O_RDONLY, os.O_WRONLY | os.O_NONBLOCK):
+        try:
+            os.close(os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW))
+        except OSError:
+            continue
+        return True
+    return False
+
+
+def _opens_to_write(path: str) -> bool:
+    """A directory is no file to be opened for writing: there, a file without a name is made (O_TMPFILE, open(2))."""
+    for flags in (os.O_WRONLY | os.O_NONBLOCK, os.O_TMPFILE | os.O_WRONLY):
         try:
             os.close(os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW))
         except OSError:

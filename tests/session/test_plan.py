@@ -6,15 +6,18 @@ import json
 
 import pytest
 
-from agent.session.plan import Plan, Proofs
+from agent.session.plan import Hold, Plan, Proofs
 
 PLAN = Plan(
     argv=("sh", "-c", "id"), env={"A": "b"}, workdir="/tmp", uid=1, gid=2, jail="root", doors=("proxy", "capture"),
     capture="every-port", mounts=True,
-    hide=("/a",), empty_run=True, bind=(("/b", "/c"),), landlock=True, read=("/usr",), write=("/tmp",),
+    hide=("/a",), empty_run=True, hold=(("/p", Hold.PIN), ("/p/q", Hold.RESERVE)), empty_file="/e",
+    bind=(("/b", "/c"),), landlock=True, read=("/usr",), write=("/tmp",),
     devices=("/dev/null",),
     connect_ports=(3128,), seccomp=True, notify_exec=True, trace_exec=None, notify_connect=False, proxy_port=3128,
-    proofs=Proofs(dial=(("tcp", "127.0.0.1", 1),), token="t", ungranted=("/x",), private=("/y",), signal=(3,)),
+    proofs=Proofs(
+        dial=(("tcp", "127.0.0.1", 1),), token="t", ungranted=("/x",), private=("/y",), signal=(3,), protected=("/p/q",)
+    ),
 )  # fmt: skip
 
 

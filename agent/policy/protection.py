@@ -1,0 +1,91 @@
+"""Protected places among real names: which entry of a directory is one, which holds one, which is to be reserved.
+
+Rules kept here: pure text, whoever asks walks the directories; every layer's `paths.protect` counts; what is said of a
+path is what `decide` says of it, found quickly for the many names that no pattern mentions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from agent.policy.decide_paths import sections
+from agent.policy.globs import ANY_DEPTH, match_segment
+from agent.policy.model import PathRule, Policy
+from agent.policy.paths import holds_protected, pieces, protects
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A protected name that may not exist yet. `directory`: it stands for a directory (the pattern ends in ``/**``)."""
+
+    path: str
+    directory: bool
+    rule: PathRule
+
+
+class Protected:
+    """The protected places of a policy, for a session with this home (resolved, absolute)."""
+
+    def __init__(self, policy: Policy, home: str) -> None:
+        self._home = home
+        self._rules = [(rule, _trimmed(rule.path, home)) for _, found in sections(policy) for rule in found.protect]
+        names = {piece for _, parts in self._rules for piece in parts if piece != ANY_DEPTH}
+        self._names = frozenset(name for name in names if "*" not in name)
+        globs = [".*".join(re.escape(part) for part in name.split("*")) for name in names - self._names]
+        self._glob = re.compile("|".join(globs) or "(?!)", re.S)
+
+    def __bool__(self) -> bool:
+        return bool(self._rules)
+
+    def speaks_of(self, name: str) -> bool:
+        """May a path that ends in `name` be a protected place, or hold one by name? Quick, and never wrongly False."""
+        return name in self._names or self._glob.fullmatch(name) is not None
+
+    def rule_of(self, path: str) -> PathRule | None:
+        """The rule that protects `path`, None where none does."""
+        return next((rule for rule, _ in self._rules if protects(rule.path, path, self._home)), None)
+
+    def holds(self, path: str) -> bool:
+        """Is `path` a directory by name that a pattern leads through (``.git`` for ``.git/hooks``)?"""
+        return any(holds_protected(rule.path, path, self._home) for rule, _ in self._rules)
+
+    def fixed(self) -> Iterator[Reservation]:
+        """The names that the patterns spell out from the root, or from the home."""
+        for rule, parts in self._rules:
+            if parts[0] != ANY_DEPTH and _literal(parts):
+                yield _reservation("", parts, rule)
+
+    def at_top(self, top: str) -> Iterator[Reservation]:
+        """The names that patterns for any depth mean directly below the directory `top`."""
+        for rule, parts in self._rules:
+            if parts[0] == ANY_DEPTH and _literal(parts[1:]):
+                yield _reservation(top, parts[1:], rule)
+
+    def inside(self, holder: str) -> Iterator[Reservation]:
+        """The names that patterns for any depth mean below `holder`, whose last names are their first ones."""
+        segments = holder[1:].split("/")
+        for rule, parts in self._rules:
+            names = parts[1:]
+            if parts[0] != ANY_DEPTH or ANY_DEPTH in names:
+                continue
+            for length in range(1, len(names)):
+                above, rest = names[:length], names[length:]
+                if _literal(rest) and len(segments) >= length and all(map(match_segment, above, segments[-length:])):
+                    yield _reservation(holder, rest, rule)
+
+
+def _trimmed(pattern: str, home: str) -> tuple[str, ...]:
+    parts = pieces(pattern, home)
+    while parts[-1] == ANY_DEPTH:
+        parts.pop()
+    return tuple(parts)
+
+
+def _literal(parts: tuple[str, ...]) -> bool:
+    return bool(parts) and not any("*" in part for part in parts)
+
+
+def _reservation(below: str, parts: tuple[str, ...], rule: PathRule) -> Reservation:
+    return Reservation("/".join([below, *parts]), rule.path.endswith(f"/{ANY_DEPTH}"), rule)

@@ -1,0 +1,108 @@
+"""What holds protected places, found in real trees: mounts in order, reserved names, and what nothing holds."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from agent.daemon.protecting import Protection, compile_protection, unheld
+from agent.daemon.reserving import Owner, reserve
+from agent.session.plan import Hold
+from tests.policy.test_protection import protected
+
+PATTERNS = ["*.git/hooks/**", ".env"]
+
+
+def compiled(root: Path, *, entries: int = 10_000, patterns: list[str] | None = None) -> Protection:
+    wanted = protected(PATTERNS if patterns is None else patterns, str(root / "home"))
+    return compile_protection(wanted, (str(root),), str(root / "p"), entries=entries)
+
+
+def held(root: Path, protection: Protection) -> dict[str, str]:
+    return {os.path.relpath(path, root): str(how) for path, how in protection.held}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name in ("p/.git/config", "p/sub/.env", "p/node_modules/m/.env", "q/x"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    return tmp_path
+
+
+def test_places_are_read_only_their_parents_pinned_and_missing_names_reserved(root: Path) -> None:
+    protection = compiled(root)
+    assert held(root, protection) == {
+        "p": "pin", "p/.git": "pin", "p/.git/hooks": "reserve", "p/.env": "reserve", "p/sub": "pin",
+        "p/sub/.env": "read-only",
+    }  # fmt: skip
+    assert protection.weak == ()
+    order = [path for path, _ in protection.held]
+    assert all(order.index(str(Path(path).parent)) < order.index(path) for path in order if path != str(root / "p"))
+
+
+def test_nothing_is_reserved_at_the_top_of_an_empty_working_directory(root: Path) -> None:
+    (root / "empty").mkdir()
+    found = compile_protection(protected([".env"], "/h"), (str(root / "empty"),), str(root / "empty"))
+    assert found == Protection()
+
+
+def test_the_placeholder_of_another_session_is_reserved_again(root: Path) -> None:
+    first = compiled(root)
+    (root / "runs/one/private").mkdir(parents=True)
+    reserve(first.reserved, str(root / "home"), str(root / "runs/one"), Owner(os.geteuid(), os.getegid()))
+    assert compiled(root) == first
+
+
+def test_a_symlink_is_pinned_and_what_it_leads_to_is_read_only(root: Path) -> None:
+    (root / "q/.env").symlink_to("step")
+    (root / "q/step").symlink_to("../target")
+    (root / "target").write_text("")
+    found = held(root, compiled(root))
+    assert [found[name] for name in ("q/.env", "q/step", "target", "q")] == ["pin", "pin", "read-only", "pin"]
+
+
+@pytest.mark.parametrize("target", ["nothing", ".", "../q"])
+def test_a_symlink_to_what_cannot_be_held_is_said(root: Path, target: str) -> None:
+    (root / "q/.env").symlink_to(target)
+    (weak,) = compiled(root).weak
+    assert weak.startswith(f"{root}/q/.env is protected and leads to")
+
+
+def test_a_symlink_out_of_the_writable_trees_is_pinned(root: Path) -> None:
+    (root / "q/.env").symlink_to("/etc/hostname")
+    protection = compiled(root)
+    assert held(root, protection)["q/.env"] == "pin"
+    assert protection.weak == ()
+
+
+def test_every_name_of_a_protected_file_is_held(root: Path) -> None:
+    hooks = root / "p/.git/hooks"
+    hooks.mkdir()
+    (hooks / "pre-commit").write_text("")
+    os.link(hooks / "pre-commit", root / "q/other")
+    found = held(root, compiled(root))
+    assert found["q/other"] == "read-only"
+    assert found["p/.git/hooks"] == "read-only"
+
+
+def test_where_the_search_ended_before_its_time_is_said(root: Path) -> None:
+    (weak,) = compiled(root, entries=3).weak
+    assert weak.startswith("protected places were searched for up to ")
+
+
+def test_a_granted_root_that_is_protected_itself_is_held(root: Path) -> None:
+    place = str(root / "p/.git/hooks")
+    os.mkdir(place)
+    found = compile_protection(protected(PATTERNS, "/h"), (place,), "/nowhere")
+    assert found.held == ((place, Hold.READ_ONLY),)
+
+
+def test_where_no_mount_can_be_made_the_places_are_named(root: Path) -> None:
+    protection = unheld(compiled(root), "no mount namespace here")
+    assert protection.held == protection.reserved == ()
+    (weak,) = protection.weak
+    assert weak.endswith("(and 2 more) is protected and held by nothing: no mount namespace here")
+    assert unheld(compiled(root, patterns=[]), "no mount namespace here").weak == ()

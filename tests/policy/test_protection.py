@@ -1,0 +1,74 @@
+"""Protected names among real ones: what `decide` says of them, and what is to be reserved."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.policy.load import LayerSource, load_policy
+from agent.policy.paths import holds_protected, protects
+from agent.policy.protection import Protected
+
+HOME = "/home/s"
+PATTERNS = ["*.git/hooks/**", ".env", ".a/b/c", "~/.rc", "~/.dir/**", "/w/keep", ".git/modules/**/hooks", "x*y"]
+
+
+def protected(patterns: list[str], home: str = HOME) -> Protected:
+    listed = ", ".join(f"'{pattern}'" for pattern in patterns)
+    text = f"version: 1\npaths: {{write: [/w], protect: [{listed}]}}\n"
+    return Protected(load_policy([LayerSource("l", (("p.yaml", text),))], {}), home)
+
+
+def names(found: object) -> list[tuple[str, bool]]:
+    return sorted((entry.path, entry.directory) for entry in found)  # type: ignore[attr-defined]
+
+
+def test_names_that_are_spelled_out_are_reserved_from_the_root_and_the_home() -> None:
+    expected = [("/home/s/.dir", True), ("/home/s/.rc", False), ("/w/keep", False)]
+    assert names(protected(PATTERNS).fixed()) == expected
+
+
+def test_names_for_any_depth_are_reserved_at_a_top_unless_they_hold_a_wildcard() -> None:
+    assert names(protected(PATTERNS).at_top("/w/p")) == [("/w/p/.a/b/c", False), ("/w/p/.env", False)]
+
+
+@pytest.mark.parametrize(
+    ("holder", "expected"),
+    [
+        ("/w/p/.git", [("/w/p/.git/hooks", True)]),
+        ("/w/bare.git", [("/w/bare.git/hooks", True)]),
+        ("/w/.a", [("/w/.a/b/c", False)]),
+        ("/w/.a/b", [("/w/.a/b/c", False)]),
+        ("/w/b", []),
+        ("/w", []),
+    ],
+)
+def test_names_are_reserved_inside_a_directory_that_a_pattern_leads_through(
+    holder: str, expected: list[tuple[str, bool]]
+) -> None:
+    assert names(protected(PATTERNS).inside(holder)) == expected
+
+
+def test_a_policy_without_protected_places_has_none() -> None:
+    none = protected([])
+    assert not none
+    assert not none.speaks_of(".env")
+    assert none.rule_of("/w/.env") is None
+
+
+PARTS = st.sampled_from(["w", "p", ".git", "x.git", "hooks", ".env", ".a", "b", "c", "xy", "xzy", "keep", "modules"])
+PATHS = st.lists(PARTS, min_size=1, max_size=6).map(lambda parts: "/" + "/".join(parts))
+
+
+@given(PATHS, st.lists(st.sampled_from(PATTERNS), unique=True))
+def test_the_quick_answer_never_overlooks_a_place_that_decide_protects(path: str, patterns: list[str]) -> None:
+    found = protected(patterns)
+    place = any(protects(pattern, path, HOME) for pattern in patterns)
+    above = path.rpartition("/")[0]
+    first = place and not any(protects(pattern, above, HOME) for pattern in patterns)  # a search ends at the place
+    holder = any(holds_protected(pattern, path, HOME) for pattern in patterns)
+    assert (found.rule_of(path) is not None) is place
+    assert found.holds(path) is holder
+    if first or holder:
+        assert found.speaks_of(path.rpartition("/")[2])
