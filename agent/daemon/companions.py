@@ -18,6 +18,7 @@ from agent.daemon.journal import Journal
 from agent.daemon.places import Places
 from agent.daemon.policy_store import PolicyStore
 from agent.daemon.spec import RunSpec
+from agent.daemon.watching import IntegrityWatch
 from agent.gate import Gate
 from agent.policy.grants import Grants
 from agent.policy.model import Policy
@@ -63,7 +64,7 @@ class Company:
 
 def companions(company: Company) -> list[Companion]:
     """All of them, in the order in which they start."""
-    return [Detecting(company)]  # first: it sees the events of all others
+    return [Detecting(company), IntegrityWatch(company)]  # Detecting first: it sees the events of all others
 
 
 class Companions:

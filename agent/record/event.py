@@ -65,6 +65,15 @@ class AuthFailure(StrEnum):
     OTHER = "other"
 
 
+class Integrity(StrEnum):
+    """`details.kind` of `integrity.changed`, the label of `parhelia_agent_integrity_changes_total`: a closed set."""
+
+    PROTECTED = "protected"
+    POLICY = "policy"
+    AGENT = "agent"
+    SETTINGS = "settings"
+
+
 class Action(StrEnum):
     CREATE = "CREATE"
     READ = "READ"

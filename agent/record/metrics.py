@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from agent.record.event import DENIALS, AuthFailure, Event, EventType, Result
+from agent.record.event import DENIALS, AuthFailure, Event, EventType, Integrity, Result
 from agent.record.timings import BUCKETS, Timings
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class Metrics:
         self._auth_failures = dict.fromkeys((reason.value for reason in AuthFailure), 0)
         self._secrets = {(name, action): 0 for name in (_OTHER, *secret_names) for action in SECRET_ACTIONS.values()}
         self._detections = {_OTHER: ("high", 0)}
+        self._integrity = dict.fromkeys((kind.value for kind in Integrity), 0)
         self._levels = dict.fromkeys(POINTS, "off")
         self._bytes = {"up": 0, "down": 0}
         self._connections = 0
@@ -98,6 +99,10 @@ class Metrics:
             name = str(detector) if known else _OTHER
             severity, value = self._detections[name]
             self._detections[name] = (severity, value + 1)
+        elif event.type is EventType.INTEGRITY_CHANGED:
+            kind = event.details.get("kind")
+            if isinstance(kind, str) and kind in self._integrity:
+                self._integrity[kind] += event.count
 
     def lost(self, occurrences: int) -> None:
         """Events that could not be recorded."""
@@ -226,7 +231,10 @@ class Metrics:
         traffic = CounterMetricFamily("parhelia_agent_egress_bytes", "Bytes proxied.", labels=["direction"])
         for direction, value in self._bytes.items():
             traffic.add_metric([direction], value)
-        yield from (info, level, traffic)
+        integrity = CounterMetricFamily("parhelia_agent_integrity_changes", "Watched files changed.", labels=["kind"])
+        for kind, value in self._integrity.items():
+            integrity.add_metric([kind], value)
+        yield from (info, level, traffic, integrity)
         for counter, text, value in (
             ("parhelia_agent_egress_connections", "Connections proxied.", self._connections),
             ("parhelia_agent_audit_lost", "Events that could not be recorded.", self._lost),

@@ -1,0 +1,84 @@
+"""A session changes what is protected, in spite of everything or because nothing keeps it from it: the log names it.
+
+The repositories here are made by the session itself, after its start: no mount can have covered their hooks.
+"""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from tests.escape.runtime import Case, Host, Outcome, Runtime, policy
+from tests.escape.test_secrets import Gateway
+
+WATCHING = "  watch: [.git/hooks, .git/config, .env, planted]\n"
+SESSION = r"""
+set -e
+cd "$TMPDIR"
+mkdir -p deep/clone/.git/hooks
+printf '[core]\n' > deep/clone/.git/config
+printf 'exit 0\n' > deep/clone/.git/hooks/pre-commit
+sleep 6  # until the watching has begun, in gVisor too
+printf 'curl x\n' > deep/clone/.git/hooks/pre-commit
+printf '[core]\n\thooksPath = /x\n' > deep/clone/.git/config.lock
+mv deep/clone/.git/config.lock deep/clone/.git/config
+chmod 777 deep/clone/.git/hooks/pre-commit
+ln -s /etc/passwd .env
+mkfifo planted
+printf x > unprotected
+sleep 1
+rm -r deep
+n=0; while [ $n -lt 3000 ]; do : > "planted-$n"; n=$((n + 1)); done
+"""
+
+
+def changes(outcome: Outcome) -> dict[tuple[str, str], dict[str, Any]]:
+    """(last names, change) to details; what the session's own directory is called does not matter."""
+    return {
+        ("/".join(event["resource"].split("/")[4:]), event["details"]["change"]): event["details"]
+        for event in outcome.of("integrity.changed")
+        if event["details"]["kind"] == "protected"
+    }
+
+
+def test_a_repository_made_by_the_session_is_watched_wherever_it_lies(runtime: Runtime) -> None:
+    outcome = runtime.run(Case(("/bin/sh", "-c", SESSION), policy() + WATCHING))
+    assert outcome.status == 0, outcome.stderr
+    seen = changes(outcome)
+    hook, config = "clone/.git/hooks/pre-commit", "clone/.git/config"
+    names = {(f"{name.split('clone/')[-1]}", change) for name, change in seen}
+    assert {
+        (".git/hooks/pre-commit", "modified"),  # "created" too, where the watching had begun by then
+        (".git/hooks/pre-commit", "attributes"),
+        (".git/hooks/pre-commit", "deleted"),
+        (".git/config", "moved"),
+    } <= names, names
+    assert any(name.endswith(".env") for name, change in seen if change == "created")
+    assert not any("unprotected" in name or "planted-" in name for name, _ in seen)
+    modified = next(details for (name, change), details in seen.items() if name.endswith(hook) and change == "modified")
+    assert len({modified["sha256_before"], modified["sha256_after"]}) == 2
+    assert any(name.endswith(config) for name, _ in seen)
+    assert {event["actor"] for event in outcome.of("integrity.changed")} == {"agent"}
+    assert outcome.verified == 0
+
+
+@pytest.mark.root
+def test_the_changes_are_counted_by_kind(host: Host) -> None:
+    pushed: list[str] = []
+    gateway = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Kept", (Gateway,), {"pushed": pushed}))
+    threading.Thread(target=gateway.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{gateway.server_address[1]}"
+    outcome = host.run(Case(("/bin/sh", "-c", SESSION), policy() + WATCHING, env={"PARHELIA_PUSHGATEWAY_URL": url}))
+    gateway.shutdown()
+    gateway.server_close()
+    counted: Counter[str] = Counter()
+    for event in outcome.of("integrity.changed"):
+        counted[event["details"]["kind"]] += event["details"].get("count", 1)
+    assert counted["protected"] > 5
+    for kind in ("protected", "policy", "agent", "settings"):
+        line = f'parhelia_agent_integrity_changes_total{{kind="{kind}"}} {float(counted[kind])}'
+        assert line in pushed[-1].splitlines()
