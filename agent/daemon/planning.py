@@ -21,7 +21,7 @@ from agent.policy.model import Policy
 from agent.policy.paths import covers
 from agent.record.event import Json
 from agent.session.doors import Door
-from agent.session.levels import LANDLOCK_PATHS, LANDLOCK_TCP, Offer, Point, Reached
+from agent.session.levels import LANDLOCK_PATHS, LANDLOCK_SCOPE, LANDLOCK_TCP, Offer, Point, Reached
 from agent.session.plan import Hold, Plan, Proofs
 from agent.shell.redact import redact_argv
 
@@ -95,12 +95,12 @@ def make_plan(spec: RunSpec, ground: Ground, *, port: int, canaries: Canaries, p
         trace_exec=offer.trace,
         notify_connect=offer.connect,
         proxy_port=port,
-        proofs=_proofs(ground, port, canaries, private if separate else []),
+        proofs=_proofs(ground, port, canaries, private, separate=separate),
     )
 
 
-def _proofs(ground: Ground, port: int, canaries: Canaries, private: Sequence[str]) -> Proofs:
-    """`private`: the agent's own files, none where the session has the agent's uid."""
+def _proofs(ground: Ground, port: int, canaries: Canaries, private: Sequence[str], *, separate: bool) -> Proofs:
+    """`private`: the agent's own files. `separate`: the session has a uid of its own; else Landlock keeps it out."""
     offer = ground.offer
     closed = offer.jail or offer.connect or _connect_ports(offer, port)
     landlock = offer.landlock >= LANDLOCK_PATHS
@@ -108,8 +108,8 @@ def _proofs(ground: Ground, port: int, canaries: Canaries, private: Sequence[str
         dial=canaries.targets if closed else (),
         token=canaries.token,
         ungranted=(ground.places.canary,) if landlock and ground.places.canary else (),
-        private=tuple(private),
-        signal=(os.getpid(), os.getppid()) if private else (),
+        private=tuple(private) if separate or landlock else (),
+        signal=(os.getpid(), os.getppid()) if separate or offer.landlock >= LANDLOCK_SCOPE else (),
         protected=tuple(path for path, how in ground.protection.held if how is not Hold.PIN)[:PROVED],
     )
 

@@ -40,6 +40,9 @@ LANDLOCK_PATHS = 3
 """The first Landlock ABI that covers truncation (landlock(7)); below it a grant can be got round."""
 LANDLOCK_TCP = 4
 """The first Landlock ABI with TCP connect rules (landlock(7))."""
+LANDLOCK_SCOPE = 6
+"""The first Landlock ABI that keeps signals inside a domain (landlock(7)); access to the memory and descriptors of
+processes outside of it, which ptrace(2) governs, is refused by every one."""
 
 
 CAPTURED = {
@@ -163,6 +166,14 @@ def _paths(offer: Offer) -> Reached:
 def _agent(offer: Offer) -> Reached:
     if offer.root:
         return Reached(Level.ENFORCED, "the agent runs under other uids than the session")
-    return Reached(
-        Level.OFF, "the agent and the session share one uid", "start the agent as root, so that it can separate uids"
-    )
+    raise_it = "start the agent as root, so that it can separate uids"
+    if offer.landlock >= LANDLOCK_SCOPE and offer.seccomp:
+        return Reached(
+            Level.PARTIAL,
+            "the agent and the session share one uid: Landlock keeps the session from signalling, tracing and reading"
+            " the agent's processes and from opening its files, and the system call filter from changing their limits"
+            " and priorities; but mode, times and attributes of the agent's files can be changed, and what is counted"
+            " per uid (processes, pending signals) is shared",
+            raise_it,
+        )
+    return Reached(Level.OFF, "the agent and the session share one uid", raise_it)

@@ -43,6 +43,33 @@ except ConnectionResetError: closed = b""
 print(server.getsockname()[0], client.recv(9).decode(), closed.decode() or "closed")
 """
 
+# One uid for all: what the kernel's own checks would let the session do to the agent.
+ON_THE_AGENT = """
+import os, resource, signal
+agents = [int(p) for p in os.listdir("/proc") if p.isdigit()
+          and b"\\0agent." in open(f"/proc/{p}/cmdline", "rb").read()]
+assert len(agents) >= 3, agents
+for pid in agents:
+    for what, act in {
+        "signal": lambda: os.kill(pid, 0),
+        "kill": lambda: os.kill(pid, signal.SIGKILL),
+        "memory": lambda: open(f"/proc/{pid}/mem", "rb+"),
+        "environment": lambda: open(f"/proc/{pid}/environ", "rb").read(),
+        "descriptors": lambda: os.listdir(f"/proc/{pid}/fd"),
+        "limits": lambda: resource.prlimit(pid, resource.RLIMIT_NOFILE, (0, 0)),
+        "priority": lambda: os.setpriority(os.PRIO_PROCESS, pid, 19),
+        "log": lambda: open("/audit/log/audit.jsonl", "rb"),
+        "run directory": lambda: os.rename("/audit/run", "/audit/gone"),
+    }.items():
+        try:
+            act()
+        except OSError:
+            continue
+        print("OPEN", what, pid)
+os.kill(os.getpid(), 0)
+print(oct(os.stat("/audit/run").st_mode & 0o777), "tried")
+"""
+
 
 def events(directory: Path) -> list[dict[str, Any]]:
     """The one stream that a run left under its audit volume."""
@@ -108,8 +135,13 @@ def test_without_root_a_session_runs_in_one_uid_mode_and_the_log_says_so(restric
     assert "session.terminate" in kinds(tmp_path)
     (blocked,) = [event for event in events(tmp_path) if event["details"]["event_type"] == "network.egress_blocked"]
     assert (blocked["resource"], blocked["details"]["mechanism"]) == ("192.0.2.1:25", "connect")
-    assert points(tmp_path)
+    assert points(tmp_path) == {"agent"}
     assert "egress is" not in done.stderr
+    done = restricted_run("/usr/bin/python3", "-c", ON_THE_AGENT, options=tuple(options))
+    assert (done.returncode, done.stdout.split()[-1]) == (0, "tried"), done.stderr
+    assert "OPEN" not in done.stdout
+    said = [event for event in events(tmp_path) if event["details"]["event_type"] == "agent.degraded"]
+    assert {event["details"]["level"] for event in said} == {"partial"}, "the log's stream goes on over both runs"
 
 
 @pytest.mark.gvisor
