@@ -35,6 +35,10 @@ class Unreadable(Exception):
     """The task's memory cannot be read, or holds more than the supervisor reads: what would run is not known."""
 
 
+class TooLong(Unreadable):
+    """A string is longer than the kernel takes there."""
+
+
 class Memory:
     """Reads strings and pointers of another process through an open /proc/PID/mem (proc_pid_mem(5))."""
 
@@ -43,7 +47,7 @@ class Memory:
         self._pages: dict[int, bytes] = {}
 
     def string(self, address: int, limit: int) -> bytes:
-        """The bytes at `address` up to a NUL. Raises Unreadable past `limit` bytes or where nothing is mapped."""
+        """The bytes at `address` up to a NUL. Raises TooLong past `limit` bytes, Unreadable where nothing is mapped."""
         page, offset = self._at(address)
         end = page.find(b"\0", offset)
         if 0 <= end - offset <= limit:
@@ -58,7 +62,7 @@ class Memory:
             if end >= 0:
                 break
         if length > limit:
-            raise Unreadable(f"a string is longer than {limit} bytes")
+            raise TooLong(f"a string is longer than {limit} bytes")
         return b"".join(parts)
 
     def starting(self, addresses: Sequence[int], heads: Set[bytes], length: int) -> list[int]:

@@ -24,8 +24,9 @@ from hypothesis import strategies as st
 
 from agent.linux import landlock, process, seccomp
 from agent.linux.syscalls import AUDIT_ARCH, NEWEST_REVIEWED, NUMBERS, Arch, native, number, syscall
-from agent.session import filter as table
-from agent.session.filter import CLONE_UNTRACED, FilterOptions, Only, Op, build, checks_exec_race, entries
+from agent.session import filter_table as table
+from agent.session.filter import FilterOptions, build, checks_exec_race, entries
+from agent.session.filter_table import CLONE_UNTRACED, Only, Op
 from tests.conftest import require
 from tests.linux import bpf_machine
 from tests.linux.forked import outcome, raw
@@ -37,7 +38,8 @@ NOTIFY = FilterOptions(notify_exec=True, jail=False, shared_uid=False)
 ALL = [FilterOptions(n, j, s) for n in (False, True) for j in (False, True) for s in (False, True)]
 CONNECT = FilterOptions(notify_exec=True, jail=False, shared_uid=False, notify_connect=True)
 TRACE = FilterOptions(notify_exec=False, jail=True, shared_uid=False, trace_exec=True)
-ALL += [CONNECT, TRACE, FilterOptions(True, False, True, True)]
+WRITES = FilterOptions(notify_exec=True, jail=True, shared_uid=False, notify_writes=True)
+ALL += [CONNECT, TRACE, WRITES, FilterOptions(True, False, True, True, notify_writes=True)]
 BAD = 8
 """An address where nothing is mapped."""
 HIGH = 1 << 32

@@ -31,6 +31,7 @@ from agent.enforce.commands.programs import Programs
 from agent.enforce.commands.refusal import Given, tell
 from agent.enforce.commands.scripts import Found, Scripts, is_loader, loaded, named_scripts
 from agent.enforce.memory import MAX_PATH, Identity, Task, Unreadable, path_of, readable
+from agent.enforce.who import signed
 from agent.linux.notify import Notification
 from agent.linux.process import FilesystemIdentity
 from agent.linux.syscalls import number
@@ -192,7 +193,7 @@ class ExecJudge:
         """What the exec would run, or the errno where it would run nothing. Raises Unreadable."""
         a = stopped.arguments
         if stopped.number == self._execveat:
-            directory, path_at, argv_at, envp_at, flags = _signed(a[0]), a[1], a[2], a[3], a[4] & 0xFFFFFFFF
+            directory, path_at, argv_at, envp_at, flags = signed(a[0]), a[1], a[2], a[3], a[4] & 0xFFFFFFFF
         else:
             directory, path_at, argv_at, envp_at, flags = AT_FDCWD, a[0], a[1], a[2], 0
         path = task.memory.string(path_at, MAX_PATH)
@@ -306,9 +307,3 @@ def bare_request(pid: int) -> CommandRequest:
 
 def _origin(who: Identity, exe: str, argv: tuple[str, ...]) -> Origin:
     return Origin("exec", pid=who.tgid, ppid=who.ppid, uid=who.uid, exe=exe, argv=argv)
-
-
-def _signed(word: int) -> int:
-    """The int in the low half of a system call's argument."""
-    low = word & 0xFFFFFFFF
-    return low - (1 << 32) if low >> 31 else low

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
-from agent.enforce.commands.walk import walked
 from agent.enforce.memory import Task, readable
+from agent.enforce.walk import walked
 
 AT_FDCWD = -100  # linux/fcntl.h
 AT_EMPTY_PATH = 0x1000

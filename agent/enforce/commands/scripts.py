@@ -25,8 +25,8 @@ from itertools import pairwise
 
 from agent.enforce.commands.program import Look, Run
 from agent.enforce.commands.programs import Programs
-from agent.enforce.commands.walk import by_names, walked
 from agent.enforce.memory import Task, path_of, readable
+from agent.enforce.walk import by_names, walked
 from agent.policy.decision import Decision, Verdict
 from agent.policy.request import CommandRequest
 from agent.shell.fold import Word

@@ -20,7 +20,6 @@ import errno
 import os
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
@@ -29,8 +28,9 @@ from agent.enforce.egress.dialling import Doors, bind_inet, forward, reach
 from agent.enforce.egress.on_behalf import OnBehalf, Outcome
 from agent.enforce.egress.own_sockets import OWN_ADDRESSES, Kept, OwnSockets
 from agent.enforce.egress.sockaddr import MAX_LENGTH, AddressError, Inet, Netlink, Unix, parse_name, read_address
-from agent.enforce.memory import Identity, Task, Unreadable, readable
+from agent.enforce.memory import Task, Unreadable, readable
 from agent.enforce.notify_loop import DENIED, GIVEN, Answer
+from agent.enforce.who import origin_of, signed
 from agent.linux import notify
 from agent.linux.process import FilesystemIdentity
 from agent.linux.syscalls import number, syscall
@@ -96,7 +96,7 @@ class Connector:
                 if not notify.is_valid(listener, stopped.id):
                     return DENIED
                 found = self._made(step, stopped, task)
-                who = _origin(task.identity) if isinstance(found, Refused) else None
+                who = origin_of(task.identity, "connect") if isinstance(found, Refused) else None
         except ProcessLookupError:
             return DENIED
         except Unreadable as error:
@@ -133,7 +133,7 @@ class Connector:
     # --- socket(2)
 
     def _socket(self, stopped: notify.Notification, listener: int) -> Answer:
-        family, kind, protocol = (_signed(word) for word in stopped.arguments[:3])
+        family, kind, protocol = (signed(word) for word in stopped.arguments[:3])
         try:
             with self._eyes:
                 sock = socket.socket(family, kind, protocol)
@@ -157,7 +157,7 @@ class Connector:
         task: Task,
     ) -> int | Refused:
         try:
-            inode = _inode(task.identity.tid, _signed(stopped.arguments[0]))
+            inode = _inode(task.identity.tid, signed(stopped.arguments[0]))
             kept = self._own.get(inode)
             if kept is not None:
                 return step(kept, stopped, task)
@@ -239,7 +239,7 @@ class Connector:
         return 0
 
     def _listen(self, kept: Kept, stopped: notify.Notification, task: Task) -> int | Refused:
-        backlog = _signed(stopped.arguments[1])
+        backlog = signed(stopped.arguments[1])
         if kept.family == socket.AF_UNIX:
             error = self._behalf.listen(kept.sock, backlog, task).error
         elif kept.family == socket.AF_NETLINK:
@@ -273,7 +273,7 @@ def _settled(outcome: Outcome) -> int | Refused:
 
 def _address(kept: Kept, stopped: notify.Notification, task: Task) -> Inet | Unix | Netlink:
     """The address argument, read once. Raises AddressError, and Unreadable where it is not mapped."""
-    pointer, length = stopped.arguments[1], _signed(stopped.arguments[2])
+    pointer, length = stopped.arguments[1], signed(stopped.arguments[2])
     if not 0 <= length <= MAX_LENGTH:
         raise AddressError(errno.EINVAL)
     return read_address(kept.family, task.memory.exactly(pointer, length))
@@ -289,18 +289,3 @@ def _inode(tid: int, descriptor: int) -> int:
     if kind != "socket" or not rest.endswith("]"):
         raise OSError(errno.ENOTSOCK, "not a socket")
     return int(rest[:-1])
-
-
-def _origin(who: Identity) -> Origin:
-    exe, argv = None, None
-    with suppress(OSError):
-        exe = os.readlink(f"/proc/{who.tgid}/exe")  # noqa: PTH115
-        with open(f"/proc/{who.tgid}/cmdline", "rb") as file:
-            argv = tuple(readable(word) for word in file.read(1 << 14).split(b"\0")[:-1])
-    return Origin("connect", pid=who.tgid, ppid=who.ppid, uid=who.uid, exe=exe, argv=argv)
-
-
-def _signed(word: int) -> int:
-    """The int in the low half of a system call's argument."""
-    low = word & 0xFFFFFFFF
-    return low - (1 << 32) if low >> 31 else low

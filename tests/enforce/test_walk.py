@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.enforce.commands import walk
-from agent.enforce.commands.walk import by_names, walked
+from agent.enforce import walk
 from agent.enforce.memory import Task
+from agent.enforce.walk import by_names, walked
 
 NAMES = ("a", "b", "c")
 PART = st.sampled_from([*NAMES, ".", "..", ""])
