@@ -7,7 +7,9 @@ leave no line.
 
 from __future__ import annotations
 
-from typing import assert_never
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final, assert_never
 
 from agent.policy.decision import Decision, Verdict
 from agent.policy.hosts import host_and_port
@@ -16,6 +18,7 @@ from agent.policy.words import shown
 from agent.record.event import Action, Event, EventType, Json, ResourceType, Result
 from agent.shell.redact import redact, redact_argv
 
+_ARGV_REMEMBERED: Final = 1 << 14
 _PATH_ACTION = {
     Access.READ: Action.READ,
     Access.EXECUTE: Action.READ,
@@ -89,7 +92,7 @@ def _details(origin: Origin, decision: Decision) -> dict[str, Json]:
         ppid=origin.ppid,
         uid=origin.uid,
         exe=origin.exe,
-        argv=None if origin.argv is None else [*redact_argv(origin.argv)],
+        argv=None if origin.argv is None else [*_redacted(origin.argv)],
         source_port=origin.source_port,
         request_id=origin.request_id,
         rule=decision.rule,
@@ -104,6 +107,16 @@ def _details(origin: Origin, decision: Decision) -> dict[str, Json]:
     for key, value in origin.extra:
         details.setdefault(key, value)
     return details
+
+
+def _redacted(argv: tuple[str, ...]) -> Sequence[str]:
+    """A program in a loop is refused again and again: its argv is redacted once, unless it is a long one."""
+    return _remembered(argv) if sum(map(len, argv)) <= _ARGV_REMEMBERED else redact_argv(argv)
+
+
+@lru_cache(maxsize=64)
+def _remembered(argv: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(redact_argv(argv))
 
 
 def _some(**fields: Json) -> dict[str, Json]:

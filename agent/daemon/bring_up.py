@@ -16,6 +16,7 @@ from pathlib import Path
 from agent.channel import Channel, ChannelClosed
 from agent.daemon import places as layout
 from agent.daemon.attribution import Attribution
+from agent.daemon.auditing import make_path_audit, unavailable
 from agent.daemon.canary import Canaries
 from agent.daemon.companions import Companions, Company, companions
 from agent.daemon.connecting import make_connector, open_doors
@@ -36,6 +37,8 @@ from agent.enforce.commands.refusal import refusal_line
 from agent.enforce.egress.connect import Connector
 from agent.enforce.egress.dialling import Doors
 from agent.enforce.egress.secrets import Secrets
+from agent.enforce.notify_loop import Handler
+from agent.enforce.paths.audit import PathAudit
 from agent.exits import Exit
 from agent.gate import Gate
 from agent.policy.decide import decide
@@ -79,6 +82,7 @@ class BringUp:
         self._launch: LaunchLink | None = None
         self._ring: Ring | None = None
         self._connector: Connector | None = None
+        self._path_audit: PathAudit | None = None
         self._hooks: HookServer | None = None
         self._reloading: Reloading | None = None
         self._companions: Companions | None = None
@@ -116,6 +120,7 @@ class BringUp:
             offer = probe()
             levels = run_levels(policy, offer)
             self._announce(levels, journal)
+            self._say_unaudited(unavailable(policy, offer), levels, journal)
             self._judge_command(gate, offer)
             ground = self._lay_out(policy, offer, secrets)
             self._announce_protection(ground.protection, levels, journal)
@@ -227,6 +232,11 @@ class BringUp:
             levels[Point.PATHS] = reached
             self._announce({Point.PATHS: reached}, journal)
 
+    def _say_unaudited(self, why: str | None, levels: dict[Point, Reached], journal: Journal) -> None:
+        if why is not None:
+            journal.degraded(Point.PATHS, levels[Point.PATHS].level, why)
+            self.warnings.append(why)
+
     def _judge_command(self, gate: Gate, offer: Offer) -> None:
         origin = Origin(mechanism="launch", argv=self._spec.command)
         known = self._request(self._spec.command, None, workdir(self._spec), origin)
@@ -314,8 +324,9 @@ class BringUp:
     def _go(self) -> None:
         if self._launch is not None:
             self._created = True
-            if self._connector is not None:
-                self._connector.open()
+            for answering in (self._connector, self._path_audit):
+                if answering is not None:
+                    answering.open()
             self._launch.go()
 
     def _make_ring(self, ground: Ground, gate: Gate, stderr: int) -> Ring:
@@ -331,10 +342,17 @@ class BringUp:
             exited=self._exited,
             stderr=stderr,
             traced=ground.offer.trace is not None,
-            others=None if self._connector is None else self._connector.handlers(),
+            others=self._others(ground, gate),
             in_force=self._opening.current,
         )
         return self._ring
+
+    def _others(self, ground: Ground, gate: Gate) -> dict[int, Handler]:
+        """Who answers for notified calls other than execs."""
+        self._path_audit = make_path_audit(self._spec, ground, gate, self._opening.current)
+        connects = {} if self._connector is None else self._connector.handlers()
+        writes = {} if self._path_audit is None else self._path_audit.handlers()
+        return {**connects, **writes}
 
     def _judge_proofs(self, broken: list[tuple[str, str]], levels: dict[Point, Reached], journal: Journal) -> None:
         """An attempt that should have failed and did not: the level falls, and what is private must stay private."""

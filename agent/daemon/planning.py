@@ -94,6 +94,7 @@ def make_plan(spec: RunSpec, ground: Ground, *, port: int, canaries: Canaries, p
         notify_exec=offer.notify,
         trace_exec=offer.trace,
         notify_connect=offer.connect,
+        notify_writes=offer.notify and ground.policy.audits_writes,
         proxy_port=port,
         proofs=_proofs(ground, port, canaries, private, separate=separate),
     )

@@ -16,18 +16,23 @@ from agent.session.levels import Offer, Point, Reached, reached, shortfall
 from agent.session.probe import probe
 
 BY_THE_GUARD = "by-the-guard"
+UNSEEN_PATHS = "a file access that Landlock or file permissions refuse fails with EACCES, EPERM or EROFS, unrecorded"
+AUDITED = (
+    "; with `paths.audit: writes` in the policy, calls that would change a file by its path are recorded where the"
+    " policy denies them, and there remain: reads, changes through open descriptors (ftruncate, fchmod, fchown,"
+    " fsetxattr, futimens), sockets that bind makes in a network namespace, what file permissions alone refuse inside"
+    " a granted tree, and a path that another thread changes after it was read"
+)
+UNAUDITED = "; `paths.audit: writes` is not available here (no seccomp user notification)"
 UNSEEN = (
-    (
-        Point.PATHS,
-        "a file access that Landlock or file permissions refuse fails with EACCES, EPERM or EROFS, unrecorded",
-    ),
     (
         Point.EGRESS,
         "datagrams other than DNS, and connections that are neither captured nor sent to the proxy, fail in the kernel"
         " (ECONNREFUSED, no route, or EACCES), unrecorded",
     ),
 )
-"""Refusals that reach nobody but the program that tried (design: Landlock's audit does not work in a container)."""
+"""Refusals, besides those of paths, that reach nobody but the program that tried (Landlock's audit does not work in a
+container)."""
 
 
 def examine() -> dict[str, Any]:
@@ -38,8 +43,13 @@ def examine() -> dict[str, Any]:
         "contained": not shortfall(levels),
         "points": {str(point): _point(found) for point, found in levels.items()},
         "mechanisms": _mechanisms(offer),
-        "unrecorded": [{"point": str(point), "what": what} for point, what in UNSEEN],
+        "unrecorded": [{"point": str(point), "what": what} for point, what in unseen(offer)],
     }
+
+
+def unseen(offer: Offer) -> list[tuple[Point, str]]:
+    """What leaves no line on a machine that offers this."""
+    return [(Point.PATHS, UNSEEN_PATHS + (AUDITED if offer.notify else UNAUDITED)), *UNSEEN]
 
 
 def _point(found: Reached) -> dict[str, str]:

@@ -16,6 +16,7 @@ from agent.policy.build_tools import tool_section
 from agent.policy.build_trust import authorities
 from agent.policy.bundles import Bundle, BundleFault
 from agent.policy.model import (
+    Audited,
     AuditSection,
     CommandRule,
     CommandSection,
@@ -160,6 +161,7 @@ class LayerBuilder:
             watch=self._places(records, "watch"),
             write_given=self._first or any(record.has("write") for record in records),
             read_given=self._first or any(record.has("read") for record in records),
+            audit=self._setting(records, "audit", Audited, Audited.NONE),
         )
         shadow.report_paths(self._bench, section)
         return section

@@ -18,7 +18,7 @@ from agent.policy.lockdown import Lock
 from agent.policy.model_commands import CommandMatch, CommandRule, CommandSection, InDoubt, Unverifiable
 from agent.policy.model_common import NO_EXAMPLES, Examples, Mode, Where
 from agent.policy.model_detect import Detector
-from agent.policy.model_paths import PathRule, PathSection
+from agent.policy.model_paths import Audited, PathRule, PathSection
 from agent.policy.request import Protocol
 
 if TYPE_CHECKING:  # its rules know their place from here
@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # its rules know their place from here
 
 __all__ = [
     "AuditSection",
+    "Audited",
     "CommandMatch",
     "CommandRule",
     "CommandSection",
@@ -295,6 +296,11 @@ class Policy:
     agent_files: tuple[str, ...] = ()
     links: tuple[tuple[str, str], ...] = ()
     lock: Lock = Lock.NONE
+
+    @property
+    def audits_writes(self) -> bool:
+        """Some layer asks for denied writes to be recorded."""
+        return any(layer.paths is not None and layer.paths.audit is Audited.WRITES for layer in self.layers)
 
     @property
     def secrets(self) -> tuple[Secret, ...]:

@@ -6,6 +6,7 @@ Rules kept here: as in `agent.policy.model`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from agent.policy.model_common import NO_EXAMPLES, Examples, Mode, Where
 
@@ -23,10 +24,18 @@ class PathRule:
     examples: Examples = NO_EXAMPLES
 
 
+class Audited(StrEnum):
+    """Which file accesses are put on record where they are denied, whoever makes them. WRITES: every call that would
+    change a file by its path stops for it; reads do not, there are too many of them."""
+
+    NONE = "none"
+    WRITES = "writes"
+
+
 @dataclass(frozen=True, slots=True)
 class PathSection:
     """`protect`: never written; `watch`: written, and changes recorded. `write_given`, `read_given` False: a further
-    layer without that key, neutral for it."""
+    layer without that key, neutral for it. `audit`: which denials are recorded."""
 
     mode: Mode = Mode.ENFORCE
     write: tuple[PathRule, ...] = ()
@@ -35,3 +44,4 @@ class PathSection:
     watch: tuple[PathRule, ...] = ()
     write_given: bool = True
     read_given: bool = True
+    audit: Audited = Audited.NONE

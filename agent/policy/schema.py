@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from agent.policy.model import Durability, OnFailure
+from agent.policy.model import Audited, Durability, OnFailure
 from agent.policy.schema_commands import COMMANDS, MATCH, PACKS
 from agent.policy.schema_common import ID, INSTEAD, MODE, REASON, examples
 from agent.policy.schema_detect import DETECT
@@ -48,6 +48,14 @@ _PATHS: Final = RecordShape(
         Key("read", _path_list("Trees to read; reading includes executing.", _TREE)),
         Key("protect", _path_list("Never written, inside granted trees too, with everything below.", _PLACE)),
         Key("watch", _path_list("Written like anything else; each change is recorded.", _PLACE)),
+        Key(
+            "audit",
+            TextShape(
+                "writes: each denied call that would change a file is recorded, at a cost. none: as far as seen.",
+                tuple(str(choice) for choice in Audited),
+                meant="none or writes",
+            ),
+        ),
     ),
     name="the section paths",
     empty=True,

@@ -178,6 +178,7 @@ class Launch:
             shared_uid=plan.uid is None,
             notify_connect=plan.notify_connect,
             trace_exec=plan.trace_exec is not None,
+            notify_writes=plan.notify_writes,
         )
         program = syscall_filter.build(options)
         if not plan.notify_exec:

@@ -48,7 +48,7 @@ class Plan:
     are the Landlock grants, used where `landlock` is true; `connect_ports` the TCP ports that stay reachable, None for
     no TCP rule. `trace_exec`: execs stop for the tracer (``plain``, or
     ``user``: with a user namespace, which makes the tracer its owner). `notify_connect`: the guard makes and connects
-    the sockets. Uids None: stay as is."""
+    the sockets. `notify_writes`: it is asked before a file is changed by its path. Uids None: stay as is."""
 
     argv: tuple[str, ...]
     env: dict[str, str]
@@ -73,6 +73,7 @@ class Plan:
     notify_exec: bool
     trace_exec: str | None
     notify_connect: bool
+    notify_writes: bool
     proxy_port: int
     proofs: Proofs
 

@@ -14,7 +14,8 @@ PLAN = Plan(
     hide=("/a",), empty_run=True, hold=(("/p", Hold.PIN), ("/p/q", Hold.RESERVE)), empty_file="/e",
     bind=(("/b", "/c"),), landlock=True, read=("/usr",), write=("/tmp",),
     devices=("/dev/null",),
-    connect_ports=(3128,), seccomp=True, notify_exec=True, trace_exec=None, notify_connect=False, proxy_port=3128,
+    connect_ports=(3128,), seccomp=True, notify_exec=True, trace_exec=None, notify_connect=False, notify_writes=False,
+    proxy_port=3128,
     proofs=Proofs(
         dial=(("tcp", "127.0.0.1", 1),), token="t", ungranted=("/x",), private=("/y",), signal=(3,), protected=("/p/q",)
     ),

@@ -29,13 +29,15 @@ from agent.enforce.who import origin_of, signed
 from agent.linux import notify
 from agent.linux.process import FilesystemIdentity
 from agent.linux.syscalls import number
-from agent.policy.decide_paths import decide_paths
+from agent.policy.decide import decide
 from agent.policy.decision import Decision, Severity, Verdict
 from agent.policy.model import Policy
 from agent.policy.request import Access, Origin, PathRequest
 
 UNREADABLE, DEADLINE, FAULT = "path-unreadable", "path-deadline", "agent-fault"
 MECHANISM = "notify"
+_REMEMBERED = 4096
+"""Paths whose writing was allowed: tar and cp touch each one three or four times."""
 _AT_FDCWD = -100  # linux/fcntl.h
 _THE_KERNELS = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 """What the walk of a path may end with, whoever walks it. Anything else is a fault of the agent's, and a denial."""
@@ -75,6 +77,8 @@ class PathAudit:
         self._home, self._tmpdir = home, tmpdir
         self._names = {found: name for name in CALLS if (found := number(name)) is not None}
         self._open = False
+        self._decided_by: Policy | None = None
+        self._allowed: set[tuple[Access, str]] = set()
 
     def handlers(self) -> dict[int, PathAudit]:
         """For the loop's table."""
@@ -124,9 +128,15 @@ class PathAudit:
     def _denied(self, wants: list[Want]) -> Want | None:
         """The first that the policy does not simply allow. The gate decides it again, and records."""
         policy, origin = self._in_force(), Origin(MECHANISM)
+        if policy is not self._decided_by or len(self._allowed) >= _REMEMBERED:
+            self._decided_by = policy
+            self._allowed.clear()
         for want in wants:
-            if decide_paths(policy, self._request(want, origin)).verdict is not Verdict.ALLOW:
+            if want[:2] in self._allowed:
+                continue
+            if decide(policy, self._request(want, origin)).verdict is not Verdict.ALLOW:
                 return want
+            self._allowed.add(want[:2])
         return None
 
     def _request(self, want: Want, origin: Origin) -> PathRequest:

@@ -14,13 +14,12 @@ import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache
 
 from agent.enforce.memory import Task, path_of, readable
 from agent.enforce.walk import by_names, walked
+from agent.policy.paths import PROC
 
 _MAX_LINKS = 40  # MAXSYMLINKS, linux/namei.h
-_PLACE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _DELETED = " (deleted)"  # d_path of fs/d_path.c
 _MEMORY_FILE = "/memfd:"  # mm/memfd.c
 
@@ -51,25 +50,19 @@ def locate(task: Task, start: int, path: bytes, *, follow: bool, links: int = 0)
     follow = follow or bare != path  # a trailing slash follows: path_resolution(7)
     here: AbstractContextManager[int] = walked(task, start, head or b"/") if slash else nullcontext(start)
     with here as parent:
-        if os.fstat(parent).st_dev == _proc_device():
+        above = path_of(parent)
+        if above == PROC or above.startswith(f"{PROC}/"):
             return _in_proc(task, start, (head or b"/") if slash else b".", bare, follow=follow)
+        mode = _mode(name, parent)
+        if not (follow and stat.S_ISLNK(mode)):
+            return Place(posixpath.join(above, readable(name)), mode)
         try:
-            last = os.open(name, _PLACE, dir_fd=parent)
-        except FileNotFoundError:
-            return Place(posixpath.join(path_of(parent), readable(name)), 0)
-        try:
-            found = os.fstat(last)
-            if not (follow and stat.S_ISLNK(found.st_mode)):
-                return _found(last)
-            target = os.readlink(b"", dir_fd=last)
-        finally:
-            os.close(last)
-        try:
-            with walked(task, start, path) as at:
-                return _found(at)
+            with walked(task, start, path) as leads_to:
+                return _found(leads_to)
         except FileNotFoundError:  # nothing behind the link: the kernel would create there
             if links >= _MAX_LINKS:
                 raise OSError(errno.ELOOP, "too many symbolic links") from None
+            target = os.readlink(name, dir_fd=parent)
             return locate(task, parent, target, follow=True, links=links + 1)
 
 
@@ -89,11 +82,15 @@ def _in_proc(task: Task, start: int, head: bytes, path: bytes, *, follow: bool) 
             pass  # the parent says what is missing
     with _owned(by_names(task, start, head)) as parent:
         name = path.rpartition(b"/")[2]
-        try:
-            with _owned(os.open(name, _PLACE, dir_fd=parent)) as last:
-                return _found(last)
-        except FileNotFoundError:
-            return Place(posixpath.join(path_of(parent), readable(name)), 0)
+        return Place(posixpath.join(path_of(parent), readable(name)), _mode(name, parent))
+
+
+def _mode(name: bytes, directory: int) -> int:
+    """Of what `name` is there, not followed; 0 for nothing."""
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        return 0
 
 
 @contextmanager
@@ -111,8 +108,3 @@ def _found(at: int) -> Place:
         if path.startswith(_MEMORY_FILE):
             return Place(None, status.st_mode)
     return Place(path if path.startswith("/") else None, status.st_mode)
-
-
-@cache
-def _proc_device() -> int:
-    return os.stat("/proc").st_dev  # noqa: PTH116

@@ -22,7 +22,7 @@ from agent.record.event import Event
 from agent.session.filter import FilterOptions
 from agent.shell.requests import from_argv
 from agent.shell.scripts import Environment
-from tests.enforce.commands.filtered import GID, UID, Filtered
+from tests.enforce.commands.filtered import GID, UID, Filtered, Finished
 
 AUDITED = FilterOptions(notify_exec=True, jail=False, shared_uid=False, notify_writes=True)
 PLAIN = FilterOptions(notify_exec=True, jail=False, shared_uid=False)
@@ -78,7 +78,7 @@ class World:
         """The errno of each act by its name (None: it worked), done one after the other by one session."""
 
         def before_exec() -> None:
-            self._landlock()
+            self.restrict()
             outcomes = [_outcome(act) for act in acts]
             os.write(1, json.dumps(outcomes).encode())
             os._exit(0)
@@ -88,8 +88,10 @@ class World:
         found: list[str | None] = json.loads(finished.out)
         return found
 
-    def start(self, argv: list[str], before: Callable[[], None] | None, options: FilterOptions, *, opened: bool = True):  # type: ignore[no-untyped-def]
-        session = Filtered(argv, cwd=self.work, options=options, before_exec=before or self._landlock)
+    def start(
+        self, argv: list[str], before: Callable[[], None] | None, options: FilterOptions, *, opened: bool = True
+    ) -> Finished:
+        session = Filtered(argv, cwd=self.work, options=options, before_exec=before or self.restrict)
         policy = self.policy()
         gate = Gate(lambda: policy, self.recorded, "session:test")
         audit = PathAudit(gate, lambda: policy, session_uid=UID, session_gid=GID, home="", tmpdir="")
@@ -122,7 +124,8 @@ class World:
     def close(self) -> None:
         shutil.rmtree(self.base)
 
-    def _landlock(self) -> None:
+    def restrict(self) -> None:
+        """What the launcher puts on a session with this policy."""
         with landlock.Ruleset() as rules:
             rules.allow_path("/", landlock.READ)
             rules.allow_path(str(self.work), landlock.WRITE)
