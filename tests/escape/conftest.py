@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import require
 from tests.escape.arena import CERTIFIED, Arena, ContainerArena, HostArena
-from tests.escape.containers import Docker, Gvisor
+from tests.escape.containers import Docker, Gvisor, Restricted
 from tests.escape.outside import Outside
 from tests.escape.runtime import Host, Runtime, certificate
 from tests.escape.tools_image import build_tools
@@ -98,6 +98,26 @@ RUNTIMES = [
     pytest.param("docker_sessions", marks=[pytest.mark.root, pytest.mark.docker], id="docker"),
     pytest.param("gvisor_sessions", marks=[pytest.mark.root, pytest.mark.docker, pytest.mark.gvisor], id="gvisor"),
 ]
+
+
+@pytest.fixture
+def restricted_sessions(tmp_path: Path, upstream_certificate: Path, docker: Engine, image: str) -> Restricted:
+    """Sessions in Docker containers as Kubernetes' "restricted" profile has them."""
+    return Restricted(tmp_path, upstream_certificate, docker, image)
+
+
+@pytest.fixture
+def gvisor_2022(tmp_path: Path, upstream_certificate: Path, docker: Engine, gvisor_directory: Path) -> Gvisor:
+    """Sessions in gVisor of 2022."""
+    runsc = GVisor(made_for(docker, "system"), gvisor_directory / "rootfs", gvisor_directory)
+    return Gvisor(tmp_path, upstream_certificate, runsc, "gvisor-2022")
+
+
+@pytest.fixture
+def gvisor_2024(tmp_path: Path, upstream_certificate: Path, docker: Engine, gvisor_directory: Path) -> Gvisor:
+    """Sessions in gVisor of 2024."""
+    runsc = GVisor(made_for(docker, "trixie"), gvisor_directory / "rootfs", gvisor_directory)
+    return Gvisor(tmp_path, upstream_certificate, runsc, "gvisor-2024")
 
 
 @pytest.fixture(params=RUNTIMES)

@@ -1,4 +1,5 @@
-"""Sessions in containers of the project's image: Docker with its default capabilities and seccomp profile, and gVisor.
+"""Sessions in containers of the project's image: Docker with its default capabilities and seccomp profile, Docker as a
+Kubernetes-restricted pod, and gVisor.
 
 The stand-in servers run in the container beside the agent, outside of the session. One shared directory carries policy,
 log and whatever escaped.
@@ -6,6 +7,7 @@ log and whatever escaped.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -13,15 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.escape.runtime import AUDIT, NAMES, Case, Outcome, read_log, verify
-from tests.runtimes.engine import Engine
+from tests.runtimes.engine import KUBERNETES_RESTRICTED, Engine
 from tests.runtimes.gvisor import GVisor
 
 SHARED = "/srv/shared"
+RESTRICTED_UID = 1000
 PORTS = {"http": 18080, "tls": 18443, "raw": 19090}
 INSIDE = f"""\
 set -e
-printf '127.0.0.1 {" ".join(NAMES)}\\n' >> /etc/hosts
-sed -n '/BEGIN CERT/,$p' {SHARED}/upstream.pem >> /etc/ssl/certs/ca-certificates.crt
+if [ -w /etc/hosts ]; then
+    printf '127.0.0.1 {" ".join(NAMES)}\\n' >> /etc/hosts
+    sed -n '/BEGIN CERT/,$p' {SHARED}/upstream.pem >> /etc/ssl/certs/ca-certificates.crt
+fi
 env -i PATH="$PATH" python3 {SHARED}/upstream.py {PORTS["http"]} {PORTS["tls"]} {PORTS["raw"]} \
     {SHARED}/upstream.pem {SHARED}/escaped > {SHARED}/ready 2>&1 &
 n=0
@@ -80,7 +85,10 @@ class Container:
 
     def run(self, case: Case) -> Outcome:
         """Run it to its end."""
-        done = self.execute(self.argv(case), case.env)
+        return self.outcome(self.execute(self.argv(case), case.env))
+
+    def outcome(self, done: subprocess.CompletedProcess[str]) -> Outcome:
+        """What a run left behind."""
         audit = self.directory / AUDIT
         return Outcome(done.returncode, done.stdout, done.stderr, read_log(audit), audit, verify(audit))
 
@@ -92,6 +100,7 @@ class Docker(Container):
     """Docker's defaults."""
 
     name = "docker"
+    options: tuple[str, ...] = ()
 
     def __init__(self, directory: Path, certificate: Path, engine: Engine, image: str) -> None:
         super().__init__(directory, certificate)
@@ -100,10 +109,27 @@ class Docker(Container):
 
     def execute(self, argv: Sequence[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
         """In a container of its own; the image's entrypoint stands aside for the stand-in servers."""
-        options = ["--network=none", "--volume", f"{self.directory}:{SHARED}", "--entrypoint", argv[0]]
+        options = ["--network=none", "--volume", f"{self.directory}:{SHARED}", "--entrypoint", argv[0], *self.options]
         for name, value in env.items():
             options += ["--env", f"{name}={value}"]
         return self._engine.run(self._image, list(argv[1:]), options=tuple(options), timeout=180)
+
+
+class Restricted(Docker):
+    """Docker as Kubernetes' "restricted" profile: uid 1000, no capabilities, no new privileges. All is of one uid."""
+
+    name = "restricted"
+    options = (
+        *KUBERNETES_RESTRICTED,
+        *(f"--add-host={name}:127.0.0.1" for name in NAMES),
+        *("--tmpfs", f"/run/parhelia:uid={RESTRICTED_UID},mode=0700"),
+    )
+
+    def own(self) -> None:
+        """Give that uid what it must write and read."""
+        for root, directories, files in os.walk(self.directory):
+            for name in (".", *directories, *files):
+                os.chown(Path(root, name), RESTRICTED_UID, RESTRICTED_UID, follow_symlinks=False)
 
 
 class Gvisor(Container):
@@ -111,8 +137,9 @@ class Gvisor(Container):
 
     name = "gvisor"
 
-    def __init__(self, directory: Path, certificate: Path, runsc: GVisor) -> None:
+    def __init__(self, directory: Path, certificate: Path, runsc: GVisor, name: str = "gvisor") -> None:
         super().__init__(directory, certificate)
+        self.name = name
         self._runsc = runsc
 
     def execute(self, argv: Sequence[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,8 @@
+"""All groups of attacks, in the order of the threat model."""
+
+from __future__ import annotations
+
+from tests.escape.attacks.declared import Group
+from tests.escape.attacks.paths import PATHS
+
+GROUPS: tuple[Group, ...] = (PATHS,)
