@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from agent.channel import Channel, ChannelClosed
+from agent.channel import Channel, ChannelClosed, Message
 from agent.daemon import places as layout
 from agent.daemon.attribution import Attribution
 from agent.daemon.auditing import make_path_audit, unavailable
@@ -70,11 +70,13 @@ class BringUp:
         egress: Channel,
         on_fault: Callable[[Point, str], None],
         exited: Callable[[int], None] = lambda status: None,
+        tell_keeper: Callable[[Message, Sequence[int]], None] = lambda message, fds: None,
     ) -> None:
         self._spec = spec
         self._egress_channel = egress
         self._on_fault = on_fault
         self._exited = exited
+        self._tell_keeper = tell_keeper
         self._opening = Opening(spec)
         self._link: EgressLink | None = None
         self._attribution: Attribution | None = None
@@ -86,6 +88,7 @@ class BringUp:
         self._hooks: HookServer | None = None
         self._reloading: Reloading | None = None
         self._companions: Companions | None = None
+        self._levels: dict[Point, Reached] = {}
         self._created = False
         self.cause = NORMAL_END
         self.warnings = self._opening.warnings
@@ -106,19 +109,12 @@ class BringUp:
         ledger, journal = self._opening.open_log()
         policy = self._opening.load_policy(ledger, journal)
         gate = Gate(self._opening.current, ledger, self._spec.actor)
-        self._link = EgressLink(
-            self._egress_channel,
-            ledger,
-            self._opening.metrics,
-            self._spec.actor,
-            on_fault=lambda reason: self._on_fault(Point.EGRESS, reason),
-            attribution=self._make_attribution(),
-        )
+        self._link = self._make_link(ledger)
         secrets = self._opening.read_secrets(policy, ledger, journal)
         own_ca = asyncio.create_task(self._link.start(policy, self._spec.egress_user, self._spec.system_ca, secrets))
         try:
             offer = probe()
-            levels = run_levels(policy, offer)
+            levels = self._levels = run_levels(policy, offer)
             self._announce(levels, journal)
             self._say_unaudited(unavailable(policy, offer), levels, journal)
             self._judge_command(gate, offer)
@@ -204,6 +200,38 @@ class BringUp:
             self.cause = reason
             if self._opening.journal is not None:
                 self._opening.journal.degraded(point, Level.OFF, reason)
+
+    def _make_link(self, ledger: Ledger) -> EgressLink:
+        return EgressLink(
+            self._egress_channel,
+            ledger,
+            self._opening.metrics,
+            self._spec.actor,
+            on_fault=lambda reason: self._on_fault(Point.EGRESS, reason),
+            attribution=self._make_attribution(),
+            on_lost=self._egress_lost,
+            on_back=self._egress_back,
+            hold=lambda doors, listeners: self._tell_keeper({"type": "hold", "doors": doors}, listeners),
+        )
+
+    def replace_egress(self, channel: Channel, doors: list[str], listeners: list[int]) -> None:
+        """The keeper has started another egress process; it takes over the listeners."""
+        if self._link is not None:
+            self._link.replace(channel, doors, listeners)
+
+    def _egress_lost(self, reason: str) -> None:
+        """Until another one serves, no connection is made, and nothing is allowed."""
+        if self._link is not None and self._opening.journal is not None:
+            self._opening.metrics.set_level(str(Point.EGRESS), str(Level.OFF))
+            self._opening.journal.degraded(Point.EGRESS, Level.OFF, reason)
+            self._tell_keeper({"type": "egress_lost", "number": self._link.generation}, ())
+
+    def _egress_back(self) -> None:
+        level = self._levels[Point.EGRESS].level
+        self._opening.metrics.set_level(str(Point.EGRESS), str(level))
+        self._opening.metrics.restarted("egress")
+        if self._opening.journal is not None:
+            self._opening.journal.recovered(Point.EGRESS, level, "egress", "another egress process serves")
 
     def _make_attribution(self) -> Attribution:
         user = self._spec.session_user
@@ -324,6 +352,8 @@ class BringUp:
     def _go(self) -> None:
         if self._launch is not None:
             self._created = True
+            if self._link is not None:
+                self._link.endure()
             for answering in (self._connector, self._path_audit):
                 if answering is not None:
                     answering.open()

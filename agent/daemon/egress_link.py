@@ -1,9 +1,14 @@
-"""The guard's end of the channel to the egress process.
+"""The guard's way to the egress process, which may die and be replaced while the session goes on.
 
-The egress process parses hostile bytes, so it is trusted with little: one dispatch table of messages it may send,
-events of the network kind and injections of the secrets it was given, and always in the session's name. Anything else
-is a fault, and a fault ends the session. The values of secrets go to it in the start message and are in nothing else.
-What it can't know is added here: the process behind each connection (`agent.daemon.attribution`).
+Rules kept here: before the session starts (`endure`) the end of the egress process is a fault, which ends the run; from
+there on it is told, nothing is allowed until another one serves, and that one gets what the first was given: the policy
+in force, the secrets, the token, the same interception CA (programs have read its certificate at their start, so a new
+one would be no use to them) and the accounts, so that no limit starts anew. The listening sockets it gets are those of
+before, which the keeper holds: nobody can take their place. A process that does what it must not
+(`agent.daemon.egress_peer`) is not replaced: that is a fault, and ends the session.
+
+The values of secrets and the CA's key go to it in the start message, are in this process's memory meanwhile, and are
+nowhere else. Lost with a process are the counts of its last second, and its last refusals where it had not sent them.
 """
 
 from __future__ import annotations
@@ -11,40 +16,38 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import os
 import pickle
-import socket
-import struct
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Mapping
 from secrets import token_bytes
-from typing import Any
+from typing import Final
 
-from agent.channel import Channel, ChannelClosed, Message
-from agent.daemon.attribution import Attribution, Connection, Found, plain_address
-from agent.daemon.socket_tables import Endpoint
+from agent.channel import Channel, Message
+from agent.daemon.attribution import Attribution
+from agent.daemon.egress_peer import Counted, EgressFault, EgressPeer
 from agent.daemon.spec import User
 from agent.enforce.egress.secrets import Secrets
 from agent.policy.model import Policy
-from agent.record.event import Event, EventType, RecordError, event_of
 from agent.record.ledger import Ledger
 from agent.record.metrics import Metrics
 from agent.session.doors import Door
 from agent.session.preamble import TOKEN_BYTES
 
+__all__ = ["EgressFault", "EgressLink"]
 log = logging.getLogger(__name__)
 
-SEND_SECONDS = 2
-ALLOWED_TYPES = frozenset({EventType.NETWORK_EGRESS, EventType.NETWORK_EGRESS_BLOCKED, EventType.SECRET_INJECT})
+_MINUTE: Final = 61.0
 
-
-class EgressFault(Exception):
-    """The egress process is gone or does what it must not."""
+type Hold = Callable[[list[str], list[int]], None]
 
 
 class EgressLink:
-    """Starts the egress process's work, takes its events and numbers. `on_fault` is called once when it fails."""
+    """Starts the egress process's work, takes its events and numbers. Must be made inside the running loop.
+
+    `on_fault` is called once when it fails for good. After `endure`, `on_lost` when a process is gone and `on_back`
+    when another serves in its place. `hold` is given copies of the listening sockets (and what each is for) that must
+    outlive it.
+    """
 
     def __init__(
         self,
@@ -55,160 +58,165 @@ class EgressLink:
         *,
         on_fault: Callable[[str], None],
         attribution: Attribution,
+        on_lost: Callable[[str], None] = lambda reason: None,
+        on_back: Callable[[], None] = lambda: None,
+        hold: Hold = lambda doors, listeners: None,
     ) -> None:
-        self._channel = channel
         self._ledger = ledger
         self._metrics = metrics
         self._actor = actor
         self._on_fault = on_fault
         self._attribution = attribution
-        attribution.on_look = self._looked
-        self._ca: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._stopping = False
+        self._on_lost = on_lost
+        self._on_back = on_back
+        self._hold = hold
         self._secrets = Secrets()
+        self._policy: Policy | None = None
+        self._equipment: Message = {}
+        self._ca: Mapping[str, str] | None = None
+        self._counted = Counted()
+        self._enduring = self._stopping = False
+        self._replacing: asyncio.Task[None] | None = None
         self.token = token_bytes(TOKEN_BYTES)
         """What makes the preamble of a forwarded connection true (agent.session.preamble)."""
-        self.bytes_up = 0
-        self.bytes_down = 0
-        timeout = struct.pack("ll", SEND_SECONDS, 0)
-        channel.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
-        asyncio.get_running_loop().add_reader(channel.fileno(), self._readable)
+        self.generation = 0
+        """How many processes have been replaced."""
+        self._peer = self._meet(channel, 0)
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes that went out, so far."""
+        return self._counted.up
+
+    @property
+    def bytes_down(self) -> int:
+        """Bytes that came in, so far."""
+        return self._counted.down
 
     async def start(self, policy: Policy, user: User | None, ca_file: str | None, secrets: Secrets) -> str | None:
         """Hand over the policy; returns the interception CA's certificate (PEM), None where none is needed."""
         self._secrets = secrets
-        self._send(
-            {
-                "type": "start",
-                # pickle goes one way only: from the guard (root) to the process with fewer rights
-                "policy": base64.b64encode(pickle.dumps(policy)).decode(),
-                "actor": self._actor,
-                "uid": None if user is None else user.uid,
-                "gid": None if user is None else user.gid,
-                "ca_file": ca_file,
-                "secrets": secrets.dump(),
-                "token": self.token.hex(),
-            }
-        )
-        return await self._ca
+        self._equipment = {
+            "actor": self._actor,
+            "uid": None if user is None else user.uid,
+            "gid": None if user is None else user.gid,
+            "ca_file": ca_file,
+            "secrets": secrets.dump(),
+            "token": self.token.hex(),
+        }
+        self._peer.secrets = secrets
+        self._ca = await self._equip(self._peer, policy)
+        return None if self._ca is None else self._ca["certificate"]
+
+    def endure(self) -> None:
+        """The session starts: from here on the end of an egress process is survived."""
+        self._enduring = True
 
     def follow(self, policy: Policy) -> None:
-        """Another policy is in force. Raises EgressFault."""
-        self._send({"type": "policy", "policy": base64.b64encode(pickle.dumps(policy)).decode()})
+        """Another policy is in force. Raises EgressFault where it cannot be told to the process that serves."""
+        self._policy = policy
+        if not self._absent:
+            self._peer.send({"type": "policy", "policy": _packed(policy)})
 
     async def listen(self, doors: list[Door], listeners: list[int]) -> None:
         """Hand over listening sockets, each with what it is for, and wait until they are served."""
-        self._send({"type": "listen", "doors": [str(door) for door in doors]}, listeners)
-        await self._ready
+        names = [str(door) for door in doors]
+        self._hold(names, listeners)
+        self._peer.send({"type": "listen", "doors": names}, listeners)
+        await self._peer.ready
+
+    def replace(self, channel: Channel, doors: list[str], listeners: list[int]) -> None:
+        """Another process has been started: give it all that the last one had. Takes over the listeners."""
+        if self._replacing is not None:
+            self._replacing.cancel()
+        self._peer.drain()
+        self.generation += 1
+        peer = self._peer = self._meet(channel, self._peer.numbered)
+        self._replacing = asyncio.get_running_loop().create_task(self._take_over(peer, doors, listeners))
 
     async def stop(self, seconds: float) -> None:
         """Ask for the last numbers and the end."""
-        if not self._stopping:
-            self._stopping = True
-            try:
-                self._send({"type": "stop"})
-            except EgressFault:
-                return
+        self._stopping = True
+        self._peer.expect_end()
+        if self._replacing is not None:
+            self._replacing.cancel()
         try:
-            await asyncio.wait_for(asyncio.shield(self._gone), seconds)
+            self._peer.send({"type": "stop"})
+            await asyncio.wait_for(asyncio.shield(self._peer.gone), seconds)
+        except EgressFault:
+            return
         except TimeoutError:
             log.warning("the egress process did not stop in time")
 
-    def _send(self, message: Message, fds: list[int] | None = None) -> None:
-        try:
-            self._channel.send(message, fds or [])
-        except ChannelClosed as error:
-            self._fault(f"egress channel: {error}")
-            raise EgressFault(str(error)) from error
+    @property
+    def _absent(self) -> bool:
+        """True while none serves: what it must know it is told at its start."""
+        return self._enduring and (self._peer.gone.done() or self._replacing is not None)
 
-    def _readable(self) -> None:
-        try:
-            for message, fds in self._channel.feed():
-                if fds:
-                    raise EgressFault("descriptors from the egress process")
-                self._dispatch(message)
-        except (ChannelClosed, EgressFault, KeyError, TypeError, ValueError) as error:
-            self._fault(f"{type(error).__name__}: {error}")
+    def _meet(self, channel: Channel, base: int) -> EgressPeer:
+        return EgressPeer(
+            channel,
+            self._ledger,
+            self._metrics,
+            self._attribution,
+            self._counted,
+            actor=self._actor,
+            secrets=self._secrets,
+            base=base,
+            on_fault=self._on_fault,
+            on_gone=self._gone,
+        )
 
-    def _dispatch(self, message: Message) -> None:
-        match message["type"]:
-            case "event":
-                self._event(int(message["n"]), bool(message["accept"]), message["event"])
-            case "opened":
-                ends = _endpoint(message["source"]), _endpoint(message["destination"])
-                self._attribution.opened(Connection(*ends, int(message["n"]), bool(message["udp"])))
-            case "stats":
-                self._stats(message)
-            case "policy":
-                log.info("policy %s is followed, %d connections cut", str(message["digest"])[:12], int(message["cut"]))
-            case "ca":
-                if not self._ca.done():
-                    self._ca.set_result(message["pem"])
-            case "ready":
-                if not self._ready.done():
-                    self._ready.set_result(None)
-            case unknown:
-                raise EgressFault(f"message {unknown!r} is not allowed")
-
-    def _event(self, number: int, wanted: bool, fields: dict[str, Any]) -> None:
-        event = event_of(fields)
-        if event.type not in ALLOWED_TYPES or event.actor != self._actor:
-            raise EgressFault(f"event {event.type} by {event.actor} is not the egress process's to send")
-        if event.type is EventType.SECRET_INJECT and event.resource not in self._secrets:
-            raise EgressFault("an injection of a secret that the egress process was not given")
-        source = (event.source_ip, event.details.get("source_port"))
-        if not isinstance(source[0], str) or not isinstance(source[1], int):
-            self._record(number, wanted, event, {})
+    def _gone(self, reason: str) -> None:
+        if self._stopping:
             return
-        udp = event.details.get("transport") == "udp"
-        self._attribution.tell((source[0], source[1]), partial(self._record, number, wanted, event), udp=udp)
-
-    def _looked(self, through: int) -> None:
-        if not self._gone.done() and not self._stopping:
-            with suppress(EgressFault):  # told to whom it matters, and the session ends
-                self._send({"type": "seen", "through": through})
-
-    def _record(self, number: int, wanted: bool, event: Event, found: Found) -> None:
-        event = replace(event, details={**found, **event.details})
-        if not wanted:
-            try:
-                self._ledger.post(event)
-            except RecordError:
-                log.warning("a denial could not be recorded; the loss is counted")
-            return
-        try:
-            self._ledger.accept(event)
-        except RecordError as error:
-            self._send({"type": "refused", "n": number, "error": str(error)})
+        if self._enduring:
+            self._on_lost(f"the egress process is gone: {reason}")
         else:
-            self._send({"type": "accepted", "n": number})
-
-    def _stats(self, message: Message) -> None:
-        up, down, connections = (int(message[name]) for name in ("up", "down", "connections"))
-        counts, seconds = [int(number) for number in message["decisions"]], float(message["seconds"])
-        if min(up, down, connections, seconds, *counts) < 0:
-            raise EgressFault("a count that goes down")
-        self.bytes_up += up
-        self.bytes_down += down
-        self._metrics.add_egress_bytes(up, down, connections)
-        self._metrics.add_decisions("egress", counts, seconds)
-
-    def _fault(self, reason: str) -> None:
-        if self._gone.done():
-            return
-        asyncio.get_running_loop().remove_reader(self._channel.fileno())
-        self._gone.set_result(None)
-        for waiting in (self._ca, self._ready):
-            if not waiting.done():
-                waiting.set_exception(EgressFault(reason))
-                waiting.exception()
-        if not self._stopping:
             self._on_fault(reason)
 
+    async def _equip(self, peer: EgressPeer, policy: Policy) -> Mapping[str, str] | None:
+        self._policy = policy
+        # pickle goes one way only: from the guard (root) to the process with fewer rights
+        message = {"type": "start", "policy": _packed(policy), **self._equipment, "ca": self._ca}
+        peer.send({**message, "accounts": self._accounts()})
+        return await peer.certified
 
-def _endpoint(given: list[Any]) -> Endpoint:
-    """Raises ValueError, TypeError where it is none."""
-    address, port = given
-    return plain_address(str(address)), int(port)
+    async def _take_over(self, peer: EgressPeer, doors: list[str], listeners: list[int]) -> None:
+        told = self._policy
+        try:
+            if told is None or await self._equip(peer, told) != self._ca:
+                self._on_fault("an egress process that was started again is not as the first one")
+                return
+            told = self._update(peer, told)  # before it serves anything
+            peer.send({"type": "listen", "doors": doors}, listeners)
+            await peer.ready
+            self._update(peer, told)
+        except EgressFault as error:
+            log.warning("an egress process did not come up: %s", error)
+            return  # its end has been told; the keeper starts another one, or ends the session
+        finally:
+            for listener in listeners:
+                os.close(listener)
+            if self._peer is peer:
+                self._replacing = None
+        self._on_back()
+
+    def _update(self, peer: EgressPeer, told: Policy) -> Policy:
+        """The policy in force, of which it is told where that is not what it knows. Raises EgressFault."""
+        policy = self._policy or told
+        if policy is not told:
+            peer.send({"type": "policy", "policy": _packed(policy)})
+        return policy
+
+    def _accounts(self) -> dict[str, list[int]]:
+        """As a new process must go on counting; what began more than a minute ago has no part in any rate."""
+        now = asyncio.get_running_loop().time()
+        return {
+            name: [up, down, recent if now - said < _MINUTE else 0]
+            for name, (up, down, recent, said) in self._counted.accounts.items()
+        }
+
+
+def _packed(policy: Policy) -> str:
+    return base64.b64encode(pickle.dumps(policy)).decode()

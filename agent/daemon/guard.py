@@ -14,6 +14,7 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -49,7 +50,7 @@ class Guard:
         self._loop.add_signal_handler(signal.SIGCHLD, self._reap)
         self._loop.add_reader(self._keeper.fileno(), self._from_keeper)
         self._account = None if spec.egress_user is None else spec.session_user.uid
-        session = self._session = BringUp(spec, self._egress, self._fault, self._ended)
+        session = self._session = BringUp(spec, self._egress, self._fault, self._ended, self._tell)
         try:
             await session.start(stdio)
         except Refused as refused:
@@ -73,9 +74,9 @@ class Guard:
         await session.finish(status, session.cause)
         return 0
 
-    def _tell(self, message: Message) -> None:
+    def _tell(self, message: Message, fds: Sequence[int] = ()) -> None:
         with suppress(ChannelClosed):
-            self._keeper.send(message)
+            self._keeper.send(message, fds)
 
     def _from_keeper(self) -> None:
         try:
@@ -83,7 +84,7 @@ class Guard:
         except ChannelClosed:
             self._orphan()
             return
-        for message, _ in messages:
+        for message, fds in messages:
             match message["type"]:
                 case "reload":
                     if self._session is not None:
@@ -91,7 +92,10 @@ class Guard:
                 case "signal":
                     self._signal(int(message["number"]))
                 case "worker_died":
-                    self._fault(Point.EGRESS, "the egress process died")
+                    self._fault(Point.EGRESS, str(message["reason"]))
+                case "egress" if self._session is not None:
+                    channel, *listeners = fds
+                    self._session.replace_egress(Channel(socket.socket(fileno=channel)), message["doors"], listeners)
                 case "finish":
                     if not self._finish.done():
                         self._finish.set_result(None)

@@ -69,6 +69,11 @@ class Journal:
         }
         self._post(EventType.DETECTION, Action.CREATE, detector.reason or f"the detector {detector.id}", details)
 
+    def recovered(self, point: Point, level: Level, process: str, reason: str) -> None:
+        """A part that was lost works again, at this level."""
+        details: dict[str, Json] = {"point": str(point), "level": str(level), "process": process}
+        self._post(EventType.AGENT_RECOVERED, Action.UPDATE, reason, details, resource=str(point))
+
     def session_created(self, details: dict[str, Json]) -> None:
         """On disk when this returns: no session starts unrecorded. Raises RecordError where it could not be written."""
         self._ledger.accept(self._event(EventType.SESSION_CREATE, Action.CREATE, "run", details, Result.SUCCESS))

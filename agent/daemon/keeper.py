@@ -1,8 +1,10 @@
 """The keeper: starts guard and egress, carries the terminal and the signals, and makes sure that the end is the end.
 
-Standard library only, besides the agent's own ground floor: it must not fail. Rules: the death of any agent process
-ends the session at once (nothing new is allowed by a half-dead agent); the session's end ends everything it started;
-the operator's terminal is always put back.
+Standard library only, besides the agent's own ground floor: it must not fail. Rules: an egress process that dies while
+the session runs is replaced, and its successor is given the listening sockets of before, of which copies are held here:
+meanwhile connections wait in them, and nobody can take their place; the death of any other agent process, or of one
+that dies again and again (`agent.daemon.restarts`), ends the session at once; the session's end ends everything it
+started; the operator's terminal is always put back.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from pathlib import Path
 from agent.channel import Channel, ChannelClosed, Message, pair
 from agent.daemon.leavings import sweep
 from agent.daemon.offspring import adopt_orphans, end_all
+from agent.daemon.restarts import MOST, WINDOW_SECONDS, Deaths
 from agent.daemon.spec import RunSpec
 from agent.daemon.terminal import Terminal
 from agent.exits import Exit
@@ -41,6 +44,9 @@ class Keeper:
         self._failure: int | None = None
         self._finishing = False
         self._dead: set[int] = set()
+        self._held: tuple[list[str], list[int]] = ([], [])
+        self._egress_deaths = Deaths()
+        self._egress_number = 0
         self._stray_user: int | None = None
         self._account = None if spec.egress_user is None else spec.session_user.uid
 
@@ -88,19 +94,27 @@ class Keeper:
 
     def _start(self, terminal: Terminal) -> Channel:
         ours, guards = pair()
-        guard_side, egress_side = pair()
-        self._egress_pid = _spawn("agent.enforce.egress.main", ["--channel", str(egress_side.fileno())], [egress_side])
+        egress = self._start_egress()
         self._guard_pid = _spawn(
             "agent.daemon.guard",
-            ["--keeper", str(guards.fileno()), "--egress", str(guard_side.fileno())],
-            [guards, guard_side],
+            ["--keeper", str(guards.fileno()), "--egress", str(egress.fileno())],
+            [guards, egress],
         )
-        for sock in (guards, guard_side, egress_side):
+        for sock in (guards, egress):
             sock.close()
         channel = Channel(ours)
         channel.send({"type": "start", "spec": self._spec.dump(), "keeper": os.getpid()}, terminal.stdio)
         terminal.release_slave()
         return channel
+
+    def _start_egress(self) -> socket.socket:
+        """Returns the guard's end of its channel."""
+        guard_side, egress_side = pair()
+        with egress_side:
+            arguments = ["--channel", str(egress_side.fileno())]
+            self._egress_pid = _spawn("agent.enforce.egress.main", arguments, [egress_side])
+        self._dead.discard(self._egress_pid)
+        return guard_side
 
     def _loop(self, channel: Channel, terminal: Terminal, wake: socket.socket) -> None:
         while self._guard_pid not in self._dead:
@@ -143,11 +157,26 @@ class Keeper:
 
     def _check_workers(self, channel: Channel) -> None:
         alone = self._egress_pid in self._dead and self._guard_pid not in self._dead  # it follows a dead guard
-        if alone and not self._finishing and self._failure is None:
-            self._say("the egress process died; the session is ended")
-            with suppress(ChannelClosed):
-                channel.send({"type": "worker_died", "worker": "egress"})
-            self._end_session()
+        if not alone or self._finishing or self._failure is not None:
+            return
+        if not self._egress_deaths.survived(time.monotonic()):
+            self._give_up(channel, f"the egress process died {MOST + 1} times within {WINDOW_SECONDS:.0f} seconds")
+        elif self._session_pid is None or not self._held[0]:
+            self._give_up(channel, "the egress process died")
+        else:
+            self._replace_egress(channel)
+
+    def _replace_egress(self, channel: Channel) -> None:
+        self._egress_number += 1
+        doors, listeners = self._held
+        with self._start_egress() as guard_side, suppress(ChannelClosed):
+            channel.send({"type": "egress", "doors": doors}, [guard_side.fileno(), *listeners])
+
+    def _give_up(self, channel: Channel, reason: str) -> None:
+        self._say(f"{reason}; the session is ended")
+        with suppress(ChannelClosed):
+            channel.send({"type": "worker_died", "reason": reason})
+        self._end_session()
 
     def _messages(self, channel: Channel) -> bool:
         try:
@@ -159,12 +188,17 @@ class Keeper:
             return False
         finally:
             channel.sock.setblocking(True)
-        for message, _ in messages:
-            self._take(message, channel)
+        for message, fds in messages:
+            self._take(message, fds, channel)
         return True
 
-    def _take(self, message: Message, channel: Channel) -> None:
+    def _take(self, message: Message, fds: list[int], channel: Channel) -> None:
         match message["type"]:
+            case "hold":
+                self._held = ([*self._held[0], *message["doors"]], [*self._held[1], *fds])
+            case "egress_lost":
+                if message["number"] == self._egress_number and self._egress_pid not in self._dead:
+                    os.kill(self._egress_pid, signal.SIGKILL)  # it may have closed its channel only
             case "started":
                 self._session_pid = message["pid"]
             case "say":
@@ -209,7 +243,8 @@ class Keeper:
                 return
             if pid == 0:
                 return
-            self._dead.add(pid)
+            if pid in (self._guard_pid, self._egress_pid):  # of the session's orphans there is no end
+                self._dead.add(pid)
 
     def _say(self, text: str) -> None:
         for line in text.splitlines():

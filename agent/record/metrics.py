@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 POINTS = ("egress", "exec", "paths", "agent")
 """The enforcement points that have a level."""
 LEVELS = ("enforced", "partial", "advisory", "off")
+RESTARTABLE = ("guard", "egress")
+"""The agent's processes that are started again while the session goes on."""
 DECISION_POINTS = ("egress", "exec", "hook")
 """Where decisions are timed."""
 SECRET_ACTIONS = {
@@ -63,6 +65,7 @@ class Metrics:
         self._sequence = 0
         self._lost = 0
         self._push_failures = 0
+        self._restarts = dict.fromkeys(RESTARTABLE, 0)
         self._ended = False
         self._timings = {point: Timings() for point in DECISION_POINTS}
         self._watchers: list[Callable[[], None]] = []
@@ -158,6 +161,11 @@ class Metrics:
             self._bytes["down"] += down
             self._connections += connections
 
+    def restarted(self, process: str) -> None:
+        """A process of the agent's died and was replaced. Raises KeyError outside `RESTARTABLE`."""
+        with self._lock:
+            self._restarts[process] += 1
+
     def push_failed(self) -> None:
         with self._lock:
             self._push_failures += 1
@@ -234,7 +242,12 @@ class Metrics:
         integrity = CounterMetricFamily("parhelia_agent_integrity_changes", "Watched files changed.", labels=["kind"])
         for kind, value in self._integrity.items():
             integrity.add_metric([kind], value)
-        yield from (info, level, traffic, integrity)
+        restarts = CounterMetricFamily(
+            "parhelia_agent_restarts", "Processes of the agent's that died and were replaced.", labels=["process"]
+        )
+        for process, value in self._restarts.items():
+            restarts.add_metric([process], value)
+        yield from (info, level, traffic, integrity, restarts)
         for counter, text, value in (
             ("parhelia_agent_egress_connections", "Connections proxied.", self._connections),
             ("parhelia_agent_audit_lost", "Events that could not be recorded.", self._lost),

@@ -23,6 +23,7 @@ EVENT = {
     "result": "success", "source_ip": None, "details": {"host": "a.test"},
 }  # fmt: skip
 STATS = {"type": "stats", "up": 1, "down": 2, "connections": 3, "decisions": [1] + [0] * 13, "seconds": 0.5}
+STATS["accounts"] = {}
 
 
 def exchange(directory: Path, *messages: dict[str, Any]) -> tuple[list[str], list[dict[str, Any]], EgressLink]:

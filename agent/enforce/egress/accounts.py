@@ -33,10 +33,10 @@ class Rate:
             self._slots[slot] = 0
         return self._sum
 
-    def add(self, now: int) -> None:
+    def add(self, now: int, count: int = 1) -> None:
         self.recent(now)
-        self._slots[now % (_WINDOW + 1)] += 1
-        self._sum += 1
+        self._slots[now % (_WINDOW + 1)] += count
+        self._sum += count
 
 
 class Account:

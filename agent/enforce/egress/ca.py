@@ -1,7 +1,8 @@
 """The interception CA: made in memory when a session starts, gone when it ends.
 
-Rules kept here: the CA's private key never leaves this object (no file, no message); leaves have a key of their own, so
-that the CA's key signs certificates and nothing else; the CA can vouch only for hosts that the policy sends through the
+Rules kept here: the CA's private key is in no file; it leaves this object for one purpose (`kept`): the guard keeps it,
+as it keeps the secrets, for a worker that must take the place of one that died. Leaves have a key of their own, so that
+the CA's key signs certificates and nothing else; the CA can vouch only for hosts that the policy sends through the
 engine (RFC 5280 section 4.2.1.10, name constraints), whoever gets hold of it; it is short-lived.
 
 P-256 for both keys: making an RSA key costs 135-290 ms, and every TLS client of this decade speaks ECDSA.
@@ -10,6 +11,7 @@ P-256 for both keys: making an RSA key costs 135-290 ms, and every TLS client of
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
 
@@ -27,18 +29,35 @@ NEVER = "invalid"  # RFC 2606: never a host of anybody
 
 class InterceptionCA:
     """Signs leaves for intercepted hosts. `patterns` as from `agent.policy.egress_match.intercepted`; empty: it vouches
-    for nothing."""
+    for nothing. `kept`: that of a CA which this one continues. Raises KeyError, ValueError where it is none."""
 
-    def __init__(self, patterns: tuple[str, ...], name: str = "Parhelia session interception CA") -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
+    def __init__(
+        self,
+        patterns: tuple[str, ...],
+        name: str = "Parhelia session interception CA",
+        *,
+        kept: Mapping[str, str] | None = None,
+    ) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1()) if kept is None else _key_of(kept)
         self.leaf_key = ec.generate_private_key(ec.SECP256R1())
         self._leaves: OrderedDict[str, x509.Certificate] = OrderedDict()
-        self.certificate = self._self_sign(name, _constraints(patterns))
+        if kept is None:
+            self.certificate = self._self_sign(name, _constraints(patterns))
+        else:
+            self.certificate = x509.load_pem_x509_certificate(kept["certificate"].encode())
 
     @property
     def pem(self) -> str:
         """The CA certificate (never the key)."""
         return self.certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
+
+    @property
+    def kept(self) -> dict[str, str]:
+        """Certificate and private key (PEM), for a successor of this object in another process of the agent's."""
+        key = self._key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return {"certificate": self.pem, "key": key.decode("ascii")}
 
     def leaf(self, host: str) -> x509.Certificate:
         """A certificate for exactly `host` (normalised) and `leaf_key`; `MAX_LEAVES` of them are kept, a day each."""
@@ -87,6 +106,13 @@ class InterceptionCA:
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_id), critical=False)
             .sign(self._key, hashes.SHA256())
         )
+
+
+def _key_of(kept: Mapping[str, str]) -> ec.EllipticCurvePrivateKey:
+    key = serialization.load_pem_private_key(kept["key"].encode(), None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ValueError("no key of an interception CA")
+    return key
 
 
 def _constraints(patterns: tuple[str, ...]) -> x509.NameConstraints:

@@ -114,10 +114,10 @@ class Worker:
         self._up = self._down = 0
         self._done: asyncio.Future[int] = self._loop.create_future()
 
-    async def run(self, ca_pem: str) -> int:
+    async def run(self, ca: InterceptionCA) -> int:
         """Serve until told to stop; the exit status."""
         self._loop.add_reader(self._channel.fileno(), self._readable)
-        self._recorder.send({"type": "ready", "ca": ca_pem})
+        self._recorder.send({"type": "ready", "ca": ca.kept})
         self._loop.call_later(STATS_SECONDS, self._tick)
         return await self._done
 
@@ -305,7 +305,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     policy: Policy = pickle.loads(base64.b64decode(message["policy"]))  # noqa: S301  # from the process that started us
     secrets = Secrets.parse(message["secrets"])
     options = engine_options(message["ca_file"], policy.trust)
-    ca = InterceptionCA(intercepted(policy))
+    ca = InterceptionCA(intercepted(policy), kept=message["ca"])
     engine_tls = EngineTls(ca)
     warm(engine_tls, options)
     collect_rarely()
@@ -319,7 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _run(make: Callable[[], Worker], ca: InterceptionCA) -> int:
-    status = await make().run(ca.pem)
+    status = await make().run(ca)
     logging.shutdown()
     os._exit(status)  # connections end with the process; nothing is waited for
 

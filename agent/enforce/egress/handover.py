@@ -1,10 +1,11 @@
 """The egress process's side of the interception engine: starts the worker, hands it sockets, ends with it.
 
 Rules kept here: the worker is started before this process drops its privileges (the interpreter may lie where only root
-can read) and drops its own, to the same user, once everything is imported; it alone holds the interception CA's key; a
-socket is handed over together with the one identity that was decided (host, port, resolved addresses) and is then no
-longer ours; a worker that dies, or says something it may not, is the end of the egress process (`on_death`): nothing is
-ever forwarded uninspected in its place. The worker's events go through our recorder, in the session's name only.
+can read) and drops its own, to the same user, once everything is imported; it makes the interception CA, whose key the
+guard keeps for a successor; a socket is handed over together with the one identity that was decided (host, port,
+resolved addresses) and is then no longer ours; a worker that dies, or says something it may not, is the end of the
+egress process (`on_death`): nothing is ever forwarded uninspected in its place. The worker's events go through our
+recorder, in the session's name only.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import pickle
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Literal
 
@@ -50,7 +51,8 @@ class Engine:
     `uid`/`gid`: whom the worker becomes (None: stays). `ca_file`: the PEM bundle that upstreams are verified against
     (None: the system's). `python`: the interpreter (default: this one). `on_death(reason)` is called once when the
     worker is gone unasked, `on_stats(up, down)` with byte counts since the last call. Both run on the loop. `secrets`
-    go to the worker in the start message and nowhere else. What it decides is added to `timings`.
+    go to the worker in the start message and nowhere else. What it decides is added to `timings`. `ca`: certificate
+    and key (PEM) of the interception CA that the worker continues; None: it makes one, which is here once it serves.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Engine:
         on_stats: Callable[[int, int], None] | None = None,
         secrets: Secrets | None = None,
         timings: Timings | None = None,
+        ca: Mapping[str, str] | None = None,
     ) -> None:
         self._policy = policy
         self._actor = actor
@@ -78,10 +81,11 @@ class Engine:
         self._on_stats = on_stats
         self._secrets = secrets or Secrets()
         self._timings = timings or Timings()
+        self.ca = ca
         self._process: subprocess.Popen[bytes] | None = None
         self._sock: socket.socket | None = None
         self._link: Link | None = None
-        self._ready: asyncio.Future[str] | None = None
+        self._ready: asyncio.Future[dict[str, str]] | None = None
         self._gone: asyncio.Future[None] | None = None
         self._stopping = False
         self._accepting: set[asyncio.Task[None]] = set()
@@ -139,13 +143,15 @@ class Engine:
             "actor": self._actor,
             "ca_file": self._ca_file,
             "secrets": self._secrets.dump(),
+            "ca": self.ca,
         }
         try:
             self._link.send(start)
-            return await asyncio.wait_for(self._ready, START_SECONDS)
+            self.ca = await asyncio.wait_for(self._ready, START_SECONDS)
         except (ChannelClosed, TimeoutError) as error:
             await self.stop()
             raise HandOverError(f"the interception engine did not start: {error}") from error
+        return self.ca["certificate"]
 
     def hand_over(
         self,
@@ -282,7 +288,7 @@ class Engine:
         match message["type"]:
             case "ready":
                 if self._ready is not None and not self._ready.done():
-                    self._ready.set_result(str(message["ca"]))
+                    self._ready.set_result({name: str(message["ca"][name]) for name in ("certificate", "key")})
             case "event":
                 self._event(int(message["n"]), message["accept"] is True, event_of(message["event"]))
             case "stats":

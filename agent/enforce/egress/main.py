@@ -21,6 +21,7 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -37,6 +38,7 @@ from agent.enforce.egress.recorder import ChannelRecorder
 from agent.enforce.egress.resolve import Lookup, Resolver, system_lookup
 from agent.enforce.egress.secrets import Secrets
 from agent.enforce.egress.sightings import Sightings
+from agent.enforce.egress.spent import Spent
 from agent.enforce.egress.tunnel import Carrier, Traffic
 from agent.enforce.egress.wire import Poller
 from agent.gate import Gate
@@ -79,6 +81,7 @@ class Egress:
         self._names: NameServer | None = None
         self._carrier: Carrier | None = None
         self._follower: Follower | None = None
+        self._spent: Spent | None = None
         self._starting: asyncio.Task[None] | None = None
         self._waiting_listeners: list[tuple[Door, socket.socket]] = []
 
@@ -146,13 +149,14 @@ class Egress:
         actor, uid, gid = str(message["actor"]), message["uid"], message["gid"]
         secrets = Secrets.parse(message["secrets"])
         token = _token_in(message)
-        if needs_engine(policy):
+        if needs_engine(policy) or message["ca"] is not None:  # a later policy may need it again
             self._engine = self._make_engine(policy, actor, message, secrets)
         drop_rights(uid, gid)
-        pem = None if self._engine is None else await self._engine.start()
+        if self._engine is not None:
+            await self._engine.start()
         self._policy = policy
-        self._front = self._make_front(policy, actor, secrets, token)
-        self._recorder.send({"type": "ca", "pem": pem})
+        self._front = self._make_front(policy, actor, secrets, token, message["accounts"])
+        self._recorder.send({"type": "ca", "ca": None if self._engine is None else self._engine.ca})
         self._listen()
 
     def _follow(self, message: Message) -> None:
@@ -190,15 +194,19 @@ class Egress:
             on_stats=self._engine_traffic,
             secrets=secrets,
             timings=self._timings,
+            ca=message["ca"],
         )
         engine.spawn()
         return engine
 
-    def _make_front(self, policy: Policy, actor: str, secrets: Secrets, token: bytes) -> Front:
+    def _make_front(
+        self, policy: Policy, actor: str, secrets: Secrets, token: bytes, spent: Mapping[str, list[int]]
+    ) -> Front:
         self._limits.follow(session_limits(policy), self._defaults)
         gate = Gate(self._in_force, self._recorder, actor, self._timings.observe)
         resolver = Resolver(self._lookup)
         door = Doorkeeper(self._in_force, gate, self._recorder, resolver, actor, secrets=secrets)
+        self._spent = Spent(door.quota, spent)
         self._names = NameServer(self._poller, self._in_force, gate, resolver, secrets, sightings=self._sightings)
         carrier = self._carrier = Carrier(self._poller, self._traffic, idle=self._limits.idle)
         self._follower = Follower(self._in_force, door.quota, self._recorder, actor)
@@ -248,8 +256,9 @@ class Egress:
             self._engine.tell_spent()
         up, down, connections = self._traffic.take()
         counts, seconds = self._timings.take()
-        if up or down or connections or any(counts):
-            numbers = {"up": up, "down": down, "connections": connections}
+        accounts = {} if self._spent is None else self._spent.take()
+        if up or down or connections or accounts or any(counts):
+            numbers = {"up": up, "down": down, "connections": connections, "accounts": accounts}
             self._recorder.send({"type": "stats", **numbers, "decisions": counts, "seconds": seconds})
 
     def _fault(self, reason: str) -> None:

@@ -324,7 +324,7 @@ class Quota:
 
     def account(self, host: str) -> Account:
         """The host's account; past `MAX_HOSTS`, the one that all others share."""
-        account = self._accounts.get(host)
+        account = self._accounts.get(host) if host else self._others
         if account is None:
             if len(self._accounts) >= MAX_HOSTS:
                 return self._others
@@ -334,6 +334,21 @@ class Quota:
     def wildcard(self, pattern: str) -> Account:
         """The account of all hosts below a wildcard of the policy."""
         return self.wildcards.setdefault(pattern, Account(pattern))
+
+    @property
+    def rate(self) -> Rate:
+        """How many connections the session has begun."""
+        return self._rate
+
+    def now(self) -> int:
+        """Whole seconds, as rates are counted in."""
+        return int(self._clock())
+
+    def accounts(self) -> Iterator[tuple[str, Account]]:
+        """All of them, by the names that `account` and `wildcard` know them by; empty for the one that hosts share."""
+        yield from tuple(self._accounts.items())
+        yield from tuple(self.wildcards.items())
+        yield "", self._others
 
     def closed(self, ticket: Ticket) -> None:
         """For `Ticket.close` only."""

@@ -149,7 +149,7 @@ class Proxy:
     def take(self, message: dict[str, Any]) -> None:
         self.messages.append(message["type"])
         if message["type"] == "ca":
-            self.ca = message["pem"]
+            self.ca = None if message["ca"] is None else message["ca"]["certificate"]
         if message["type"] == "policy":
             self.followed = message
         if message["type"] == "stats":
@@ -202,6 +202,7 @@ def running(
         blob = base64.b64encode(pickle.dumps(given)).decode()
         start_message = {"type": "start", "policy": blob, "actor": "session:t", "uid": uid, "gid": gid}
         start_message |= {"ca_file": ca_file, "secrets": Secrets(secrets).dump(), "token": TOKEN.hex()}
+        start_message |= {"ca": None, "accounts": {}}
         proxy.channel.send(start_message)
         served = [*listeners.items(), *sockets]
         proxy.channel.send({"type": "listen", "doors": [d for d, _ in served]}, [s.fileno() for _, s in served])

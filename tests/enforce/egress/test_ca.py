@@ -135,3 +135,17 @@ def test_the_published_pem_holds_one_certificate_and_no_key() -> None:
     pem = InterceptionCA(("good.test",)).pem
     assert pem.count("BEGIN") == 1
     assert "KEY" not in pem
+
+
+def test_a_successor_continues_the_ca_that_clients_have_loaded() -> None:
+    first = InterceptionCA(("good.test",))
+    successor = InterceptionCA(("other.test",), kept=first.kept)
+    assert successor.pem == first.pem
+    verify(first, successor.leaf("good.test"), "good.test")
+    assert successor.leaf_key.private_numbers() != first.leaf_key.private_numbers()
+
+
+@pytest.mark.parametrize("kept", [{}, {"key": "", "certificate": ""}, {"key": "x"}])
+def test_what_is_no_ca_is_not_continued(kept: dict[str, str]) -> None:
+    with pytest.raises((KeyError, ValueError)):
+        InterceptionCA(("good.test",), kept=kept)

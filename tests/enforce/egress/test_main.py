@@ -150,6 +150,8 @@ class Bare:
             "ca_file": None,
             "secrets": [],
             "token": TOKEN.hex(),
+            "ca": None,
+            "accounts": {},
         }
         self.channel.send({name: value for name, value in (message | other).items() if value != "left out"})
 

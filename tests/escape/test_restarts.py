@@ -1,0 +1,171 @@
+"""A part of the agent that dies is replaced while the session goes on; meanwhile nothing is allowed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.escape.containers import SHARED, Container
+from tests.escape.runtime import AUDIT, Case, Host, Runtime, policy, read_log, verify
+
+KILLER = Path(__file__).parent / "killer.py"
+RULES = """\
+    - {host: forbidden.test, ports: [{tls}], methods: [GET], paths: ["/pub/**"], addresses: [127.0.0.0/8]}
+    - {host: forbidden.test, ports: [{http}], protocol: http, addresses: [127.0.0.0/8], limits: {upload: 4000}}
+"""
+
+TOOLS = """
+import json, os, socket, ssl, sys, time, urllib.parse, urllib.request, urllib.error
+http, tls, raw = map(int, sys.argv[1:4])
+proxy = urllib.parse.urlsplit(os.environ["https_proxy"]).port
+context = ssl.create_default_context()
+opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
+
+def ask(url, data=None):
+    try:
+        with opener.open(url, data, 30) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError as error:
+        return type(error).__name__
+
+def kill(module):
+    print("kill", module, flush=True)
+    assert sys.stdin.readline() == "killed\\n"
+
+def tell(**found):
+    print(json.dumps(found), flush=True)
+
+def tunnel():
+    sock = socket.create_connection(("127.0.0.1", proxy), 30)
+    sock.sendall(f"CONNECT allowed.test:{tls} HTTP/1.1\\r\\nHost: allowed.test:{tls}\\r\\n\\r\\n".encode())
+    answer = sock.recv(1000).decode()[:12]
+    return context.wrap_socket(sock, server_hostname="allowed.test"), answer
+
+def squat():
+    for address in ("127.0.0.1", "0.0.0.0", "::1"):
+        for option in (None, socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            try:
+                sock = socket.socket(family)
+                if option: sock.setsockopt(socket.SOL_SOCKET, option, 1)
+                sock.bind((address, proxy))
+                sock.listen()
+                if address != "::1": yield address
+            except OSError:
+                pass
+            finally:
+                sock.close()
+"""
+
+EGRESS = """
+def direct():
+    try: socket.create_connection(("127.0.0.1", raw), 1).close()
+    except OSError: return "refused"
+    return "connected"
+
+sock, first = tunnel()
+before = [ask(f"http://allowed.test:{http}/"), ask(f"https://forbidden.test:{tls}/pub/a"),
+          ask(f"http://forbidden.test:{http}/", b"x" * 2500), ask("http://evil.test/")]
+time.sleep(2.2)  # what was counted is told once a second
+kill("agent.enforce.egress.main")
+squatted = list(squat())
+escaped = direct()
+try: cut = len(sock.recv(1000))
+except OSError: cut = 0  # a reset, or an end without TLS's own goodbye
+after = [ask(f"http://allowed.test:{http}/"), ask(f"https://forbidden.test:{tls}/pub/b"),
+         ask(f"http://forbidden.test:{http}/", b"x" * 2500), ask("http://evil.test/"),
+         ask(f"https://forbidden.test:{tls}/private")]
+kill("agent.enforce.egress.engine_worker")
+engine = None
+for _ in range(100):  # the first one may still meet the egress process that ends for want of its engine
+    engine = ask(f"https://forbidden.test:{tls}/pub/c")
+    if engine == 200: break
+    time.sleep(0.1)
+tell(engine=engine, first=first, before=before, squatted=squatted, direct=escaped, cut=cut, after=after)
+"""
+
+
+@dataclass(frozen=True)
+class Killed:
+    """What a session left that had parts of its agent killed."""
+
+    lines: list[dict[str, Any]]
+    stderr: str
+    status: int
+    left: int
+    events: tuple[dict[str, Any], ...]
+    verified: int
+
+    def kinds(self, *wanted: str) -> list[str]:
+        kinds = [event["details"]["event_type"] for event in self.events]
+        return [kind for kind in kinds if kind in wanted]
+
+
+def run_with_killer(runtime: Runtime, script: str, rules: str = "", flags: tuple[str, ...] = ()) -> Killed:
+    ports = [str(runtime.upstream.ports[name]) for name in ("http", "tls", "raw")]
+    case = Case(("/usr/bin/env", "python3", "-c", TOOLS + script, *ports), policy(extra_egress=rules), flags)
+    if isinstance(runtime, Container):
+        argv = runtime.argv(case)
+        at = argv.index("/opt/parhelia/bin/parhelia-agent")
+        done = runtime.execute([*argv[:at], "python3", f"{SHARED}/killer.py", *argv[at:]], {})
+        audit = runtime.directory / AUDIT
+    else:
+        assert isinstance(runtime, Host)
+        done = subprocess.run(
+            [sys.executable, KILLER, *runtime.command(case)],
+            env=runtime.environment(case), capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        audit = runtime.audit
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    lines = [json.loads(line) for line in told.pop("lines")]
+    return Killed(lines, **told, events=read_log(audit), verified=verify(audit))
+
+
+def test_an_egress_process_that_dies_is_replaced_and_gives_nothing_away(runtime: Runtime) -> None:
+    """Its port is nobody else's meanwhile, its tunnels are cut, programs that trusted its CA trust the next one, and a
+    limit that was reached stays reached."""
+    killed = run_with_killer(runtime, EGRESS, RULES)
+    assert killed.status == 0, killed.stderr
+    (found,) = killed.lines
+    assert found["first"] == "HTTP/1.1 200"
+    assert found["before"] == [200, 200, 200, 403], found
+    assert found["after"] == [200, 200, 403, 403, 403], found
+    assert (found["squatted"], found["cut"], found["engine"]) == ([], 0, 200)
+    assert runtime.upstream.escapes == 0
+    changes = [event["details"] for event in killed.events if event["resource"] == "egress"][-4:]
+    assert [each["event_type"] for each in changes] == ["agent.degraded", "agent.recovered"] * 2
+    assert [each["level"] for each in changes[::2]] == ["off", "off"]
+    assert {each["process"] for each in changes[1::2]} == {"egress"}
+    blocked = [each for each in killed.events if each["details"]["event_type"] == "network.egress_blocked"]
+    rules = [event["details"]["rule"] for event in blocked]
+    assert rules.count("limit-upload") == 1
+    assert rules.count("egress-default") >= 2
+    assert (killed.verified, killed.left) == (0, 0)
+
+
+LOOP = """
+for _ in range(3):
+    kill("agent.enforce.egress.main")
+    tell(status=ask(f"http://allowed.test:{http}/"))
+kill("agent.enforce.egress.main")
+time.sleep(20)
+tell(status="still here")
+"""
+
+
+def test_an_egress_process_that_dies_again_and_again_ends_the_session(host: Host) -> None:
+    killed = run_with_killer(host, LOOP)
+    assert killed.lines == [{"status": 200}] * 3
+    assert killed.status == 137
+    assert "died 4 times within 60 seconds" in killed.stderr
+    assert killed.kinds("agent.recovered") == ["agent.recovered"] * 3
+    ended = [event for event in killed.events if event["details"]["event_type"] == "session.terminate"]
+    assert "4 times" in ended[0]["details"]["reason"]
+    assert (killed.verified, killed.left) == (0, 0)
