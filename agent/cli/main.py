@@ -18,6 +18,9 @@ VERBS = {
     "policy": "agent.cli.policy",
     "audit": "agent.cli.audit",
     "doctor": "agent.cli.doctor",
+    "status": "agent.cli.status",
+    "reload": "agent.cli.reload",
+    "lockdown": "agent.cli.lockdown",
 }
 """Verb -> module, in the order that help shows."""
 

@@ -184,7 +184,8 @@ class BringUp:
             plan=plan,
             session_pid=lambda: self.pid,
             end_session=self._on_fault,
-            reload=self.reload,
+            kill_session=self._kill,
+            reload=self._reload_for,
         )
         self._companions = Companions(companions(company), journal)
         await self._companions.start()
@@ -193,6 +194,14 @@ class BringUp:
         """Read the policy again, now."""
         if self._reloading is not None:
             self._reloading.ask()
+
+    async def _reload_for(self, cause: str) -> tuple[str, ...]:
+        return ("no policy is followed",) if self._reloading is None else await self._reloading.ask(cause)
+
+    def _kill(self, reason: str) -> None:
+        """End the session though no part of the agent has failed."""
+        self.cause = reason
+        self._on_fault(Point.AGENT, reason)
 
     def failed(self, point: Point, reason: str) -> None:
         """Record, once, why the session ends before its time."""

@@ -8,13 +8,18 @@ closed; one that cannot be started is `agent.degraded`, and the others run all t
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from agent.daemon.control import ControlServer
+from agent.daemon.control_callers import Callers
+from agent.daemon.control_events import ControlEvents
+from agent.daemon.control_verbs import ControlVerbs
 from agent.daemon.detecting import Detecting
 from agent.daemon.egress_link import EgressLink
 from agent.daemon.journal import Journal
+from agent.daemon.lockdown import Lockdown, freezer_of
 from agent.daemon.places import Places
 from agent.daemon.policy_store import PolicyStore
 from agent.daemon.spec import RunSpec
@@ -43,7 +48,8 @@ class Companion(Protocol):
 @dataclass(frozen=True, slots=True)
 class Company:
     """What a companion may use of the run. `policy`: the one in force. `session_pid`: of the session's first command, 0
-    where there is none. `end_session` ends it for the reason given; `reload` reads the policy anew."""
+    where there is none. `end_session` ends it because a point of the agent's fails, `kill_session` for a reason of
+    others; `reload` reads the policy anew (for a cause; why the last good one stays, empty where it does not)."""
 
     spec: RunSpec
     policy: Callable[[], Policy]
@@ -59,12 +65,21 @@ class Company:
     plan: Plan
     session_pid: Callable[[], int]
     end_session: Callable[[Point, str], None]
-    reload: Callable[[], None]
+    kill_session: Callable[[str], None]
+    reload: Callable[[str], Awaitable[tuple[str, ...]]]
 
 
 def companions(company: Company) -> list[Companion]:
     """All of them, in the order in which they start."""
-    return [Detecting(company), IntegrityWatch(company)]  # Detecting first: it sees the events of all others
+    lockdown = Lockdown(company, freezer_of(company))
+    callers = Callers(company.spec, company.policy)
+    events = ControlEvents(company.ledger, company.spec.session_id)
+    return [
+        Detecting(company),  # first: it sees the events of all others
+        IntegrityWatch(company),
+        lockdown,
+        ControlServer(company.spec, callers, events, ControlVerbs(company, lockdown).table()),
+    ]
 
 
 class Companions:

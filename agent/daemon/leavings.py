@@ -1,5 +1,5 @@
-"""What a run puts on the machine and must take away: temporary directory, canary, run directory, the hook's link, and
-placeholders of protected names.
+"""What a run puts on the machine and must take away: temporary directory, canary, run directory, the links to the
+hook's and the control socket, and placeholders of protected names.
 
 Their names follow from the specification (those of placeholders are listed in the run directory), so that whoever is
 left at the end (the keeper; the guard where the keeper is dead) can take them away. Nothing here follows what the
@@ -14,6 +14,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
+from agent.daemon.control_wire import control_link
 from agent.daemon.reserved import release
 from agent.daemon.spec import RunSpec
 
@@ -45,7 +46,7 @@ def sweep(spec: RunSpec) -> None:
             found = canary.lstat()
             if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid():
                 canary.unlink()
-    with suppress(OSError):
-        link = hook_link(spec)
-        if link.is_symlink() and not link.exists():
-            link.unlink()
+    for link in (hook_link(spec), control_link(spec.run_root)):
+        with suppress(OSError):
+            if link.is_symlink() and not link.exists():
+                link.unlink()

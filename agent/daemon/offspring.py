@@ -82,7 +82,7 @@ def end_all(
     while True:
         left = descendants(root, spare, user)
         if account and (time.monotonic() > stubborn if left else _stirs(root, spare, reap)):
-            if not _foreign(root, account):
+            if not foreign(root, account):
                 _kill_account(account)
             reap()
             if not left and time.monotonic() < deadline:
@@ -118,7 +118,7 @@ def _children(root: int) -> set[int]:
     return found
 
 
-def _foreign(root: int, account: int) -> list[int]:
+def foreign(root: int, account: int) -> list[int]:
     """Processes of `account` that are certainly not below `root`: their line of parents is known up to its end."""
     parents: dict[int, int] = {}
     owned: list[int] = []

@@ -11,6 +11,7 @@ import logging
 from pathlib import Path
 
 from agent.daemon import places as layout
+from agent.daemon.control_callers import role_faults, unknown_names
 from agent.daemon.journal import Journal
 from agent.daemon.policy_store import PolicyStore
 from agent.daemon.secrets import SecretMissing, read_secrets, secrets_of
@@ -92,6 +93,10 @@ class Opening:
             journal.policy_rejected(str(error))
             raise Refused(Exit.POLICY_INVALID, str(error)) from error
         policy = self.store.current
+        if faults := role_faults(policy, self._spec):
+            journal.policy_rejected("; ".join(faults))
+            raise Refused(Exit.POLICY_INVALID, "\n".join(faults))
+        self.warnings += [f"control: there is no {name} on this machine" for name in unknown_names(policy)]
         ledger.configure(policy.audit)
         detectors = severities(policy)
         self.metrics.set_policy(policy.digest, [entry.name for entry in secrets_of(policy)], detectors)

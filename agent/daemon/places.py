@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.daemon import leavings
+from agent.daemon.control_wire import control_directory
 from agent.daemon.spec import RunSpec
 from agent.daemon.trust import make_directory, movable, planted
 from agent.policy.grants import Grants
@@ -68,6 +69,7 @@ def lay_out(spec: RunSpec) -> Places:
     private = Path(spec.run_dir, "private")
     public.mkdir(mode=0o755)
     private.mkdir(mode=0o700)
+    control_directory(spec.run_dir).mkdir(mode=0o711)
     tmpdir = leavings.tmpdir(spec)
     tmpdir.mkdir(mode=0o700)
     _give(tmpdir, spec)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from agent.daemon import places as layout
 from agent.daemon.canary import Canaries
+from agent.daemon.control_wire import control_directory
 from agent.daemon.environment import session_environment
 from agent.daemon.protecting import Protection
 from agent.daemon.secrets import check_kept, placeholder_environment, secret_files
@@ -61,7 +62,7 @@ def make_plan(spec: RunSpec, ground: Ground, *, port: int, canaries: Canaries, p
     granted = (*grants.read, *grants.write)
     private = layout.private_paths(spec, [*policy_files, *secret_files(ground.policy)])
     hide = layout.to_hide(spec, private, grants, landlock, offer.mounts)
-    sockets = layout.machine_sockets(spec) if offer.mounts else []
+    sockets = [*layout.machine_sockets(spec), str(control_directory(spec.run_dir))] if offer.mounts else []
     public = PUBLIC if offer.mounts else places.public
     binds = dict(_binds(spec, places, jailed=offer.jail is not None)) if offer.mounts else {}
     if offer.mounts:

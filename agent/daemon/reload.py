@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.daemon import places as layout
+from agent.daemon.control_callers import role_faults
 from agent.daemon.demands import run_levels
 from agent.daemon.journal import Journal
 from agent.daemon.policy_store import PolicyStore, Reloaded
@@ -72,30 +73,45 @@ class Reloading:
         self._running = running
         self._look_seconds = look_seconds
         self._asked = asyncio.Event()
+        self._cause = ASKED
+        self._waiting: list[asyncio.Future[tuple[str, ...]]] = []
         self._task = asyncio.get_running_loop().create_task(self._run())
 
-    def ask(self) -> None:
-        """Reload now, changed or not."""
+    def ask(self, cause: str = ASKED) -> asyncio.Future[tuple[str, ...]]:
+        """Reload now, changed or not. The result: why the last good policy stays in force, empty where it does not."""
+        answer: asyncio.Future[tuple[str, ...]] = asyncio.get_running_loop().create_future()
+        self._waiting.append(answer)
+        self._cause = cause
         self._asked.set()
+        return answer
 
     async def stop(self) -> None:
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
+        for answer in self._waiting:
+            answer.cancel()
 
     async def _run(self) -> None:
         taken = resting = self._store.marks
         while True:
             asked = await self._wait()
+            waiting, self._waiting = self._waiting, []
+            faults: tuple[str, ...] = ()
             try:
                 now = await asyncio.to_thread(self._store.look)
                 if asked or (now != taken and now == resting):
                     taken = now
-                    await self._reload(ASKED if asked else FILES)
+                    faults = await self._reload(self._cause if asked else FILES, asked=asked)
                 resting = now
             except Exception as error:  # the last good policy stays in force
                 log.exception("the policy could not be reloaded")
                 self._running.journal.policy_rejected(f"the agent could not reload: {type(error).__name__}")
+                faults = (f"the agent could not reload: {type(error).__name__}",)
+            finally:
+                for answer in waiting:
+                    if not answer.done():
+                        answer.set_result(faults)
 
     async def _wait(self) -> bool:
         """True where somebody asks."""
@@ -106,21 +122,23 @@ class Reloading:
         self._asked.clear()
         return True
 
-    async def _reload(self, cause: str) -> None:
+    async def _reload(self, cause: str, *, asked: bool) -> tuple[str, ...]:
+        """Why the last good policy stays in force, empty where it does not."""
         running = self._running
         before = self._store.current
         result = await asyncio.to_thread(self._checked)
         if result.faults:
             running.journal.policy_rejected("; ".join(result.faults))
-            return
-        if not result.changed and cause != ASKED:
-            return
+            return result.faults
+        if not result.changed and not asked:
+            return ()
         policy = self._store.current  # and not the one that was read: a lockdown may have closed it meanwhile
         running.follow(policy)  # first: commands are decided by it already, and what follows may fail on a full disk
         running.ledger.configure(policy.audit)
         running.metrics.set_policy(policy.digest, detectors=severities(policy))
         running.journal.policy_reloaded(cause, before.digest, policy.digest, changed(before, policy))
         self._announce(before, policy)
+        return ()
 
     def _checked(self) -> Reloaded:
         """In a thread: everything that reads files."""
@@ -160,6 +178,7 @@ def cannot_follow(running: Running, current: Policy, policy: Policy) -> list[str
     reasons = [f"needs a new session: it changes {_FIXED[key]}" for key in changed(current, policy) if key in _FIXED]
     if policy.trust != current.trust:
         reasons.append("needs a new session: it changes the authorities that the session and its interception trust")
+    reasons += role_faults(policy, running.spec)
     reasons += _not_intercepted(running.first, policy)
     if running.spec.require_contained:
         levels = run_levels(policy, running.offer)

@@ -8,6 +8,7 @@ from enum import StrEnum
 from agent.policy import shadow
 from agent.policy.build import Bench
 from agent.policy.build_commands import command_rule, rule_exception
+from agent.policy.build_control import control_section
 from agent.policy.build_detect import detectors
 from agent.policy.build_egress import host_rule, tool_rule
 from agent.policy.build_paths import grant, protection
@@ -82,6 +83,7 @@ class LayerBuilder:
             commands=commands,
             paths=paths,
             tools=tool_section(self._bench, tools, self._setting(tools, "mode", Mode, Mode.ENFORCE)),
+            control=control_section(self._bench, self._sections("control")),
             exceptions=tuple(exception for exception in exceptions if exception is not None),
             audit=self._audit(),
             session_env=self._passed_on(),

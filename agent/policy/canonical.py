@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import fields
 
+from agent.policy.control_roles import ControlSection, Role
 from agent.policy.model import (
     AuditSection,
     CommandMatch,
@@ -68,6 +69,7 @@ def _layer(layer: Layer, *, first: bool) -> dict[str, Json]:
         "commands": None if layer.commands is None else _commands(layer.commands),
         "paths": None if paths is None else _paths(paths),
         "tools": None if layer.tools is None else _tools(layer.tools),
+        "control": None if layer.control is None else _control(layer.control),
         "exceptions": _sorted(_exception(exception, layer) for exception in layer.exceptions),
         "audit": None if layer.audit is None else _audit(layer.audit),
         "session_env": _sorted(layer.session_env),
@@ -199,6 +201,10 @@ def _detector(detector: Detector) -> Json:
         "reason": detector.reason,
         "respond": _sorted(map(str, detector.respond)),
     }
+
+
+def _control(section: ControlSection) -> Json:
+    return {role: _sorted(getattr(section, role)) for role in map(str, Role)}
 
 
 def _exception(exception: RuleException, layer: Layer) -> Json:

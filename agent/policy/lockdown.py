@@ -22,6 +22,26 @@ REASON = "the session is in lockdown"
 INSTEAD = "stop here and ask the operators of this session"
 
 
+class Measure(StrEnum):
+    """How a session is contained, each with all that stands before it. CUT: nothing leaves by the network any more.
+    FREEZE: its processes are held still, and every question is refused. KILL: it is ended."""
+
+    CUT = "cut"
+    FREEZE = "freeze"
+    KILL = "kill"
+
+    @property
+    def all(self) -> tuple[Measure, ...]:
+        """This one, and those that it includes."""
+        measures = tuple(Measure)
+        return measures[: measures.index(self) + 1]
+
+    @property
+    def lock(self) -> Lock:
+        """What of the policy it closes."""
+        return Lock.EGRESS if self is Measure.CUT else Lock.ALL
+
+
 class Lock(StrEnum):
     """What of a policy is closed: nothing, all that would leave by the network, or every question."""
 

@@ -12,6 +12,7 @@ from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING
 
+from agent.policy.control_roles import ControlSection
 from agent.policy.decision import Severity
 from agent.policy.host_index import HostIndex
 from agent.policy.lockdown import Lock
@@ -252,6 +253,7 @@ class Layer:
     commands: CommandSection | None = None
     paths: PathSection | None = None
     tools: ToolSection | None = None
+    control: ControlSection | None = None
     exceptions: tuple[RuleException, ...] = ()
     audit: AuditSection | None = None
     session_env: tuple[str, ...] = ()

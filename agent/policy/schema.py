@@ -1,8 +1,8 @@
 """THE table of what a policy file may say.
 
 `agent.policy.reader` reads by this table and `agent.policy.json_schema` prints it, so that editor, linter and agent
-agree. Keys are documented here once; its parts are `schema_common`, `schema_commands`, `schema_detect`,
-`schema_egress` and `schema_tools`.
+agree. Keys are documented here once; its parts are `schema_common`, `schema_commands`, `schema_control`,
+`schema_detect`, `schema_egress` and `schema_tools`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Final
 from agent.policy.model import Audited, Durability, OnFailure
 from agent.policy.schema_commands import COMMANDS, MATCH, PACKS
 from agent.policy.schema_common import ID, INSTEAD, MODE, REASON, examples
+from agent.policy.schema_control import CONTROL
 from agent.policy.schema_detect import DETECT
 from agent.policy.schema_egress import BUNDLED_HOST, DENIED_HOST, EGRESS, HOST, SECRETS
 from agent.policy.schema_tools import TOOLS
@@ -90,6 +91,7 @@ DOCUMENT: Final = RecordShape(
         Key("commands", COMMANDS),
         Key("paths", _PATHS),
         Key("tools", TOOLS),
+        Key("control", CONTROL),
         Key("secrets", SECRETS),
         Key("detect", DETECT),
         Key("exceptions", ListShape("Rules that do not hold for something, for some time.", _EXCEPTION)),

@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
-from agent.record.event import DENIALS, Event, Result
+from agent.record.event import DENIALS, Event, EventType, Result
 
 MANY = "(many)"
 _SECOND = 1_000_000_000
+_COALESCED = DENIALS | {EventType.AUTH_FAILURE}
 
 
 @dataclass(slots=True)
@@ -40,7 +41,7 @@ class Coalescer:
 
     def offer(self, event: Event, now_ns: int, timestamp: str) -> bool:
         """True where the event is held (and will come out of `due` or `drain`), False where it is to be written now."""
-        if event.type not in DENIALS or event.result is not Result.DENIED:
+        if event.type not in _COALESCED or event.result is not Result.DENIED:
             return False
         rule = event.details.get("rule")
         key = (event.type, event.actor, event.action, event.resource, event.source_ip, rule)

@@ -135,6 +135,10 @@ class Ledger:
         ledger's lock: it returns at once, calls nothing of the ledger, and raises nothing. None: nobody watches."""
         self._watcher = watcher
 
+    def redacted(self, event: Event) -> Event:
+        """The event as a line of the log would have it."""
+        return self._redact(event)
+
     def post(self, event: Event) -> None:
         """Take the event without waiting for anything. Raises RecordError where it was lost (and has been counted)."""
         event = self._redact(event)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from agent.record.event import DENIALS, AuthFailure, Event, EventType, Integrity, Result
+from agent.record.event import DENIALS, AuthFailure, Event, EventType, Integrity, Json, Result
 from agent.record.timings import BUCKETS, Timings
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ RESTARTABLE = ("guard", "egress")
 """The agent's processes that are started again while the session goes on."""
 DECISION_POINTS = ("egress", "exec", "hook")
 """Where decisions are timed."""
+LOCKDOWN_MEASURES = ("cut", "freeze", "kill")
+"""What a lockdown may do (`agent.policy.lockdown.Measure`)."""
 SECRET_ACTIONS = {
     EventType.SECRET_ACCESS: "access",
     EventType.SECRET_INJECT: "inject",
@@ -59,6 +61,7 @@ class Metrics:
         self._secrets = {(name, action): 0 for name in (_OTHER, *secret_names) for action in SECRET_ACTIONS.values()}
         self._detections = {_OTHER: ("high", 0)}
         self._integrity = dict.fromkeys((kind.value for kind in Integrity), 0)
+        self._lockdowns = dict.fromkeys(LOCKDOWN_MEASURES, 0)
         self._levels = dict.fromkeys(POINTS, "off")
         self._bytes = {"up": 0, "down": 0}
         self._connections = 0
@@ -91,6 +94,11 @@ class Metrics:
             reason = event.details.get("reason")
             known = isinstance(reason, str) and reason in self._auth_failures
             self._auth_failures[str(reason) if known else AuthFailure.OTHER.value] += event.count
+        elif event.type is EventType.AGENT_LOCKDOWN:
+            measures = event.details.get("measures")
+            for measure in measures if isinstance(measures, list) else ():
+                if isinstance(measure, str) and measure in self._lockdowns:
+                    self._lockdowns[measure] += event.count
         elif event.type in SECRET_ACTIONS and event.result is Result.SUCCESS:
             name = event.details.get("secret_name", event.resource)
             label = name if isinstance(name, str) and name in self._secret_names else _OTHER
@@ -180,6 +188,23 @@ class Metrics:
         with self._lock:
             return dict(self._denied)
 
+    def reading(self) -> dict[str, Json]:
+        """What a person asks first, at one moment: denials, refused callers, levels, traffic."""
+        with self._lock:
+            return {
+                "levels": {**self._levels},
+                "denials": {**self._denied},
+                "auth_failures": {**self._auth_failures},
+                "egress": {
+                    "bytes_up": self._bytes["up"],
+                    "bytes_down": self._bytes["down"],
+                    "connections": self._connections,
+                },
+                "restarts": {**self._restarts},
+                "lost_events": self._lost,
+                "push_failures": self._push_failures,
+            }
+
     def registry(self) -> CollectorRegistry:
         """The registry that shows these numbers; imports prometheus-client at the first call."""
         from prometheus_client import CollectorRegistry, disable_created_metrics
@@ -248,6 +273,10 @@ class Metrics:
         for process, value in self._restarts.items():
             restarts.add_metric([process], value)
         yield from (info, level, traffic, integrity, restarts)
+        lockdowns = CounterMetricFamily("parhelia_agent_lockdowns", "Lockdowns, by measure.", labels=["measure"])
+        for measure, value in self._lockdowns.items():
+            lockdowns.add_metric([measure], value)
+        yield lockdowns
         for counter, text, value in (
             ("parhelia_agent_egress_connections", "Connections proxied.", self._connections),
             ("parhelia_agent_audit_lost", "Events that could not be recorded.", self._lost),

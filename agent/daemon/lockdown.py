@@ -1,0 +1,174 @@
+"""Lockdown: a session contained on demand, by an operator or by a detector, with evidence kept.
+
+Rules kept here: egress is cut first, by the policy in force (`agent.policy.lockdown`), and recorded after; a
+freeze that does not hold becomes the end of the session; a lockdown is only ever widened until it is lifted, and every
+engagement and lifting is an event with its cause, actor and measures; the log is on disk before anything is reported.
+Lifting never raises the dead: after a kill there is nothing to lift.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+
+from agent.daemon.control_events import ControlEvents
+from agent.daemon.control_status import Status
+from agent.daemon.egress_link import EgressFault
+from agent.daemon.freezing import Freezer
+from agent.policy.lockdown import Lock, Measure
+from agent.record.event import Action, Event, EventType, Json, RecordError, ResourceType, Result
+from agent.session.levels import Level, Point
+
+if TYPE_CHECKING:  # it is made there
+    from agent.daemon.companions import Company
+
+log = logging.getLogger(__name__)
+
+AGENT: Final = "agent"
+_EVIDENCE_SECONDS: Final = 30.0
+_PATIENT_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What contains the session now: nothing, where there is no measure."""
+
+    measure: Measure | None = None
+    cause: str = ""
+    actor: str = ""
+    since: str = ""
+    evidence: tuple[str, ...] = field(default=())
+
+    def document(self) -> dict[str, Json]:
+        """As `status` shows it."""
+        return {
+            "measures": [str(measure) for measure in self.measure.all] if self.measure else [],
+            "cause": self.cause,
+            "actor": self.actor,
+            "since": self.since,
+            "evidence": [*self.evidence],
+        }
+
+
+class Lockdown:
+    """A companion of the session; `engage` and `lift` are called on the guard's loop."""
+
+    def __init__(self, company: Company, freezer: Freezer) -> None:
+        self._company = company
+        self._freezer = freezer
+        self._events = ControlEvents(company.ledger, company.spec.session_id)
+        self._status = Status(company)
+        self._one = asyncio.Lock()
+        self._stopped = False
+        self.state = State()
+
+    async def start(self) -> None:
+        """Nothing is begun before it is asked for."""
+
+    async def stop(self) -> None:
+        """The session is over."""
+        self._stopped = True
+        await self._freezer.stop()
+
+    def status(self) -> dict[str, Json]:
+        """The agent's state, with what contains the session."""
+        return self._status.document(self.state.document())
+
+    async def engage(self, measure: Measure, cause: str, actor: str = AGENT) -> State:
+        """Contain the session so, and with whatever holds already. Returns when it holds and is on disk."""
+        async with self._one:
+            if self.state.measure is not None:
+                measure = max(measure, self.state.measure, key=[*Measure].index)
+            if self.state.measure is None:
+                self._close(Lock.EGRESS)
+            details: dict[str, Json] = {}
+            if measure is not Measure.CUT:
+                left = await self._freeze()
+                details["frozen"] = len(self._freezer.processes()) - len(left)
+                if left:
+                    details["unfrozen"] = len(left)
+                    measure = Measure.KILL  # what cannot be held is ended
+            name = evidence.evidence_name(self._company.ledger.seq)
+            since = datetime.now(tz=UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+            self.state = State(measure, cause, actor, since, (*self.state.evidence, name))
+            self._record(actor, cause, measure.all, {**details, "evidence": name})
+            await self._keep(name)
+            if measure is Measure.KILL and not self._stopped:
+                self._company.kill_session(f"lockdown: {cause}")
+            return self.state
+
+    async def lift(self, cause: str, actor: str) -> bool:
+        """Let the session go on, under the policy as it is now; False where there is nothing to lift."""
+        async with self._one:
+            if self.state.measure in (None, Measure.KILL):
+                return False
+            lifted: list[Json] = [str(measure) for measure in self.state.measure.all]
+            self._close(Lock.NONE)
+            if self._freezer.frozen:
+                await self._freezer.thaw()
+            self.state = replace(State(), evidence=self.state.evidence)
+            self._record(actor, cause, (), {"lifted": lifted})
+            return True
+
+    async def _freeze(self) -> list[int]:
+        """What still runs. Commands are refused only once their processes are held, for those that are later let go on
+        must not find that one of theirs had failed; where they do not come to rest at once, that does not matter."""
+        left = await self._freezer.freeze(_PATIENT_SECONDS)
+        self._close(Lock.ALL)
+        return await self._freezer.freeze() if left else left
+
+    def _close(self, lock: Lock) -> None:
+        """From here on every enforcement point of this process obeys it, and the egress process when it has read so."""
+        policy = self._company.store.lock(lock)
+        with suppress(EgressFault):  # it is gone, which closes more; another one starts with the policy in force
+            self._company.link.follow(policy)
+
+    def _record(self, actor: str, cause: str, measures: tuple[Measure, ...], details: dict[str, Json]) -> None:
+        try:
+            self._events.lockdown(actor, cause, [str(measure) for measure in measures], details)
+            self._company.ledger.flush()
+        except RecordError as error:
+            log.error("a lockdown holds, but its record is not on disk: %s", error)
+
+    async def _keep(self, name: str) -> None:
+        company = self._company
+        try:
+            async with asyncio.timeout(_EVIDENCE_SECONDS):
+                await asyncio.to_thread(
+                    evidence.keep,
+                    Path(company.spec.audit_dir, name),
+                    processes=self._freezer.processes(),
+                    status=self.status(),
+                    policy_dirs=company.spec.policy_dirs,
+                    audit_dir=company.spec.audit_dir,
+                    redact=self._redact,
+                )
+        except (OSError, TimeoutError) as error:
+            company.journal.degraded(Point.AGENT, Level.PARTIAL, f"evidence could not be kept: {error or 'too slow'}")
+
+    def _redact(self, details: dict[str, Json]) -> dict[str, Json]:
+        event = Event(
+            EventType.AGENT_LOCKDOWN, AGENT, Action.READ, "", ResourceType.SESSION, Result.SUCCESS, None, details
+        )
+        return dict(self._company.ledger.redacted(event).details)
+
+
+def freezer_of(company: Company) -> Freezer:
+    """The one for this session: below the guard, and by account where the session has one of its own."""
+    spec = company.spec
+    account = None if spec.egress_user is None else spec.session_user.uid
+    return Freezer(os.getpid, account=account, strangers=_strangers)
+
+
+def _strangers(account: int) -> list[int]:
+    """Processes of the account that are no part of this run: another session's."""
+    from agent.daemon.offspring import foreign
+
+    return foreign(os.getppid(), account)
