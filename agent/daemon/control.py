@@ -13,8 +13,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import socket
 import struct
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -196,35 +198,41 @@ def _tells_callers(path: Path) -> bool:
         return False
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.setblocking(False)
         listening.bind(str(path))
         path.chmod(0o666)
         listening.listen()
-        listening.settimeout(_PROBE_SECONDS)
         child = os.fork()
         if child == 0:
             _connect_as_somebody(path)
+        _end(child)
+        path.unlink()
         try:
             probe, _ = listening.accept()
-            with probe:
-                found = _peer(probe)
-        except TimeoutError:
-            found = (-1, 0)
-        finally:
-            path.unlink()
-            with suppress(ChildProcessError):
-                os.waitpid(child, 0)
-    return found == (_PROBED, child)
+        except BlockingIOError:
+            return False
+        with probe:
+            return _peer(probe) == (_PROBED, child)
 
 
 def _connect_as_somebody(path: Path) -> NoReturn:
-    """In the child: connect as an account that is nobody's here, and end."""
-    status = 1
+    """In the child: connect as an account that is nobody's here, and end. Directories above may be closed to it."""
     try:
+        os.chdir(path.parent)
         os.setgroups([])
         os.setresgid(_PROBED, _PROBED, _PROBED)
         os.setresuid(_PROBED, _PROBED, _PROBED)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.connect(str(path))
-        status = 0
+            probe.connect(path.name)
     finally:
-        os._exit(status)
+        os._exit(0)
+
+
+def _end(child: int) -> None:
+    """Wait for it; it has but a moment."""
+    deadline = time.monotonic() + _PROBE_SECONDS
+    with suppress(ChildProcessError):
+        while os.waitpid(child, os.WNOHANG)[0] == 0:
+            if time.monotonic() > deadline:
+                os.kill(child, signal.SIGKILL)
+            time.sleep(0.002)

@@ -24,11 +24,6 @@ _MAX_WORD = 4096
 type Redact = Callable[[dict[str, Json]], dict[str, Json]]
 
 
-def evidence_name(seq: int) -> str:
-    """The directory's name, by the number of the last event before it."""
-    return f"evidence-{seq:012d}-{datetime.now(tz=UTC):%Y%m%dT%H%M%S}"
-
-
 def keep(
     directory: Path,
     *,

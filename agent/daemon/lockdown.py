@@ -17,7 +17,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-
 from agent.daemon.control_events import ControlEvents
 from agent.daemon.control_status import Status
 from agent.daemon.egress_link import EgressFault
@@ -95,7 +94,7 @@ class Lockdown:
                 if left:
                     details["unfrozen"] = len(left)
                     measure = Measure.KILL  # what cannot be held is ended
-            name = evidence.evidence_name(self._company.ledger.seq)
+            name = f"evidence-{self._company.ledger.seq:012d}-{datetime.now(tz=UTC):%Y%m%dT%H%M%S}"
             since = datetime.now(tz=UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
             self.state = State(measure, cause, actor, since, (*self.state.evidence, name))
             self._record(actor, cause, measure.all, {**details, "evidence": name})
@@ -138,6 +137,8 @@ class Lockdown:
             log.error("a lockdown holds, but its record is not on disk: %s", error)
 
     async def _keep(self, name: str) -> None:
+        from agent.daemon import evidence  # with what it reads processes by, which no start should wait for
+
         company = self._company
         try:
             async with asyncio.timeout(_EVIDENCE_SECONDS):

@@ -1,0 +1,132 @@
+"""Processes held still: each of them, with threads and without a first one, and let go again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.daemon.freezing import Freezer
+
+COUNT = """
+import ctypes, os, sys, threading, time
+def count(path):
+    n = 0
+    while True:
+        n += 1
+        with open(path, "w") as file: file.write(str(n))
+        time.sleep(0.001)
+"""
+KINDS = {
+    "alone": "count(sys.argv[1])",
+    "two forks away": "os.fork() or os.setsid() or os.fork() or count(sys.argv[1])\ntime.sleep(99)",
+    "a thread": "threading.Thread(target=count, args=sys.argv[1:]).start()\ntime.sleep(99)",
+    "without a first thread": (
+        "threading.Thread(target=count, args=sys.argv[1:]).start()\nctypes.CDLL(None).syscall(60, 0)"  # exit(2)
+    ),
+}
+
+
+class Counter:
+    """Something that counts below `root`."""
+
+    def __init__(self, kind: str, path: Path) -> None:
+        self._path = path
+        argv = [sys.executable, "-c", COUNT + KINDS[kind], str(path)]
+        self._shell = subprocess.Popen(["/bin/sh", "-c", '"$@" & wait', "sh", *argv])
+        self.root = self._shell.pid
+        self.freezer = Freezer(lambda: self.root, hold_seconds=0.02)
+        self.until_it_counts()
+
+    def moves(self) -> bool:
+        before = self._path.read_bytes()
+        time.sleep(0.2)
+        return self._path.read_bytes() != before
+
+    def until_it_counts(self) -> None:
+        deadline = time.monotonic() + 30
+        while not (self._path.exists() and self.moves()):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def end(self) -> None:
+        for pid in self.freezer.processes():
+            os.kill(pid, signal.SIGKILL)
+        self._shell.kill()
+        self._shell.wait()
+
+
+@pytest.fixture(params=list(KINDS))
+def counter(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Counter]:
+    made = Counter(request.param, tmp_path / "count")
+    yield made
+    made.end()
+
+
+def held(counter: Counter, test: Callable[[], Awaitable[None]]) -> None:
+    async def body() -> None:
+        assert await counter.freezer.freeze() == []
+        try:
+            await test()
+        finally:
+            await counter.freezer.thaw()
+
+    asyncio.run(body())
+
+
+def test_what_is_frozen_makes_no_progress_and_goes_on_when_it_is_let_go(counter: Counter) -> None:
+    async def test() -> None:
+        assert counter.freezer.frozen
+        assert not await asyncio.to_thread(counter.moves)
+
+    held(counter, test)
+    assert not counter.freezer.frozen
+    counter.until_it_counts()
+
+
+def test_what_somebody_lets_go_is_stopped_again(counter: Counter) -> None:
+    async def test() -> None:
+        for pid in counter.freezer.processes():
+            os.kill(pid, signal.SIGCONT)
+        await asyncio.sleep(0.3)
+        assert not await asyncio.to_thread(counter.moves)
+
+    held(counter, test)
+
+
+def test_what_was_stopped_before_stays_stopped(tmp_path: Path) -> None:
+    counter = Counter("alone", tmp_path / "count")
+    try:
+        for pid in counter.freezer.processes():
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(0.1)
+
+        async def test() -> None:
+            assert counter.freezer.frozen
+
+        held(counter, test)
+        assert not counter.moves()
+    finally:
+        counter.end()
+
+
+def test_what_is_spared_goes_on(tmp_path: Path) -> None:
+    counter = Counter("alone", tmp_path / "count")
+    try:
+        spared = [*counter.freezer.processes()]
+        counter.freezer = Freezer(lambda: counter.root, spare=lambda: spared)
+
+        async def test() -> None:
+            assert await asyncio.to_thread(counter.moves)
+
+        held(counter, test)
+    finally:
+        counter.freezer = Freezer(lambda: counter.root)
+        counter.end()

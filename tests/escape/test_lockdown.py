@@ -1,0 +1,111 @@
+"""Containment on demand: on every runtime a session is cut, held still, let go on and ended, with its evidence kept."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.escape.containers import SHARED, Container
+from tests.escape.runtime import AUDIT, Case, Host, Runtime, policy, read_log, verify
+from tests.escape.test_secrets import Gateway
+
+OPERATOR = Path(__file__).with_name("lockdown_inside.py")
+CONTROL = "control: {viewer: [daemon], operator: [bin]}\n"
+
+
+def contained(runtime: Runtime, *, gateway: str = "") -> tuple[dict[str, Any], tuple[dict[str, Any], ...], Path]:
+    """What the operator beside the session saw, the log, and where it lies."""
+    session = f"lockdown-{os.getpid()}"
+    env = {"PARHELIA_SESSION_ID": session, **({"PARHELIA_PUSHGATEWAY_URL": gateway} if gateway else {})}
+    case = Case((), policy() + CONTROL, env=env)
+    if isinstance(runtime, Container):
+        argv = runtime.argv(case)
+        at = argv.index("run") - 1
+        (runtime.directory / OPERATOR.name).write_bytes(OPERATOR.read_bytes())
+        inside = ["python3", f"{SHARED}/{OPERATOR.name}", str(runtime.upstream.ports["tls"]), session]
+        done = runtime.execute([*argv[:at], *inside, *argv[at:]], env)
+        audit = runtime.directory / AUDIT
+    else:
+        assert isinstance(runtime, Host)
+        argv = runtime.command(case)
+        inside = ["python3", str(OPERATOR), str(runtime.upstream.ports["tls"]), session]
+        done = subprocess.run(
+            [*inside, *argv], env=runtime.environment(case), capture_output=True, text=True, timeout=150, check=False
+        )
+        audit = runtime.audit
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert verify(audit) == 0
+    return json.loads(done.stdout.splitlines()[-1]), read_log(audit), audit
+
+
+def of(events: tuple[dict[str, Any], ...], kind: str) -> list[dict[str, Any]]:
+    return [event for event in events if event["details"]["event_type"] == kind]
+
+
+def test_a_session_is_cut_frozen_let_go_and_ended_on_demand(runtime: Runtime) -> None:
+    seen, events, audit = contained(runtime)
+    assert seen["before"]["lockdown"]["measures"] == []
+    assert seen["cut"]["exit"] == 0, seen
+    assert seen["tunnel"] in ("ConnectionResetError", "BrokenPipeError", "SSLEOFError", "SSLError", "end"), seen
+    assert "X-Parhelia-Rule: lockdown" in seen["next"]
+    assert seen["counts_while_cut"]
+    assert seen["freeze"]["exit"] == 0, seen
+    assert not seen["counts_while_frozen"]
+    assert seen["frozen"]["lockdown"]["measures"] == ["cut", "freeze"]
+    assert seen["lift"]["exit"] == 0
+    assert seen["counts_after"]
+    assert seen["kill"]["exit"] == 0
+    assert seen["status"] == 137
+    assert seen["left"] == []
+    assert seen["unreachable"] == 7
+    lockdowns = of(events, "agent.lockdown")
+    assert [event["details"]["measures"] for event in lockdowns] == [
+        ["cut"],
+        ["cut", "freeze"],
+        [],
+        ["cut", "freeze", "kill"],
+    ]
+    assert {event["actor"] for event in lockdowns} == {"user:root"}
+    assert lockdowns[0]["details"]["cause"] == "try it"
+    assert lockdowns[2]["details"]["lifted"] == ["cut", "freeze"]
+    blocked = [event["details"]["rule"] for event in of(events, "network.egress_blocked")]
+    assert blocked.count("lockdown") >= 2  # the tunnel, and the next one
+    (ended,) = of(events, "session.terminate")
+    assert ended["details"]["reason"] == "lockdown: enough"
+    assert of(events, "agent.degraded")[len(seen["degraded"]) :] == []
+    check_evidence(audit, lockdowns)
+
+
+def check_evidence(audit: Path, lockdowns: list[dict[str, Any]]) -> None:
+    for event in (lockdowns[0], lockdowns[1], lockdowns[3]):
+        directory = audit / event["details"]["evidence"]
+        assert directory.stat().st_mode & 0o777 == 0o700
+        parts = {path.name: json.loads(path.read_text()) for path in directory.iterdir()}
+        assert [path for path in directory.iterdir() if path.stat().st_mode & 0o077] == []
+        assert "hunter2" not in json.dumps(parts["processes.json"])
+        commands = [" ".join(process.get("argv", [])) for process in parts["processes.json"]]
+        assert any("count" in command for command in commands), commands
+        assert parts["status.json"]["lockdown"]["measures"] == event["details"]["measures"]
+        assert "allowed.test" in json.dumps(parts["policy.json"])
+        assert parts["audit.json"]["ok"] and parts["audit.json"]["last_seq"] >= event["details"]["seq"]
+
+
+@pytest.mark.root
+def test_a_lockdown_is_counted_and_pushed(host: Host) -> None:
+    pushed: list[str] = []
+    gateway = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Kept", (Gateway,), {"pushed": pushed}))
+    threading.Thread(target=gateway.serve_forever, daemon=True).start()
+    contained(host, gateway=f"http://127.0.0.1:{gateway.server_address[1]}")
+    gateway.shutdown()
+    gateway.server_close()
+    lines = pushed[-1].splitlines()
+    assert 'parhelia_agent_lockdowns_total{measure="cut"} 3.0' in lines
+    assert 'parhelia_agent_lockdowns_total{measure="freeze"} 2.0' in lines
+    assert 'parhelia_agent_lockdowns_total{measure="kill"} 1.0' in lines
