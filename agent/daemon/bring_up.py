@@ -126,7 +126,6 @@ class BringUp:
             self._judge_proofs(broken, levels, journal)
             self._record_session(session_details(self._spec, plan, levels, ground.grants), policy, journal)
             self._go()
-            self._follow_files(policy, offer, ledger, journal)
             await self._start_companions(ground, plan, gate, ledger, journal)
         except layout.Exposed as error:
             raise Refused(Exit.POLICY_INVALID, str(error)) from error
@@ -160,24 +159,22 @@ class BringUp:
         self._opening.close(reason)
         await self._opening.push_last()
 
-    def _follow_files(self, policy: Policy, offer: Offer, ledger: Ledger, journal: Journal) -> None:
-        """From here on the policy may change."""
-        if self._opening.store is not None and self._link is not None:
-            running = Running(self._spec, policy, offer, ledger, self._opening.metrics, journal, self._link.follow)
-            self._reloading = Reloading(self._opening.store, running)
-
     async def _start_companions(self, ground: Ground, plan: Plan, gate: Gate, ledger: Ledger, journal: Journal) -> None:
-        if self._opening.store is None or self._link is None:
+        """From here on the policy may change."""
+        store, link, metrics = self._opening.store, self._link, self._opening.metrics
+        if store is None or link is None:
             raise Refused(Exit.UNPROTECTED, "the session came before its policy")
+        running = Running(self._spec, ground.policy, ground.offer, ledger, metrics, journal, link.follow)
+        self._reloading = Reloading(store, running)
         company = Company(
             spec=self._spec,
             policy=self._opening.current,
-            store=self._opening.store,
+            store=store,
             ledger=ledger,
-            metrics=self._opening.metrics,
+            metrics=metrics,
             journal=journal,
             gate=gate,
-            link=self._link,
+            link=link,
             offer=ground.offer,
             places=ground.places,
             grants=ground.grants,
@@ -185,7 +182,7 @@ class BringUp:
             session_pid=lambda: self.pid,
             end_session=self._on_fault,
             kill_session=self._kill,
-            reload=self._reload_for,
+            reload=self._reloading.ask,
         )
         self._companions = Companions(companions(company), journal)
         await self._companions.start()
@@ -195,9 +192,6 @@ class BringUp:
         if self._reloading is not None:
             self._reloading.ask()
 
-    async def _reload_for(self, cause: str) -> tuple[str, ...]:
-        return ("no policy is followed",) if self._reloading is None else await self._reloading.ask(cause)
-
     def _kill(self, reason: str) -> None:
         """End the session though no part of the agent has failed."""
         self.cause = reason
@@ -205,10 +199,9 @@ class BringUp:
 
     def failed(self, point: Point, reason: str) -> None:
         """Record, once, why the session ends before its time."""
-        if self.cause == NORMAL_END:
-            self.cause = reason
-            if self._opening.journal is not None:
-                self._opening.journal.degraded(point, Level.OFF, reason)
+        if self.cause == NORMAL_END and self._opening.journal is not None:
+            self._opening.journal.degraded(point, Level.OFF, reason)
+        self.cause = reason if self.cause == NORMAL_END else self.cause
 
     def _make_link(self, ledger: Ledger) -> EgressLink:
         return EgressLink(
