@@ -26,6 +26,7 @@ from agent.policy.self_protection import RULES
 from agent.record.chain import Kind
 from agent.record.event import EventType
 from agent.shell.requests import from_text
+from tests.session import seccomp_page
 
 ROOT = Path(__file__).parents[1]
 
@@ -97,6 +98,11 @@ def test_the_audit_docs_name_every_detail_of_a_decided_request() -> None:
 def test_the_policy_docs_list_every_built_in_rule_once() -> None:
     built_in = RESERVED | {rule.id for rule in RULES}
     assert built_in <= set(first_cells(section("docs/policy.md", "## Rules that are the agent's own")))
+
+
+def test_the_page_of_the_filter_is_what_the_table_says() -> None:
+    """`python -m tests.session.seccomp_page` writes it anew."""
+    assert seccomp_page.DOCUMENT.read_text() == seccomp_page.render()
 
 
 def test_the_tour_of_a_policy_file_shows_every_section() -> None:

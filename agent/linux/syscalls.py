@@ -136,6 +136,7 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "swapon": (167, 224),
     "symlink": (88, None),
     "symlinkat": (266, 36),
+    "syslog": (103, 116),
     "truncate": (76, 45),
     "umount2": (166, 39),
     "unlink": (87, None),

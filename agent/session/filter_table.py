@@ -97,7 +97,7 @@ _MOUNTS = (
 )
 _HOST = (
     *("kexec_load", "kexec_file_load", "init_module", "finit_module", "delete_module", "reboot", "swapon", "swapoff"),
-    *("acct", "quotactl", "quotactl_fd", "iopl", "ioperm", "open_by_handle_at", "fanotify_init"),
+    *("acct", "quotactl", "quotactl_fd", "iopl", "ioperm", "syslog", "open_by_handle_at", "fanotify_init"),
 )
 _STREAM = _eq(1, SOCK_STREAM, SOCK_TYPE_MASK)
 

@@ -20,6 +20,8 @@ from tests.escape.test_secrets import Gateway
 WRITES = (Path(__file__).parent / "programs" / "writes.py").read_text()
 AUDITED = policy() + "  audit: writes\n"
 ONE, MANY = 3000, 2000
+NEW = {"fchmodat2", "setxattrat", "removexattrat", "file_setattr"}
+"""Calls that the container's own seccomp profile may not know; its ENOSYS comes before the session's filter."""
 NUMBERS = {name: found for name in CALLS if (found := number(name)) is not None}
 
 
@@ -52,11 +54,14 @@ def test_every_writing_call_on_what_is_not_granted_is_refused_and_recorded(runti
         assert denials(outcome) == []
         return
     assert said == []
-    assert outcomes == dict.fromkeys(NUMBERS, "EACCES")
+    unknown = {name for name, found in outcomes.items() if found == "ENOSYS"}
+    assert unknown <= (NEW if runtime.name == "docker" else set())
+    tried = [name for name in NUMBERS if name not in unknown]
+    assert {outcomes[name] for name in tried} == {"EACCES"}
     assert refused == 40
     seen = denials(outcome)
-    assert [name for name, path in seen if not path.startswith("/etc/")] == list(NUMBERS)
-    assert len(seen) == len(NUMBERS) + 40
+    assert [name for name, path in seen if not path.startswith("/etc/")] == tried
+    assert len(seen) == len(tried) + 40
     assert outcome.verified == 0
 
 
