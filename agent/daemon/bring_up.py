@@ -124,7 +124,7 @@ class BringUp:
             await self._start_hooks(ground, ledger)
             plan, broken = await self._launch_session(ground, gate, stdio)
             self._judge_proofs(broken, levels, journal)
-            self._record_session(session_details(self._spec, plan, levels, ground.grants), policy, journal)
+            self._record_session(session_details(self._spec, plan, levels, ground), policy, journal)
             self._go()
             await self._start_companions(ground, plan, gate, ledger, journal)
         except layout.Exposed as error:

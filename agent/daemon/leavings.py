@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from agent.daemon.control_wire import control_link
+from agent.daemon.owned import give_back
 from agent.daemon.reserved import release
 from agent.daemon.spec import RunSpec
 
@@ -39,6 +40,7 @@ def hook_link(spec: RunSpec) -> Path:
 def sweep(spec: RunSpec) -> None:
     """Take it all away. Never raises: what is left over is harmless."""
     release(spec.run_dir)
+    give_back(spec.run_dir)
     shutil.rmtree(tmpdir(spec), ignore_errors=True)  # by descriptors: a symlink in it is removed, not followed
     shutil.rmtree(spec.run_dir, ignore_errors=True)
     for canary in canaries(spec):

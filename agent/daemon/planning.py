@@ -112,7 +112,7 @@ def _proofs(ground: Ground, port: int, canaries: Canaries, private: Sequence[str
         ungranted=(ground.places.canary,) if landlock and ground.places.canary else (),
         private=tuple(private) if separate or landlock else (),
         signal=(os.getpid(), os.getppid()) if separate or offer.landlock >= LANDLOCK_SCOPE else (),
-        protected=tuple(path for path, how in ground.protection.held if how is not Hold.PIN)[:PROVED],
+        protected=tuple(path for path, how in ground.protection.places if how is not Hold.PIN)[:PROVED],
     )
 
 
@@ -153,10 +153,11 @@ def _binds(spec: RunSpec, places: layout.Places, *, jailed: bool) -> Iterator[tu
         yield places.ca_bundle, spec.system_ca
 
 
-def session_details(spec: RunSpec, plan: Plan, levels: dict[Point, Reached], grants: Grants) -> dict[str, Json]:
+def session_details(spec: RunSpec, plan: Plan, levels: dict[Point, Reached], ground: Ground) -> dict[str, Json]:
     """What `session.create` says: who, what, where, how far each point is enforced, and the digest of the grants and of
     what holds protected places."""
-    shown = json.dumps([grants.read, grants.write, plan.hold]).encode(errors="surrogateescape")
+    grants, protection = ground.grants, ground.protection
+    shown = json.dumps([grants.read, grants.write, protection.held, protection.owned]).encode(errors="surrogateescape")
     points: dict[str, Json] = {str(point): str(found.level) for point, found in levels.items()}
     argv: list[Json] = [*redact_argv(plan.argv)]
     return {
@@ -165,7 +166,7 @@ def session_details(spec: RunSpec, plan: Plan, levels: dict[Point, Reached], gra
         "workdir": plan.workdir,
         "levels": points,
         "grants_sha256": hashlib.sha256(shown).hexdigest(),
-        "protected": sum(how is Hold.READ_ONLY for _, how in plan.hold),
-        "reserved": sum(how is Hold.RESERVE for _, how in plan.hold),
+        "protected": sum(how is Hold.READ_ONLY for _, how in protection.places),
+        "reserved": sum(how is Hold.RESERVE for _, how in protection.places),
         "env_label": spec.env_label,
     }

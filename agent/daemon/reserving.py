@@ -30,22 +30,28 @@ class Owner:
     gid: int
 
 
-def reserve(names: Iterable[Reservation], home: str, run_dir: str, owner: Owner) -> None:
-    """Make the placeholders. Raises OSError: FileExistsError where something else took the name meanwhile."""
+def reserve(names: Iterable[Reservation], home: str, run_dir: str, owner: Owner) -> tuple[str, ...]:
+    """Make the placeholders; returns the names that cannot be had any more: something took them, or the directory that
+    they belong into is gone. Raises OSError."""
     wanted = list(names)
     if not wanted:
-        return
+        return ()
     made: list[str] = []
     for name in wanted:
         made += [*_missing(name.path), name.path]
     text = json.dumps(list(dict.fromkeys(made)))
     Path(run_dir, LIST).write_text(text, encoding="utf-8", errors="surrogateescape")
-    for name in wanted:
-        try:
-            _make(name, owner, socket=not covers(home, name.path))
-        except FileExistsError:
-            if not is_placeholder(name.path):
-                raise
+    return tuple(name.path for name in wanted if not _made(name, owner, made, socket=not covers(home, name.path)))
+
+
+def _made(name: Reservation, owner: Owner, listed: list[str], *, socket: bool) -> bool:
+    try:
+        _make(name, owner, listed, socket=socket)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except FileExistsError:
+        return is_placeholder(name.path)
+    return True
 
 
 def _missing(path: str) -> list[str]:
@@ -58,18 +64,20 @@ def _missing(path: str) -> list[str]:
     return found[::-1]
 
 
-def _make(name: Reservation, owner: Owner, *, socket: bool) -> None:
+def _make(name: Reservation, owner: Owner, listed: list[str], *, socket: bool) -> None:
     *above, last = name.path[1:].split("/")
     at = os.open("/", DIRECTORY)
     try:
-        for part in above:
-            at = _entered(at, part, owner)
+        for depth, part in enumerate(above, 1):
+            make = "/" + "/".join(above[:depth]) in listed
+            below = _entered(at, part, owner if make else None)
+            os.close(at)
+            at = below
         if name.directory:
             os.mkdir(last, dir_fd=at)
             _mark_directory(last, at)
         elif socket:
-            os.mknod(last, stat.S_IFSOCK | 0o444, dir_fd=at)
-            os.chmod(last, MARK | 0o444, dir_fd=at)  # follows no link: root's, and nobody else's to replace yet
+            os.mknod(last, stat.S_IFSOCK | MARK | 0o444, dir_fd=at)
         else:
             descriptor = os.open(last, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o444, dir_fd=at)
             os.fchmod(descriptor, MARK | 0o444)
@@ -78,18 +86,17 @@ def _make(name: Reservation, owner: Owner, *, socket: bool) -> None:
         os.close(at)
 
 
-def _entered(at: int, part: str, owner: Owner) -> int:
-    """The directory `part` of the directory `at`, made for the session where it is missing; closes `at`."""
+def _entered(at: int, part: str, owner: Owner | None) -> int:
+    """The directory `part` of the directory `at`, made for `owner` where it is missing."""
     try:
-        try:
-            return os.open(part, DIRECTORY, dir_fd=at)
-        except FileNotFoundError:
-            os.mkdir(part, 0o700, dir_fd=at)
-            below = os.open(part, DIRECTORY, dir_fd=at)
-            os.fchown(below, owner.uid, owner.gid)
-            return below
-    finally:
-        os.close(at)
+        return os.open(part, DIRECTORY, dir_fd=at)
+    except FileNotFoundError:
+        if owner is None:
+            raise
+        os.mkdir(part, 0o700, dir_fd=at)
+        below = os.open(part, DIRECTORY, dir_fd=at)
+        os.fchown(below, owner.uid, owner.gid)
+        return below
 
 
 def _mark_directory(name: str, at: int) -> None:

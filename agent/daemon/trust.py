@@ -67,7 +67,7 @@ def make_directory(path: str, user: User | None) -> None:
         missing.append(name)
     if not missing:
         raise FileExistsError(17, "exists already", path)
-    at = _open_directory(os.path.realpath(existing))
+    at = open_directory(os.path.realpath(existing))
     try:
         for name in reversed(missing):
             os.mkdir(name, 0o755, dir_fd=at)
@@ -116,7 +116,7 @@ def _may_move(step: Step, user: User) -> bool:
     return not directory.st_mode & stat.S_ISVTX or step.found.st_uid == user.uid
 
 
-def _open_directory(path: str) -> int:
+def open_directory(path: str) -> int:
     """Open a resolved path without following anything that became a symlink meanwhile."""
     at = os.open("/", _DIRECTORY)
     for name in path.split("/"):

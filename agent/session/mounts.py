@@ -2,7 +2,8 @@
 
 Rules kept here: in the plan's order, each parent before what is below; every name is opened component by component and
 no symlink is followed, so that what another session moves meanwhile cannot lead a mount elsewhere; what is gone is left
-out (it is then like a name that is made later), everything else that fails ends the launch.
+out (it is then like a name that is made later), but for a placeholder out of a directory that is still there; whatever
+else fails ends the launch.
 
 The session cannot undo them: it has no CAP_SYS_ADMIN in the user namespace that owns the mount namespace (mount(2),
 umount(2)), no_new_privs keeps it so, and unshare and setns are not among its calls (mount_namespaces(7)). A mount point
@@ -30,7 +31,7 @@ def hold(places: tuple[tuple[str, Hold], ...], *, empty: str) -> None:
             try:
                 _hold(path, how, stand_in)
             except (FileNotFoundError, NotADirectoryError):
-                if how is Hold.RESERVE:
+                if how is Hold.RESERVE and os.path.lexists(path.rpartition("/")[0]):
                     raise
     finally:
         os.close(stand_in)

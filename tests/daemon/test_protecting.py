@@ -9,6 +9,7 @@ import pytest
 
 from agent.daemon.protecting import Protection, compile_protection, unheld
 from agent.daemon.reserving import Owner, reserve
+from agent.daemon.searching import Bounds
 from agent.session.plan import Hold
 from tests.policy.test_protection import protected
 
@@ -17,7 +18,7 @@ PATTERNS = ["*.git/hooks/**", ".env"]
 
 def compiled(root: Path, *, entries: int = 10_000, patterns: list[str] | None = None) -> Protection:
     wanted = protected(PATTERNS if patterns is None else patterns, str(root / "home"))
-    return compile_protection(wanted, (str(root),), str(root / "p"), entries=entries)
+    return compile_protection(wanted, (str(root),), str(root / "p"), Bounds(entries=entries))
 
 
 def held(root: Path, protection: Protection) -> dict[str, str]:
@@ -45,8 +46,11 @@ def test_places_are_read_only_their_parents_pinned_and_missing_names_reserved(ro
 
 def test_nothing_is_reserved_at_the_top_of_an_empty_working_directory(root: Path) -> None:
     (root / "empty").mkdir()
-    found = compile_protection(protected([".env"], "/h"), (str(root / "empty"),), str(root / "empty"))
+    found = compile_protection(protected([".env"], "/h"), (str(root / "empty"),), str(root / "empty"), Bounds())
     assert found == Protection()
+    (root / "empty/x").touch()
+    (root / "empty").chmod(0o1777)
+    assert compile_protection(protected([".env"], "/h"), (str(root / "empty"),), str(root / "empty"), Bounds()) == found
 
 
 def test_the_placeholder_of_another_session_is_reserved_again(root: Path) -> None:
@@ -68,7 +72,7 @@ def test_a_symlink_is_pinned_and_what_it_leads_to_is_read_only(root: Path) -> No
 def test_a_symlink_to_what_cannot_be_held_is_said(root: Path, target: str) -> None:
     (root / "q/.env").symlink_to(target)
     (weak,) = compiled(root).weak
-    assert weak.startswith(f"{root}/q/.env is protected and leads to")
+    assert weak.startswith(f"{root}/q/.env is protected and leads to ")
 
 
 def test_a_symlink_out_of_the_writable_trees_is_pinned(root: Path) -> None:
@@ -90,13 +94,40 @@ def test_every_name_of_a_protected_file_is_held(root: Path) -> None:
 
 def test_where_the_search_ended_before_its_time_is_said(root: Path) -> None:
     (weak,) = compiled(root, entries=3).weak
-    assert weak.startswith("protected places were searched for up to ")
+    assert weak.startswith("protected places were not looked for, or not found, behind /")
+
+
+def _deep(root: Path, levels: int) -> int:
+    """A chain of directories with a name of 250 bytes each; the innermost one, opened."""
+    at = os.open(root, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir("d" * 250, dir_fd=at)
+        below = os.open("d" * 250, os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+    return at
+
+
+def test_a_tree_too_deep_for_a_path_is_searched_and_a_place_in_it_is_said(root: Path) -> None:
+    innermost = _deep(root, 30)
+    assert compiled(root).weak == ()
+    os.mkdir(".env", dir_fd=innermost)
+    os.close(innermost)
+    (weak,) = compiled(root).weak
+    assert len(weak) < 300
+
+
+def test_names_that_the_session_chose_are_escaped_where_they_are_said(root: Path) -> None:
+    (root / "q/\x1b[2J").mkdir()
+    (root / "q/\x1b[2J/.env").symlink_to("nothing")
+    (weak,) = compiled(root).weak
+    assert "\x1b" not in weak
 
 
 def test_a_granted_root_that_is_protected_itself_is_held(root: Path) -> None:
     place = str(root / "p/.git/hooks")
     os.mkdir(place)
-    found = compile_protection(protected(PATTERNS, "/h"), (place,), "/nowhere")
+    found = compile_protection(protected(PATTERNS, "/h"), (place,), "/nowhere", Bounds())
     assert found.held == ((place, Hold.READ_ONLY),)
 
 

@@ -84,13 +84,12 @@ def test_what_another_session_reserves_too_stays_until_that_ends(
 def test_what_took_the_name_meanwhile_is_no_placeholder(run_dir: Path, places: tuple[Path, Path]) -> None:
     home, tree = places
     (home / ".rc").write_text("")
-    with pytest.raises(FileExistsError):
-        reserve(names(home, tree), str(home), str(run_dir), OWNER)
+    assert reserve(names(home, tree), str(home), str(run_dir), OWNER) == (str(home / ".rc"),)
+    assert (home / ".d/keys").is_dir()
 
 
 def test_no_link_leads_a_placeholder_elsewhere(run_dir: Path, places: tuple[Path, Path]) -> None:
     home, tree = places
     (tree / ".tool").symlink_to(home)
-    with pytest.raises(OSError):
-        reserve(names(home, tree), str(home), str(run_dir), OWNER)
+    assert reserve(names(home, tree), str(home), str(run_dir), OWNER) == (str(tree / ".tool/file"),)
     assert not (home / "file").exists()

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.escape.runtime import Case, Host, Outcome, policy
+from tests.escape.containers import Docker
+from tests.escape.runtime import CHECKOUT, Case, Host, Outcome, policy
 
 PROTECT = (
     '  protect: ["*.git/hooks/**", .env, .late, .settings/agent.json, .tools/deep/x, "~/.parhelia-test-rc", '
@@ -94,7 +95,19 @@ for name, place in places.items():
 print(json.dumps(found))
 print(json.dumps({name: open(place).read() for name, place in places.items() if os.path.isfile(place)}))
 """
-BENIGN = ("write", "make")
+IN_A_HOME = r"""
+cd || exit 9
+for act in 'echo x > .bashrc' 'rm -f .bashrc' 'mv .bashrc y' 'mv -f mine .bashrc' 'ln -f mine .bashrc' \
+    'chmod 777 .bashrc' 'touch -d @0 .bashrc' 'echo x > .profile' 'rm -rf .aws' 'mv .aws away' \
+    'echo x > .aws/credentials' 'mv -f mine .aws/credentials' 'rm -f .aws/credentials' 'touch .ssh/config' \
+    'mv .ssh s' 'mv -f mine .netrc' 'ln .bashrc out && echo x >> out' 'mv ../session ../s' 'chmod 700 .' \
+    'echo x >> /proc/self/root/home/session/.bashrc'
+do
+    echo own > mine
+    if eval "$act" 2> /dev/null; then echo "did: $act"; fi
+done
+echo y > new && mkdir .made && touch .aws/other && rm -r new .made .aws/other && echo done
+"""
 
 
 def _run(host: Host, base: Path, *flags: str, extra: str = PROTECT) -> Outcome:
@@ -149,3 +162,27 @@ def test_a_protected_place_stays_as_it_is_whatever_the_session_does(host: Host, 
     home = Path(pwd.getpwnam("session").pw_dir)
     assert not (home / ".parhelia-test-rc").exists()
     assert not (home / ".parhelia-test-dir").exists()
+
+
+@pytest.mark.root
+@pytest.mark.docker
+def test_without_mounts_the_homes_protected_places_are_held_by_ownership(docker_sessions: Docker) -> None:
+    shipped = (CHECKOUT / "policies/paths.yaml").read_text().partition("\npaths:\n")[2]
+    text = policy().partition("paths:\n")[0] + "paths:\n" + shipped
+    outcome = docker_sessions.run(Case(("/bin/sh", "-c", IN_A_HOME), text, flags=("--require", "contained")))
+    assert (outcome.status, outcome.stdout) == (0, "done\n"), outcome.stderr
+    assert outcome.of("session.create")[0]["details"]["reserved"] > 10
+
+
+@pytest.mark.root
+@pytest.mark.docker
+def test_without_mounts_a_protected_place_elsewhere_is_said_and_not_contained(docker_sessions: Docker) -> None:
+    text = policy(write="/tmp, /srv") + "  protect: [/srv/keep]\n"
+    outcome = docker_sessions.run(Case(("/bin/true",), text, flags=("--require", "best-effort")))
+    said = [event for event in outcome.of("agent.degraded") if event["resource"] == "paths"]
+    assert outcome.status == 0
+    assert [event["details"]["reason"] for event in said] == [
+        "/srv/keep is protected and held by nothing: no mount namespace here"
+    ]
+    refused = docker_sessions.run(Case(("/bin/true",), text, flags=("--require", "contained")))
+    assert refused.status == 5
