@@ -23,6 +23,7 @@ from agent.daemon.lockdown import Lockdown, freezer_of
 from agent.daemon.places import Places
 from agent.daemon.policy_store import PolicyStore
 from agent.daemon.spec import RunSpec
+from agent.daemon.strays import Strays
 from agent.daemon.watching import IntegrityWatch
 from agent.gate import Gate
 from agent.policy.grants import Grants
@@ -77,6 +78,7 @@ def companions(company: Company) -> list[Companion]:
     return [
         Detecting(company),  # first: it sees the events of all others
         IntegrityWatch(company),
+        Strays(company),
         lockdown,
         ControlServer(company.spec, callers, events, ControlVerbs(company, lockdown).table()),
     ]

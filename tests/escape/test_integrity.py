@@ -39,7 +39,7 @@ n=0; while [ $n -lt 3000 ]; do : > "planted-$n"; n=$((n + 1)); done
 def changes(outcome: Outcome) -> dict[tuple[str, str], dict[str, Any]]:
     """(last names, change) to details; what the session's own directory is called does not matter."""
     return {
-        ("/".join(event["resource"].split("/")[4:]), event["details"]["change"]): event["details"]
+        ("/".join(event["resource"].split("/")[3:]), event["details"]["change"]): event["details"]
         for event in outcome.of("integrity.changed")
         if event["details"]["kind"] == "protected"
     }

@@ -1,0 +1,84 @@
+"""Whoever starts a program beside the session starts it outside of every wall: the log says so, with its words."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+import threading
+from typing import Any
+
+import pytest
+
+from tests.escape.conftest import RUNTIMES
+from tests.escape.containers import Container, Docker
+from tests.escape.runtime import Case, Host, Outcome, policy
+from tests.escape.test_live_policy import events, places, until
+
+SECONDS = 12
+SESSION = f"for n in 1 2 3; do sleep {SECONDS} & done; wait"
+
+
+@pytest.fixture(params=RUNTIMES[1:])
+def container(request: pytest.FixtureRequest) -> Container:
+    """Each kind of container in turn."""
+    found: Container = request.getfixturevalue(request.param)
+    return found
+
+
+def outside(outcome: Outcome) -> list[dict[str, Any]]:
+    return [event for event in outcome.of("agent.degraded") if event["resource"].startswith("process:")]
+
+
+@pytest.mark.root
+def test_a_process_of_the_session_s_account_that_nothing_confines_is_reported(host: Host) -> None:
+    started: list[int] = []
+
+    def intrude() -> None:
+        until(lambda: events(host.audit, "session.create"), "the session")
+        argv = ["/bin/sleep", f"{SECONDS * 4}"]
+        with subprocess.Popen(argv, user=pwd.getpwnam("session").pw_uid, group=pwd.getpwnam("session").pw_gid) as one:
+            started.append(one.pid)
+            until(lambda: any(e["details"].get("pid") == one.pid for e in events(host.audit, "agent.degraded")), "it")
+            one.kill()
+
+    intruder = threading.Thread(target=intrude)
+    intruder.start()
+    outcome = host.run(Case(("/bin/sh", "-c", SESSION), policy()))
+    intruder.join()
+    assert outcome.status == 0, outcome.stderr
+    mine = [event for event in outside(outcome) if event["details"]["pid"] == started[0]]
+    (event,) = mine
+    details = event["details"]
+    assert details["argv"] == ["/bin/sleep", f"{SECONDS * 4}"]
+    assert details["uid"] == pwd.getpwnam("session").pw_uid
+    assert details["ppid"] == os.getpid()
+    assert details["exe"].endswith(("/sleep", "/coreutils"))
+    assert not [event for event in outside(outcome) if event["details"]["argv"] == ["sleep", str(SECONDS)]]
+
+
+def test_what_runs_in_the_container_beside_the_agent_is_reported_and_what_is_the_session_s_or_agent_s_is_not(
+    container: Container,
+) -> None:
+    """The stand-in servers are such a program; whoever enters with `docker exec` is another."""
+    intruder = threading.Thread(target=enter, args=(container,))
+    intruder.start()
+    outcome = container.run(Case(("/bin/sh", "-c", SESSION), policy()))
+    intruder.join()
+    assert outcome.status == 0, outcome.stderr
+    found = {" ".join(event["details"]["argv"]) for event in outside(outcome)}
+    assert any("upstream.py" in words for words in found), outcome.of("agent.degraded")
+    entered = {words for words in found if "upstream.py" not in words}
+    assert entered == ({"sleep 7", "sleep 8"} if isinstance(container, Docker) else set())
+    assert outcome.verified == 0
+
+
+def enter(runtime: Container) -> None:
+    """As root, and as the session's account."""
+    if not isinstance(runtime, Docker):
+        return
+    _, log = places(runtime)
+    until(lambda: events(log, "session.create"), "the session")
+    for user, seconds in (("root", "7"), ("session", "8")):
+        identity = runtime._engine.must("ps", "--quiet", "--filter", f"volume={runtime.directory}").split()[0]
+        runtime._engine.must("exec", "--detach", "--user", user, identity, "sleep", seconds)
