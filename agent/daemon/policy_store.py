@@ -2,7 +2,8 @@
 
 Rules kept here: all I/O of policies is here and in `tool_hosts`; a file that cannot be read is a problem like any
 other; a reload that fails changes nothing and says why; a reader never sees half a policy (one reference is swapped);
-a lockdown outlasts reloads.
+files that change while they are read, or that a program still writes, are read again later, so that no policy is made
+of old files and new ones; a lockdown outlasts reloads.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.daemon.embedded import embedded_policy_dir
+from agent.daemon.settled import being_written
 from agent.daemon.tool_hosts import ToolHosts
 from agent.policy.bundles import Bundle
 from agent.policy.load import LayerSource, PolicyError, Problem, load_policy, offer
@@ -32,6 +35,8 @@ type Marks = tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]
 
 MAX_BYTES: Final = 1 << 20
 MAX_FILES: Final = 500
+FIRST_TRIES: Final = 20
+FIRST_SECONDS: Final = 0.1
 
 
 class Bundles(Mapping[str, Bundle]):
@@ -92,17 +97,23 @@ class PatternFiles:
 
 @dataclass(frozen=True, slots=True)
 class Reloaded:
-    """How a reload ended: `policy` is in force. `problems` or `refused` not empty: it is still the old one."""
+    """How a reload ended: `policy` is in force. `problems` or `refused` not empty: it is still the old one.
+    `unsettled`: the files were being changed, and nothing is said of them."""
 
     policy: Policy
     changed: bool
     problems: tuple[Problem, ...] = ()
     refused: tuple[str, ...] = ()
+    unsettled: str = ""
 
     @property
     def faults(self) -> tuple[str, ...]:
         """Why the new policy is not in force, empty where it is."""
         return (*map(str, self.problems), *self.refused)
+
+
+class Unsettled(Exception):
+    """The files are being changed: neither valid nor wrong yet."""
 
 
 class PolicyStore:
@@ -115,7 +126,7 @@ class PolicyStore:
         self._lock = Lock.NONE
         self.marks = self.look()
         self._swapping = threading.Lock()  # reloads read files, and so come from another thread
-        self._current = read_policy(self._directories, packs_proven=True)
+        self._current = self._first()
 
     @property
     def current(self) -> Policy:
@@ -139,7 +150,9 @@ class PolicyStore:
     def reload(self, judge: Callable[[Policy], Sequence[str]] = lambda _: ()) -> Reloaded:
         """Read the files again; put the new policy in force if it is valid and `judge` has nothing against it."""
         try:
-            fresh = read_policy(self._directories, packs_proven=True)
+            fresh = self._settled()
+        except Unsettled as moving:
+            return Reloaded(self._current, changed=False, unsettled=str(moving))
         except PolicyError as error:
             return Reloaded(self._current, changed=False, problems=error.problems)
         changed = fresh.digest != self._current.digest
@@ -149,6 +162,35 @@ class PolicyStore:
         with self._swapping:
             self._current = locked(fresh, self._lock)
             return Reloaded(self._current, changed=changed)
+
+    def _first(self) -> Policy:
+        """The policy of the start, which waits a little for files that are still being written."""
+        for _ in range(FIRST_TRIES):
+            try:
+                self.marks = self.look()
+                return self._settled()
+            except Unsettled as moving:
+                reason = str(moving)
+                time.sleep(FIRST_SECONDS)
+        where = Where(str(self._directories[0]), 1, 1)
+        raise PolicyError([Problem(where, reason, "start again when the policy's files are whole")])
+
+    def _settled(self) -> Policy:
+        """What the files say, all of them as they were at one time. Raises PolicyError, Unsettled."""
+        before = self.look()
+        writing = being_written(self._directories)
+        if writing is not None:
+            raise Unsettled(f"{writing} is open for writing")
+        wrong: PolicyError | None = None
+        try:
+            fresh = read_policy(self._directories, packs_proven=True)
+        except PolicyError as error:
+            wrong = error
+        if self.look() != before:
+            raise Unsettled("the policy's files changed while they were read")
+        if wrong is not None:
+            raise wrong
+        return fresh
 
 
 def _look(directory: Path) -> tuple[tuple[str, ...], ...]:

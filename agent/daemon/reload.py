@@ -9,7 +9,8 @@ A file that the session's account could have written is not read.
 
 The files are looked at once a second (names, inodes, sizes, times), and not watched by inotify(7): that says nothing of
 changes on the far side of a bind mount in gVisor or of a network file system. A change is read when it has rested for a
-second, so that a directory of several files is not read half written. SIGHUP to the keeper asks for it at once.
+second and no program has a file open for writing, and read again where it went on meanwhile, so that a directory of
+several files is not read half written. SIGHUP to the keeper asks for it at once.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from agent.daemon import places as layout
 from agent.daemon.control_callers import role_faults
 from agent.daemon.demands import run_levels
 from agent.daemon.journal import Journal
-from agent.daemon.policy_store import PolicyStore, Reloaded
+from agent.daemon.policy_store import Marks, PolicyStore, Reloaded
 from agent.daemon.spec import RunSpec
 from agent.daemon.trust import writable
 from agent.enforce.egress.identity import needs_engine
@@ -42,6 +43,8 @@ from agent.session.levels import Level, Offer, shortfall
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 1.0
+PATIENT_LOOKS: Final = 10
+"""So often files may be found unfinished before that is said."""
 FILES: Final = "the policy's files changed"
 ASKED: Final = "SIGHUP"
 _FIXED: Final = {
@@ -74,6 +77,7 @@ class Reloading:
         self._look_seconds = look_seconds
         self._asked = asyncio.Event()
         self._cause = ASKED
+        self._moving = 0
         self._waiting: list[asyncio.Future[tuple[str, ...]]] = []
         self._task = asyncio.get_running_loop().create_task(self._run())
 
@@ -93,7 +97,8 @@ class Reloading:
             answer.cancel()
 
     async def _run(self) -> None:
-        taken = resting = self._store.marks
+        resting = self._store.marks
+        taken: Marks | None = resting
         while True:
             asked = await self._wait()
             waiting, self._waiting = self._waiting, []
@@ -101,8 +106,8 @@ class Reloading:
             try:
                 now = await asyncio.to_thread(self._store.look)
                 if asked or (now != taken and now == resting):
-                    taken = now
                     faults = await self._reload(self._cause if asked else FILES, asked=asked)
+                    taken = None if self._moving else now
                 resting = now
             except Exception as error:  # the last good policy stays in force
                 log.exception("the policy could not be reloaded")
@@ -127,6 +132,10 @@ class Reloading:
         running = self._running
         before = self._store.current
         result = await asyncio.to_thread(self._checked)
+        if result.unsettled:
+            self._wait_for(result.unsettled)
+            return (result.unsettled,)
+        self._moving = 0
         if result.faults:
             running.journal.policy_rejected("; ".join(result.faults))
             return result.faults
@@ -139,6 +148,12 @@ class Reloading:
         running.journal.policy_reloaded(cause, before.digest, policy.digest, changed(before, policy))
         self._announce(before, policy)
         return ()
+
+    def _wait_for(self, moving: str) -> None:
+        """Files that are being changed are read again; that is said, once, where it lasts."""
+        self._moving += 1
+        if self._moving == PATIENT_LOOKS:
+            self._running.journal.policy_rejected(f"{moving}: the policy in force stays until that has ended")
 
     def _checked(self) -> Reloaded:
         """In a thread: everything that reads files."""

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agent.daemon import policy_store
 from agent.daemon.policy_store import PolicyStore, policy_sources, read_policy
 from agent.policy.decide import decide
 from agent.policy.decision import Severity
 from agent.policy.load import PolicyError
 from agent.policy.lockdown import Lock
 from agent.policy.model import CommandRule, HostRule, PathRule
+from tests.daemon.test_settled import held
 from tests.policy.given import command, url
 
 GOOD = "egress: {allow: [good.test]}\n"
@@ -271,3 +274,47 @@ def test_the_examples_of_shipped_packs_are_checked_by_lint_and_not_by_each_sessi
     assert [rule.id for rule in PolicyStore([uses_pack]).current.layers[0].commands.deny] == ["theirs"]  # type: ignore[union-attr]
     with pytest.raises(PolicyError, match="mine does not match its example 'ls'"):
         PolicyStore([write(tmp_path / "q", a=own)])
+
+
+def test_files_that_change_while_they_are_read_make_no_policy_of_old_and_new_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer comes between the reading of the first file and that of the second one, once."""
+    old, new = "version: 1\negress: {allow: [old.test]}\n", "version: 1\negress: {allow: [new.test]}\n"
+    directory = write(tmp_path / "p", a=old, b=old.replace("old", "other-old"))
+    store = PolicyStore([directory])
+    before = store.current
+    read, times = policy_store._read, []
+
+    def interrupted(file: Path, *rest: Any) -> str | None:
+        text = read(file, *rest)
+        if not times:
+            times.append(file)
+            write(directory, a=new, b=new.replace("new", "other-new"))
+        return text
+
+    write(directory, a=old + "# touched\n")
+    monkeypatch.setattr(policy_store, "_read", interrupted)
+    first = store.reload()
+    assert (first.changed, first.faults, store.current) == (False, (), before)
+    assert "changed while they were read" in first.unsettled
+    assert store.reload().changed
+    assert store.current.digest == PolicyStore([directory]).current.digest
+    for host, permitted in (
+        ("new.test", True),
+        ("other-new.test", True),
+        ("old.test", False),
+        ("other-old.test", False),
+    ):
+        assert decide(store.current, url(f"https://{host}/")).permitted is permitted
+
+
+def test_a_start_over_files_that_a_program_goes_on_writing_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy_store, "FIRST_SECONDS", 0.001)
+    directory = write(tmp_path / "p", a=GOOD)
+    with held(directory / "a.yaml", os.O_WRONLY), pytest.raises(PolicyError) as caught:
+        PolicyStore([directory])
+    assert "is open for writing" in str(caught.value)
+    assert PolicyStore([directory]).current.layers

@@ -20,6 +20,7 @@ from agent.record.ledger import Ledger
 from agent.record.metrics import Metrics
 from agent.session.levels import Offer
 from tests.conftest import require
+from tests.daemon.test_settled import held
 from tests.daemon.test_spec import SPEC
 from tests.escape.runtime import read_log
 from tests.policy.authority import make_certificate
@@ -245,7 +246,7 @@ def test_a_reload_that_breaks_leaves_the_policy_and_the_watch(tmp_path: Path, mo
     async def test(session: Session) -> None:
         before = session.store.current
         with monkeypatch.context() as broken:
-            broken.setattr("agent.daemon.policy_store.read_policy", lambda _: 1 / 0)
+            broken.setattr("agent.daemon.policy_store.read_policy", lambda *_, **__: 1 / 0)
             (session.directory / "a.yaml").write_text(NARROW)
             await session.until(lambda: session.events("policy.rejected"))
             assert session.store.current == before
@@ -273,5 +274,24 @@ def test_a_policy_that_the_session_could_have_written_is_not_read(tmp_path: Path
         await session.until(lambda: session.events("policy.rejected"))
         assert "could have been written by the session" in session.events("policy.rejected")[0]["details"]["reason"]
         assert (session.store.current, session.followed) == (before, [])
+
+    follow(tmp_path, test)
+
+
+def test_a_file_that_a_program_still_writes_is_waited_for_and_that_is_said_once_where_it_lasts(tmp_path: Path) -> None:
+    """What is there so far is valid, and lacks what is still to come."""
+
+    async def test(session: Session) -> None:
+        before = session.store.current
+        with held(session.directory / "a.yaml", os.O_WRONLY):
+            (session.directory / "b.yaml").write_text("version: 1\negress: {allow: [more.test]}\n")
+            await session.until(lambda: session.events("policy.rejected"))
+            (event,) = session.events("policy.rejected")
+            assert "a.yaml is open for writing" in event["details"]["reason"]
+            (said,) = await session.reloading.ask()
+            assert "a.yaml is open for writing" in said
+            assert (session.store.current, session.followed) == (before, [])
+        await session.until(lambda: session.followed)
+        assert len(session.events("policy.rejected")) == 1
 
     follow(tmp_path, test)

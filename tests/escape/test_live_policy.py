@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -170,3 +172,67 @@ def test_the_cut_is_counted(host: Host) -> None:
     gateway.server_close()
     check(outcome, host.upstream.ports["tls"])
     assert 'parhelia_security_denied_total{event_type="network.egress_blocked"} 2.0' in pushed[-1].splitlines()
+
+
+@pytest.mark.root
+def test_a_policy_directory_that_is_half_written_leaves_the_last_good_policy(host: Host) -> None:
+    """Each way in which an operator's tool may leave the files for a while; the session goes on under what it had."""
+    case = Case(("/bin/sh", "-c", "echo begun; read _; exit 7"), policy())
+    process = subprocess.Popen(
+        host.command(case),
+        env=host.environment(case),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+        rejected = half_written(host.policies / "policy.yaml", host)
+        process.communicate(b"\n", timeout=60)
+        assert process.returncode == 7
+    finally:
+        process.kill()
+        process.wait()
+    assert [(reason, found) for reason, found in rejected if reason not in found] == []
+    (reloaded,) = events(host.audit, "policy.reload")
+    assert reloaded["details"]["changed"] == ["egress"]
+    seqs = [event["details"]["seq"] for event in events(host.audit, "policy.rejected")]
+    assert len(seqs) == len(rejected)
+    assert max(seqs) < reloaded["details"]["seq"]
+
+
+def half_written(file: Path, host: Host) -> list[tuple[str, str]]:
+    """(the reason that is expected, the one that is recorded) of each; at last two files are changed slowly, as one."""
+    good = file.read_text()
+    theirs = host.directory / "theirs.yaml"
+    theirs.write_text(good + "# theirs\n")
+    shutil.chown(theirs, "session")
+    found = []
+    for put, reason in (
+        (lambda path: path.write_text(good[: good.index("paths:") - 30]), "policy.yaml"),  # in the middle of a rule
+        (os.mkfifo, "not a regular file"),
+        (lambda path: path.symlink_to(theirs), "could have been written by the session"),
+        (lambda path: path.mkdir(), "Is a directory"),
+        (lambda path: path.symlink_to("nowhere"), "No such file"),
+    ):
+        before = len(events(host.audit, "policy.rejected"))
+        fresh = file.with_name("next")
+        put(fresh)
+        away = file.with_name("away")
+        file.rename(away)
+        fresh.rename(file)
+        until(lambda count=before: len(events(host.audit, "policy.rejected")) > count, reason)
+        found.append((reason, events(host.audit, "policy.rejected")[-1]["details"]["reason"]))
+        file.rename(host.directory / f"used-{before}")
+        away.rename(file)
+    with file.open("w") as first, file.with_name("second.yaml").open("w") as second:
+        first.write(good[: good.index("commands:")])  # valid, and without a single denial
+        first.flush()
+        time.sleep(4)
+        second.write("version: 1\negress: {allow: [other.test]}\n")
+        second.flush()
+        time.sleep(2)
+        first.write(good[good.index("commands:") :])
+    until(lambda: events(host.audit, "policy.reload"), "the reload of both")
+    return found
