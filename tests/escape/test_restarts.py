@@ -108,8 +108,14 @@ class Killed:
 
 
 def run_with_killer(runtime: Runtime, script: str, rules: str = "", flags: tuple[str, ...] = ()) -> Killed:
+    """A session that runs `script` behind TOOLS."""
     ports = [str(runtime.upstream.ports[name]) for name in ("http", "tls", "raw")]
     case = Case(("/usr/bin/env", "python3", "-c", TOOLS + script, *ports), policy(extra_egress=rules), flags)
+    return run_case(runtime, case)
+
+
+def run_case(runtime: Runtime, case: Case, seconds: float = 120) -> Killed:
+    """Run it beside the killer, for so long at most."""
     if isinstance(runtime, Container):
         argv = runtime.argv(case)
         at = argv.index("/opt/parhelia/bin/parhelia-agent")
@@ -119,7 +125,7 @@ def run_with_killer(runtime: Runtime, script: str, rules: str = "", flags: tuple
         assert isinstance(runtime, Host)
         done = subprocess.run(
             [sys.executable, KILLER, *runtime.command(case)],
-            env=runtime.environment(case), capture_output=True, text=True, timeout=120, check=False,
+            env=runtime.environment(case), capture_output=True, text=True, timeout=seconds, check=False,
         )  # fmt: skip
         audit = runtime.audit
     assert done.returncode == 0, done.stdout + done.stderr
