@@ -23,6 +23,8 @@ from agent.policy.paths import (
     covers,
     holds_protected,
     is_normal,
+    may_hold_protected,
+    may_protect,
     protects,
 )
 from agent.policy.request import Access, PathRequest
@@ -108,8 +110,10 @@ def _always(request: PathRequest) -> bool:
 def _protected(section: PathSection, request: PathRequest) -> list[Denial]:
     if request.access not in _CHANGES:
         return []
-    hits = [rule for rule in section.protect if protects(rule.path, request.path, request.home)]
-    if request.access is Access.DELETE:
+    hits: list[PathRule] = []
+    if section.protect and may_protect(section.protected, request.path, request.home):
+        hits += [rule for rule in section.protect if protects(rule.path, request.path, request.home)]
+    if request.access is Access.DELETE and may_hold_protected(section.protected, request.path, request.home):
         hits += [rule for rule in section.protect if holds_protected(rule.path, request.path, request.home)]
     return [by_rule(rule, f"{rule.path} is protected: never written", Severity.HIGH) for rule in hits]
 

@@ -5,7 +5,7 @@ Rules kept here: as in `agent.policy.model`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from agent.policy.model_common import NO_EXAMPLES, Examples, Mode, Where
@@ -35,7 +35,8 @@ class Audited(StrEnum):
 @dataclass(frozen=True, slots=True)
 class PathSection:
     """`protect`: never written; `watch`: written, and changes recorded. `write_given`, `read_given` False: a further
-    layer without that key, neutral for it. `audit`: which denials are recorded."""
+    layer without that key, neutral for it. `audit`: which denials are recorded. `protected`: the patterns of
+    `protect`."""
 
     mode: Mode = Mode.ENFORCE
     write: tuple[PathRule, ...] = ()
@@ -45,3 +46,7 @@ class PathSection:
     write_given: bool = True
     read_given: bool = True
     audit: Audited = Audited.NONE
+    protected: tuple[str, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "protected", tuple(rule.path for rule in self.protect))

@@ -6,7 +6,9 @@ covered by nothing; a tree covers itself and everything below it, by whole compo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from agent.policy.globs import ANY_DEPTH, match_prefix, may_contain
@@ -88,6 +90,43 @@ def protects(pattern: str, path: str, home: str = "") -> bool:
 def holds_protected(pattern: str, path: str, home: str = "") -> bool:
     """Would removing the directory `path` take a protected place with it, by the pattern's own names?"""
     return may_contain(pieces(pattern, home), path[1:].split("/"))
+
+
+def may_protect(patterns: tuple[str, ...], path: str, home: str = "") -> bool:
+    """Might one of these patterns protect `path`? One search for all of them, and never wrongly False: nearly every
+    path that is asked about is none."""
+    return _any_of(patterns, home).match(path) is not None
+
+
+def may_hold_protected(patterns: tuple[str, ...], path: str, home: str = "") -> bool:
+    """The same for `holds_protected`, by the last name of `path` alone."""
+    return _holders(patterns, home).fullmatch(path.rpartition("/")[2]) is not None
+
+
+@lru_cache(maxsize=64)
+def _holders(patterns: tuple[str, ...], home: str) -> re.Pattern[str]:
+    named = [[part for part in pieces(pattern, home) if part != ANY_DEPTH][:-1] for pattern in patterns]
+    names = {".*".join(map(re.escape, part.split("*"))) for parts in named for part in parts}
+    return re.compile("|".join(sorted(names)) or "(?!)", re.S)
+
+
+@lru_cache(maxsize=64)
+def _any_of(patterns: tuple[str, ...], home: str) -> re.Pattern[str]:
+    """(?!) matches nothing. What may lie anywhere is looked for once at each depth, not once for each pattern."""
+    spelled = [pieces(pattern, home) for pattern in patterns]
+    anchored = [f"/{_spelled(parts)}" for parts in spelled if parts[0] != ANY_DEPTH]
+    anywhere = [_spelled(parts[1:]) for parts in spelled if parts[0] == ANY_DEPTH]
+    if anywhere:
+        anchored.append(f".*/(?:{'|'.join(anywhere)})")
+    return re.compile(f"(?:{'|'.join(anchored) or '(?!)'})(?:/|\\Z)", re.S)
+
+
+def _spelled(parts: list[str]) -> str:
+    """An expression that is met wherever the segments are, and at times where they are not (``**`` is anything)."""
+    while parts and parts[-1] == ANY_DEPTH:
+        parts = parts[:-1]
+    words = [".*" if part == ANY_DEPTH else "[^/]*".join(map(re.escape, part.split("*"))) for part in parts]
+    return "/".join(words).replace("/.*/", "/(?:.*/)?")
 
 
 def pieces(pattern: str, home: str = "") -> list[str]:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.policy.load import LayerSource, load_policy
-from agent.policy.paths import holds_protected, protects
+from agent.policy.paths import holds_protected, may_hold_protected, may_protect, protects
 from agent.policy.protection import Protected
 
 HOME = "/home/s"
@@ -64,6 +64,10 @@ PATHS = st.lists(PARTS, min_size=1, max_size=6).map(lambda parts: "/" + "/".join
 @given(PATHS, st.lists(st.sampled_from(PATTERNS), unique=True))
 def test_the_quick_answer_never_overlooks_a_place_that_decide_protects(path: str, patterns: list[str]) -> None:
     found = protected(patterns)
+    if any(protects(pattern, path, HOME) for pattern in patterns):
+        assert may_protect(tuple(patterns), path, HOME)
+    if any(holds_protected(pattern, path, HOME) for pattern in patterns):
+        assert may_hold_protected(tuple(patterns), path, HOME)
     place = any(protects(pattern, path, HOME) for pattern in patterns)
     above = path.rpartition("/")[0]
     first = place and not any(protects(pattern, above, HOME) for pattern in patterns)  # a search ends at the place
