@@ -15,7 +15,7 @@ from datetime import UTC, date, datetime
 
 from agent.cli import command_words, detector_words, egress_words
 from agent.cli.policy_flags import add_policy_flag, load, show_problems
-from agent.cli.questions import surroundings
+from agent.cli.questions import Surroundings, surroundings
 from agent.exits import Exit
 from agent.policy.build_trust import subject
 from agent.policy.egress_match import intercepted
@@ -37,6 +37,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     printed = actions.add_parser("schema", help="print the JSON Schema of policy files")
     printed.set_defaults(func=schema)
     explained = actions.add_parser("explain", help="print the policy in force and the effective grants")
+    explained.add_argument(
+        "topic",
+        nargs="?",
+        choices=["paths"],
+        help="paths: grants with their origin, and what holds protected places here",
+    )
     explained.set_defaults(func=explain)
     for action in (checked, explained):
         add_policy_flag(action)
@@ -87,12 +93,25 @@ def explain(args: argparse.Namespace) -> int:
         show_problems(error, as_json=args.json)
         return Exit.POLICY_INVALID
     around = surroundings()
+    if args.topic == "paths":
+        return _explain_paths(policy, around, as_json=args.json)
     grants = path_grants(policy, home=around.home, tmpdir=around.tmpdir)
     if args.json:
         print(json.dumps(_document(policy, grants), indent=2, ensure_ascii=False))
     else:
         page = sys.stdout if sys.stdout.isatty() else sys.stderr  # a pager's choice is a terminal, a pipe wants --json
         print("\n".join(_page(policy, grants)), file=page)
+    return Exit.OK
+
+
+def _explain_paths(policy: Policy, around: Surroundings, *, as_json: bool) -> int:
+    from agent.cli import explain_paths  # it probes the machine
+
+    said = explain_paths.document(policy, around)
+    if as_json:
+        print(explain_paths.text(said))
+    else:
+        print("\n".join(explain_paths.page(said)), file=sys.stdout if sys.stdout.isatty() else sys.stderr)
     return Exit.OK
 
 

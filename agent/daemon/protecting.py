@@ -24,7 +24,7 @@ from agent.daemon.places import closed
 from agent.daemon.reserved import is_placeholder
 from agent.daemon.reserving import Owner, reserve
 from agent.daemon.searching import Bounds, Found, other_names, search
-from agent.daemon.spec import RunSpec, User
+from agent.daemon.spec import RunSpec
 from agent.policy.grants import Grants
 from agent.policy.model import Policy
 from agent.policy.paths import below, covers, outermost
@@ -101,12 +101,7 @@ def protect(policy: Policy, spec: RunSpec, home: str, grants: Grants, workdir: s
         return Protection()
     roots = outermost(os.path.realpath(root) for root in grants.write)
     user = spec.session_user
-    protection = compile_protection(
-        protected,
-        roots,
-        os.path.realpath(workdir),
-        Bounds(lambda path: _reached(path, user)),
-    )
+    protection = compile_protection(protected, roots, os.path.realpath(workdir), bounds_of(user.uid, user.gid))
     if not mounts:
         return _owned(protection, home, spec)
     lost = reserve(protection.reserved, home, spec.run_dir, Owner(user.uid, user.gid))
@@ -126,11 +121,16 @@ def _owned(protection: Protection, home: str, spec: RunSpec) -> Protection:
     return Protection(owned=owned, reserved=kept.reserved, weak=rest.weak)
 
 
-def _reached(directory: str, user: User) -> bool:
-    try:
-        return not closed(directory, user.uid, user.gid)
-    except OSError:  # gone, or its path too long: nothing says that it cannot be reached
-        return True
+def bounds_of(uid: int, gid: int) -> Bounds:
+    """Of the search for a session of this account: what file permissions keep from it is left aside."""
+
+    def reached(directory: str) -> bool:
+        try:
+            return not closed(directory, uid, gid)
+        except OSError:  # gone, or its path too long: nothing says that it cannot be reached
+            return True
+
+    return Bounds(reached)
 
 
 def _without(protection: Protection, lost: tuple[str, ...]) -> Protection:
