@@ -7,7 +7,6 @@ session has run. `finish` undoes in the opposite order and writes the last event
 from __future__ import annotations
 
 import asyncio
-import datetime
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,12 +17,13 @@ from agent.daemon import places as layout
 from agent.daemon.attribution import Attribution
 from agent.daemon.auditing import make_path_audit, unavailable
 from agent.daemon.canary import Canaries
+from agent.daemon.commanding import command_request
 from agent.daemon.companions import Companions, Company, companions
 from agent.daemon.connecting import make_connector, open_doors
 from agent.daemon.demands import paths_observed, run_levels, with_protection
 from agent.daemon.egress_link import EgressFault, EgressLink
 from agent.daemon.journal import Journal
-from agent.daemon.launcher import LaunchFailed, LaunchLink, NoWorkdir
+from agent.daemon.launcher import LaunchFailed, LaunchLink, NoWorkdir, Started
 from agent.daemon.opening import Opening, Refused
 from agent.daemon.placeholders import write_placeholders
 from agent.daemon.planning import Ground, make_plan, session_details, workdir
@@ -44,15 +44,13 @@ from agent.gate import Gate
 from agent.policy.decide import decide
 from agent.policy.grants import Grants, path_grants
 from agent.policy.model import OnFailure, Policy
-from agent.policy.request import CommandRequest, Origin
+from agent.policy.request import Origin
 from agent.record.event import Json, RecordError
 from agent.record.ledger import Ledger
 from agent.session.levels import Level, Offer, Point, Reached, shortfall
 from agent.session.plan import Plan
 from agent.session.probe import probe
 from agent.session.proofs import PRIVATE
-from agent.shell.requests import from_argv
-from agent.shell.scripts import Environment
 
 JAIL_PORT = 3128
 NORMAL_END = "the session ended"
@@ -62,7 +60,7 @@ EGRESS_STOP_SECONDS = 3.0
 class BringUp:
     """One session, from nothing to running and back. `on_fault` is called when a part of the agent fails, with the
     point it served and the reason; the caller then ends the session. `exited` gets the wait status of the session's
-    first process where nobody but the ring may wait for it (see `traces`)."""
+    first command."""
 
     def __init__(
         self,
@@ -82,6 +80,7 @@ class BringUp:
         self._attribution: Attribution | None = None
         self._places: layout.Places | None = None
         self._launch: LaunchLink | None = None
+        self._first: Started | None = None
         self._ring: Ring | None = None
         self._connector: Connector | None = None
         self._path_audit: PathAudit | None = None
@@ -95,16 +94,17 @@ class BringUp:
 
     @property
     def pid(self) -> int:
-        """The session's first process, 0 before the launch."""
-        return 0 if self._launch is None else self._launch.pid
+        """The session's first command, 0 before the launch."""
+        return 0 if self._first is None else self._first.pid
 
     @property
     def traces(self) -> bool:
         """True while the session's processes are traced: waiting for them is then the tracer's."""
         return self._ring is not None and self._ring.traces
 
-    async def start(self, stdio: tuple[int, int, int]) -> None:
-        """All steps up to the session's first instruction. Raises Refused."""
+    async def start(self, stdio: tuple[int, int, int], keeper: int) -> None:
+        """All steps up to the session's first instruction. `keeper`: the other end of a channel of the keeper's, for
+        the session's init. Raises Refused."""
         self._opening.check_own_paths()
         ledger, journal = self._opening.open_log()
         policy = self._opening.load_policy(ledger, journal)
@@ -122,10 +122,10 @@ class BringUp:
             self._announce_protection(ground.protection, levels, journal)
             layout.write_ca_bundle(ground.places, self._spec.system_ca, policy.trust + (await own_ca or ""))
             await self._start_hooks(ground, ledger)
-            plan, broken = await self._launch_session(ground, gate, stdio)
+            plan, broken = await self._launch_session(ground, gate, stdio, keeper)
             self._judge_proofs(broken, levels, journal)
             self._record_session(session_details(self._spec, plan, levels, ground), policy, journal)
-            self._go()
+            await self._go(plan, stdio)
             await self._start_companions(ground, plan, gate, ledger, journal)
         except layout.Exposed as error:
             raise Refused(Exit.POLICY_INVALID, str(error)) from error
@@ -269,7 +269,7 @@ class BringUp:
 
     def _judge_command(self, gate: Gate, offer: Offer) -> None:
         origin = Origin(mechanism="launch", argv=self._spec.command)
-        known = self._request(self._spec.command, None, workdir(self._spec), origin)
+        known = command_request(self._spec.command, None, workdir(self._spec), self._home(), origin)
         request = replace(known, supervised=offer.supervised)
         if offer.supervised and decide(self._opening.current(), request).permitted:
             return  # asked again, and recorded if need be, when it is executed
@@ -277,13 +277,8 @@ class BringUp:
         if not decision.permitted:
             raise Refused(Exit.COMMAND_DENIED, refusal_line(decision).removeprefix("parhelia: "))
 
-    def _request(
-        self, argv: tuple[str, ...], exe: str | None, cwd: str, origin: Origin, env: Environment = ()
-    ) -> CommandRequest:
-        home = self._spec.session_user.home if self._places is None else self._places.home
-        today = datetime.datetime.now(datetime.UTC).date()
-        known = from_argv(argv, exe=exe, cwd=cwd, home=home, today=today, origin=origin, environment=env)
-        return replace(known, supervised=True)
+    def _home(self) -> str:
+        return self._spec.session_user.home if self._places is None else self._places.home
 
     def _lay_out(self, policy: Policy, offer: Offer, secrets: Secrets) -> Ground:
         spec = self._spec
@@ -317,7 +312,7 @@ class BringUp:
         await self._hooks.start()
 
     async def _launch_session(
-        self, ground: Ground, gate: Gate, stdio: tuple[int, int, int]
+        self, ground: Ground, gate: Gate, stdio: tuple[int, int, int], keeper: int
     ) -> tuple[Plan, list[tuple[str, str]]]:
         """Everything up to the proofs; the plan that was carried out, and what should have failed and did not."""
         link = self._link
@@ -331,7 +326,7 @@ class BringUp:
             self._connector = make_connector(self._spec, ground, gate, Doors(port, forwarded, link.token))
 
         ring = self._make_ring(ground, gate, stdio[2])
-        self._launch = LaunchLink(link.listen, ring.supervise, ring.trace)
+        self._launch = LaunchLink(link.listen, ring.supervise, ring.trace, self._lost)
         with Canaries() as canaries:
             plan = make_plan(
                 self._spec,
@@ -340,7 +335,7 @@ class BringUp:
                 canaries=canaries,
                 policy_files=[str(path) for path in policy_sources(ground.policy)],
             )
-            broken = await self._launch.prepare(plan, stdio)
+            broken = await self._launch.prepare(plan, keeper)
             return plan, [*((str(Point.EGRESS), text) for text in canaries.reached()), *broken]
 
     def _record_session(self, details: dict[str, Json], policy: Policy, journal: Journal) -> None:
@@ -351,15 +346,22 @@ class BringUp:
                 raise
             self.warnings.append(f"the session starts unrecorded (audit.on_failure: continue): {error}")
 
-    def _go(self) -> None:
-        if self._launch is not None:
-            self._created = True
-            if self._link is not None:
-                self._link.endure()
-            for answering in (self._connector, self._path_audit):
-                if answering is not None:
-                    answering.open()
-            self._launch.go()
+    async def _go(self, plan: Plan, stdio: tuple[int, int, int]) -> None:
+        if self._launch is None:
+            raise Refused(Exit.UNPROTECTED, "the session came before its launch")
+        self._created = True
+        if self._link is not None:
+            self._link.endure()
+        for answering in (self._connector, self._path_audit):
+            if answering is not None:
+                answering.open()
+        self._first = await self._launch.run(plan.command, stdio)
+        self._first.status.add_done_callback(lambda status: self._exited(status.result()))
+
+    def _lost(self) -> None:
+        """The init is gone, and all that it started goes with it; after the first command's end that is as it must."""
+        if self._first is None or not self._first.status.done():
+            self._on_fault(Point.AGENT, "the session's init died")
 
     def _make_ring(self, ground: Ground, gate: Gate, stderr: int) -> Ring:
         if self._opening.ledger is None:
@@ -367,11 +369,10 @@ class BringUp:
         self._ring = Ring(
             self._spec,
             gate,
-            lambda argv, exe, cwd, env: self._request(argv, exe, cwd, Origin(mechanism="exec"), env),
+            lambda argv, exe, cwd, env: command_request(argv, exe, cwd, self._home(), Origin(mechanism="exec"), env),
             post=self._opening.ledger.post,
             observe=partial(self._opening.metrics.observe_decision, "exec"),
             on_fault=self._on_fault,
-            exited=self._exited,
             stderr=stderr,
             traced=ground.offer.trace is not None,
             others=self._others(ground, gate),

@@ -22,12 +22,12 @@ from typing import NoReturn
 from agent.channel import Channel, ChannelClosed, Message
 from agent.daemon.bring_up import BringUp
 from agent.daemon.leavings import sweep
-from agent.daemon.offspring import adopt_orphans, end_all
 from agent.daemon.opening import Refused
 from agent.daemon.spec import RunSpec
 from agent.exits import Exit
 from agent.linux.process import set_dumpable
 from agent.session.levels import Point
+from agent.session.offspring import adopt_orphans, end_all
 
 log = logging.getLogger(__name__)
 
@@ -45,20 +45,21 @@ class Guard:
         self._orphaned = False
         self._account: int | None = None
 
-    async def run(self, spec: RunSpec, stdio: tuple[int, int, int]) -> int:
-        """Returns this process's exit status; the session's own goes to the keeper."""
+    async def run(self, spec: RunSpec, stdio: tuple[int, int, int], keepers: int) -> int:
+        """Returns this process's exit status; the session's own goes to the keeper. `keepers`: the end of the keeper's
+        channel that the session's init gets."""
         self._loop.add_signal_handler(signal.SIGCHLD, self._reap)
         self._loop.add_reader(self._keeper.fileno(), self._from_keeper)
         self._account = None if spec.egress_user is None else spec.session_user.uid
         session = self._session = BringUp(spec, self._egress, self._fault, self._ended, self._tell)
         try:
-            await session.start(stdio)
+            await session.start(stdio, keepers)
         except Refused as refused:
             self._tell({"type": "failed", "exit": int(refused.exit), "text": refused.reason})
             await session.finish(None, refused.reason)
             return int(refused.exit)
         _take_all_descriptors()
-        for fd in set(stdio):
+        for fd in {*stdio, keepers}:
             os.close(fd)
         for warning in session.warnings:
             self._tell({"type": "say", "text": warning})
@@ -130,13 +131,11 @@ class Guard:
     def _reap(self) -> None:
         while self._session is None or not self._session.traces:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, _ = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
-            if self._session is not None and pid == self._session.pid:
-                self._ended(status)
 
 
 async def _main() -> int:
@@ -147,7 +146,7 @@ async def _main() -> int:
     logging.basicConfig(
         level=logging.INFO if spec.verbose else logging.WARNING, format="parhelia: %(levelname)s %(name)s: %(message)s"
     )
-    return await Guard(keeper, egress).run(spec, (fds[0], fds[1], fds[2]))
+    return await Guard(keeper, egress).run(spec, (fds[0], fds[1], fds[2]), fds[3])
 
 
 def _take_all_descriptors() -> None:

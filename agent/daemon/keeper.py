@@ -20,12 +20,12 @@ from pathlib import Path
 
 from agent.channel import Channel, ChannelClosed, Message, pair
 from agent.daemon.leavings import sweep
-from agent.daemon.offspring import adopt_orphans, end_all
 from agent.daemon.restarts import MOST, WINDOW_SECONDS, Deaths
 from agent.daemon.spec import RunSpec
 from agent.daemon.terminal import Terminal
 from agent.exits import Exit
 from agent.linux.process import set_dumpable
+from agent.session.offspring import adopt_orphans, end_all
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 FINISH_SECONDS = 15.0
@@ -94,6 +94,7 @@ class Keeper:
 
     def _start(self, terminal: Terminal) -> Channel:
         ours, guards = pair()
+        self._init, inits = pair()  # its end, with this process, is the end of the session's init and of all below it
         egress = self._start_egress()
         self._guard_pid = _spawn(
             "agent.daemon.guard",
@@ -103,7 +104,9 @@ class Keeper:
         for sock in (guards, egress):
             sock.close()
         channel = Channel(ours)
-        channel.send({"type": "start", "spec": self._spec.dump(), "keeper": os.getpid()}, terminal.stdio)
+        with inits:
+            streams = (*terminal.stdio, inits.fileno())
+            channel.send({"type": "start", "spec": self._spec.dump(), "keeper": os.getpid()}, streams)
         terminal.release_slave()
         return channel
 

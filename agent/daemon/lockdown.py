@@ -170,6 +170,6 @@ def freezer_of(company: Company) -> Freezer:
 
 def _strangers(account: int) -> list[int]:
     """Processes of the account that are no part of this run: another session's."""
-    from agent.daemon.offspring import foreign
+    from agent.session.offspring import foreign
 
     return foreign(os.getppid(), account)

@@ -77,6 +77,7 @@ def make_plan(spec: RunSpec, ground: Ground, *, port: int, canaries: Canaries, p
         doors=JAIL_DOORS,
         capture=offer.capture,
         mounts=offer.mounts,
+        pids=offer.pids,
         hide=(*hide, *sockets),
         empty_run=offer.mounts and not any(covers("/run", root) or covers(root, "/run") for root in granted),
         hold=ground.protection.held,

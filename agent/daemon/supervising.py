@@ -19,10 +19,9 @@ from agent.session.levels import Point
 
 
 class Ring:
-    """One session's exec ring. To be made on the guard's loop, on which `on_fault` and `exited` are called.
+    """One session's exec ring. To be made on the guard's loop, on which `on_fault` is called.
 
-    `traced`: whether it is to be a tracer; `exited` then gets the wait status of the session's first process, for
-    which nobody else may wait. `others`: who answers for further notified calls. `stderr`: the session's.
+    `traced`: whether it is to be a tracer. `others`: who answers for further notified calls. `stderr`: the session's.
     `in_force`: the policy by which `gate` decides.
     """
 
@@ -35,7 +34,6 @@ class Ring:
         post: Callable[[Event], None],
         observe: Callable[[float], None],
         on_fault: Callable[[Point, str], None],
-        exited: Callable[[int], None],
         stderr: int,
         traced: bool,
         others: Mapping[int, Handler] | None,
@@ -47,7 +45,6 @@ class Ring:
         self._post = post
         self._observe = observe
         self._on_fault = on_fault
-        self._on_exit = exited
         self._loop = asyncio.get_running_loop()
         self._stderr = stderr
         self._traced = traced
@@ -91,7 +88,6 @@ class Ring:
             session_gid=gid,
             actor=self._spec.actor,
             post=self._post,
-            exited=self._exited,
             observe=self._observe,
             ended=self._ended,
             stderr=Given.of(self._stderr),
@@ -113,9 +109,6 @@ class Ring:
     def _ended(self, reason: str | None) -> None:
         if reason is not None:
             self._on_loop(self._on_fault, Point.EXEC, f"the exec supervisor failed: {reason}")
-
-    def _exited(self, status: int) -> None:
-        self._on_loop(self._on_exit, status)
 
     def _on_loop[*T](self, function: Callable[[*T], object], *arguments: *T) -> None:
         if not self._loop.is_closed():

@@ -202,6 +202,16 @@ class Task:
                 raise ProcessLookupError(f"task {self.tid} is gone") from error
         return self._identity
 
+    def own_ids(self) -> tuple[int, int]:
+        """Task and process id as the task itself has them, in its own process namespace; zeros where the kernel does
+        not say (proc_pid_status(5), NSpid and NStgid: Linux 4.1). Raises OSError where it is gone."""
+        ids = dict.fromkeys((b"NSpid", b"NStgid"), 0)
+        for line in _read("status", self._proc).splitlines():
+            key, _, value = line.partition(b":")
+            if key in ids:
+                ids[key] = int(value.split()[-1])
+        return ids[b"NSpid"], ids[b"NStgid"]
+
     def directory(self, descriptor: int) -> int:
         """A new descriptor for what the task has open as `descriptor`. Raises OSError (ENOENT: nothing)."""
         return os.open(f"fd/{descriptor}", _O_PATH, dir_fd=self._proc)

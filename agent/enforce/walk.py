@@ -2,8 +2,9 @@
 
 Rules kept here: the kernel walks where it can be told to do so in the task's stead (openat2(2)); wherever that fails,
 for whatever reason, the walk is made name by name (path_resolution(7)), and its errno counts. The two agree on what
-they find: the only names that mean another thing for us than for the task are ``self`` and ``thread-self`` in /proc,
-and below them lie no programs but behind links to objects, which the kernel is told not to follow.
+they find: the only names that mean another thing for us than for the task are ``self`` and ``thread-self`` in its /proc
+(another one than ours where the session has a process namespace), and below them lie no programs but behind links to
+objects, which the kernel is told not to follow.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class _Walk:
     def __init__(self, task: Task, start: int) -> None:
         self._task = task
         self._links = 0
+        self._theirs = _proc_of(task)
         self.at = os.dup(start)
 
     def go(self, path: bytes) -> None:
@@ -89,17 +91,30 @@ class _Walk:
         if self._links > _MAX_LINKS:
             raise OSError(errno.ELOOP, "too many symbolic links")
         here = os.fstat(self.at)
-        top = os.stat("/proc")  # noqa: PTH116
-        if here.st_dev == top.st_dev:
-            task = self._task
-            if here.st_ino == top.st_ino and name == b"self":
-                return [b"%d" % task.tgid]
-            if here.st_ino == top.st_ino and name == b"thread-self":
-                return [b"%d" % task.tid, b"task", b"%d" % task.tgid]
-            if here.st_ino != top.st_ino:  # exe, cwd, root, fd/N: links to an object, not to a name
-                self._move(os.open(name, os.O_PATH | os.O_CLOEXEC, dir_fd=self.at))
-                return []
+        if (own := self._is_top(here)) is not None:
+            if name in (b"self", b"thread-self"):
+                return self._own(name, ours=own)
+        elif here.st_dev in (os.stat("/proc").st_dev, self._theirs[0]):  # noqa: PTH116
+            # exe, cwd, root, fd/N: links to an object, not to a name
+            self._move(os.open(name, os.O_PATH | os.O_CLOEXEC, dir_fd=self.at))
+            return []
         return self._components(os.readlink(b"", dir_fd=link))
+
+    def _is_top(self, here: os.stat_result) -> bool | None:
+        """None where `here` is not the top of a /proc; else whether it is ours, which the task may have, too."""
+        top = os.stat("/proc")  # noqa: PTH116
+        if (here.st_dev, here.st_ino) == (top.st_dev, top.st_ino):
+            return True
+        return False if (here.st_dev, here.st_ino) == self._theirs else None
+
+    def _own(self, name: bytes, *, ours: bool) -> list[bytes]:
+        """What ``self`` or ``thread-self`` leads the task to, next one last."""
+        task = self._task
+        tid, tgid = (task.tid, task.tgid) if ours else task.own_ids()
+        if not tid:  # the kernel does not say how the task calls itself (gVisor): it is the same process here
+            self._move(os.open("/proc", _O_WALK))
+            tid, tgid = task.tid, task.tgid
+        return [b"%d" % tgid] if name == b"self" else [b"%d" % tid, b"task", b"%d" % tgid]
 
     def _up(self) -> None:
         here, root = os.fstat(self.at), os.fstat(self._task.root)
@@ -109,3 +124,12 @@ class _Walk:
     def _move(self, to: int) -> None:
         os.close(self.at)
         self.at = to
+
+
+def _proc_of(task: Task) -> tuple[int, int]:
+    """Device and inode of the /proc that the task sees: another one than ours where it has a process namespace."""
+    try:
+        found = os.stat("proc", dir_fd=task.root, follow_symlinks=False)
+    except FileNotFoundError:
+        return -1, -1
+    return found.st_dev, found.st_ino

@@ -116,6 +116,11 @@ def tmpfs(target: str, *, mode: int = 0o755, size: str | None = None, read_only:
     mount("tmpfs", target, "tmpfs", MS_NOSUID | MS_NODEV | (MS_RDONLY if read_only else 0), options)
 
 
+def proc(target: str) -> None:
+    """A /proc of the present process namespace at `target`: of the one that the caller is in, not of its children's."""
+    mount("proc", target, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+
+
 def unmount(target: str) -> None:
     """Take the mount away at once, and free it when nobody uses it."""
     syscall("umount2", os.fsencode(target) + b"\0", MNT_DETACH)

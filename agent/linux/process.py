@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from enum import IntEnum
 
 from agent.linux.syscalls import syscall
@@ -112,6 +112,13 @@ def capabilities() -> frozenset[int]:
     low, _, _, high, _, _ = struct.unpack("=6I", data.raw)
     bits = low | high << 32
     return frozenset(n for n in range(64) if bits >> n & 1)
+
+
+def keep_capabilities(kept: Collection[Capability]) -> None:
+    """Empty the three sets of the calling thread but for what of `kept` is in them already; none is inherited."""
+    mask = sum(1 << capability for capability in kept if capability in capabilities())
+    low, high = mask & 0xFFFFFFFF, mask >> 32
+    syscall("capset", _capability_header(), struct.pack("=6I", low, low, 0, high, high, 0))
 
 
 def drop_capabilities() -> None:

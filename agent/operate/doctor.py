@@ -69,6 +69,7 @@ def _mechanisms(offer: Offer) -> dict[str, Any]:
         "network_namespace": offer.jail or f"no ({offer.jail_why})",
         "captured_connections": _captured(offer),
         "mount_namespace": offer.mounts,
+        "process_namespace": offer.pids or "no",
         "landlock_abi": offer.landlock,
         "seccomp_filter": offer.seccomp,
         "seccomp_notification": offer.notify,

@@ -1,35 +1,31 @@
-"""The launcher: a small program of its own that becomes the session, in ordered steps.
+"""The launcher: a small program of its own that confines itself, in ordered steps, and becomes the session's init.
 
 The order is the security argument, so the code is the list (docs/architecture.md repeats it):
 
- 1. parent-death signal, new session, the pty as controlling terminal
- 2. close every descriptor but 0-2 and the channel
- 3. reset signals and limits (Python leaves SIGPIPE ignored; no core dumps)
- 4. namespaces: network (in a user namespace where the rights for it, or for tracing, are missing), mounts
- 5. open the jail's doors (agent.session.jail) and hand them to the guard; hold protected places (agent.session.mounts)
-    and cover what must not be seen
- 6. clear supplementary groups and the bounding set, drop the uid
- 7. parent-death signal again (the uid change clears it: prctl(2)), no_new_privs
- 8. working directory, with the session's own rights
- 9. Landlock
-10. the seccomp filter; hand its listener to the guard (which, where there is none, traces since before step 1)
-11. the attempts that must fail (agent.session.proofs)
-12. wait for the guard's word, PR_SET_DUMPABLE 1, execve
+ 1. a session of its own, no descriptor but 0-2 and the channels to guard and keeper
+ 2. reset signals and limits (Python leaves SIGPIPE ignored; no core dumps)
+ 3. namespaces: network (in a user namespace where the rights for it, or for tracing, are missing), mounts, processes;
+    of the last only a child is part, so the launcher ends here and its child goes on
+ 4. open the jail's doors (agent.session.jail) and hand them to the guard
+ 5. a /proc of its own; hold protected places (agent.session.mounts), cover what must not be seen
+ 6. no_new_privs
+ 7. Landlock
+ 8. the seccomp filter; hand its listener to the guard (which, where there is none, traces since before step 1)
+ 9. empty the bounding set, give up every capability but those to become the session's user and to end its processes,
+    PR_SET_DUMPABLE 0: from here on it is the init (agent.session.init), and whatever it forks is confined alike
 
-A step that fails ends the launch: the guard is told which, and nothing of the session has run.
+A command's own steps, from the fork to the execve, are in agent.session.command; the first of them makes the attempts
+that must fail. A step that fails ends the launch: the guard is told which, and nothing of the session has run.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import resource
 import signal
 import socket
 import stat
 import sys
-import termios
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
@@ -37,54 +33,51 @@ from typing import NoReturn
 from agent.channel import Channel, ChannelClosed
 from agent.exits import Exit
 from agent.linux import landlock, namespaces, process, seccomp
+from agent.linux.process import Capability
 from agent.session import filter as syscall_filter
-from agent.session import jail, mounts
+from agent.session import jail, mounts, pids
+from agent.session.command import Account
 from agent.session.doors import Capture, Door
+from agent.session.init import Init
 from agent.session.plan import Plan
-from agent.session.proofs import attempt
+
+KEPT = (Capability.SETUID, Capability.SETGID, Capability.KILL)
+"""What init needs of the rights it had: to fork commands of another user, and to end them."""
 
 
 class Launch:
     """The steps, each a method, run once in order."""
 
-    def __init__(self, channel: Channel, plan: Plan) -> None:
+    def __init__(self, channel: Channel, keeper: Channel, plan: Plan) -> None:
         self._channel = channel
+        self._keeper = keeper
         self._plan = plan
 
     def steps(self) -> tuple[Callable[[], None], ...]:
         """In this order, none left out."""
         return (
-            self.new_session,
             self.close_descriptors,
             self.reset_signals_and_limits,
             self.enter_namespaces,
             self.open_listeners,
+            self.mount_own_proc,
             self.cover_private_paths,
-            self.drop_user,
             self.no_new_privileges,
-            self.enter_workdir,
             self.restrict_paths,
             self.restrict_calls,
-            self.prove,
-            self.wait_for_go,
+            self.give_up_rights,
         )
 
-    def new_session(self) -> None:
-        process.set_pdeathsig(signal.SIGKILL)
-        os.setsid()
-        for fd in (0, 1, 2):
-            if os.isatty(fd):
-                fcntl.ioctl(fd, termios.TIOCSCTTY, 0)
-                return
-
     def close_descriptors(self) -> None:
-        channel = self._channel.fileno()
-        os.closerange(3, channel)
-        process.close_range(channel + 1, (1 << 32) - 1)
-        os.set_inheritable(channel, False)
+        os.setsid()
+        first, second = sorted((self._channel.fileno(), self._keeper.fileno()))
+        for low, high in ((3, first - 1), (first + 1, second - 1), (second + 1, process.LAST_DESCRIPTOR)):
+            if low <= high:
+                process.close_range(low, high)
+        os.set_inheritable(self._channel.fileno(), False)
 
     def reset_signals_and_limits(self) -> None:
-        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE}:
             try:
                 signal.signal(number, signal.SIG_DFL)
             except OSError:
@@ -97,14 +90,26 @@ class Launch:
 
     def enter_namespaces(self) -> None:
         plan = self._plan
-        flags = (namespaces.NEWNET if plan.jail else 0) | (namespaces.NEWNS if plan.mounts else 0)
-        if "user" in (plan.jail, plan.trace_exec):
+        flags = namespaces.NEWNET if plan.jail else 0
+        flags |= namespaces.NEWNS if plan.mounts or plan.pids else 0
+        flags |= namespaces.NEWPID if plan.pids else 0
+        if "user" in (plan.jail, plan.trace_exec, plan.pids):
             namespaces.unshare(namespaces.NEWUSER)
             self._ask({"type": "map_ids", "pid": os.getpid()}, "mapped")
         if flags:
             namespaces.unshare(flags)
         if plan.jail:
             namespaces.bring_loopback_up()
+        if plan.pids:
+            self._become_first()
+
+    def _become_first(self) -> None:
+        """Go on as the first process of the new namespace, whose number outside only its parent knows."""
+        child = os.fork()
+        if child:
+            self._channel.send({"type": "first", "pid": child})
+            os._exit(0)
+        self._expect("known")
 
     def open_listeners(self) -> None:
         if not self._plan.jail:
@@ -116,10 +121,16 @@ class Launch:
         jail.close(opened)
         self._expect("served")
 
+    def mount_own_proc(self) -> None:
+        plan = self._plan
+        if plan.mounts or plan.pids:
+            namespaces.make_mounts_private()
+        if plan.pids:
+            pids.fresh_proc()
+
     def cover_private_paths(self) -> None:
         if not self._plan.mounts:
             return
-        namespaces.make_mounts_private()
         sources = [os.open(source, os.O_PATH | os.O_CLOEXEC) for source, _ in self._plan.bind]
         mounts.hold(self._plan.hold, empty=self._plan.empty_file)
         for path in self._plan.hide:
@@ -132,24 +143,8 @@ class Launch:
             namespaces.bind(f"/proc/self/fd/{source}", target)
             os.close(source)
 
-    def drop_user(self) -> None:
-        plan = self._plan
-        if plan.uid is None or plan.gid is None:
-            return
-        os.setgroups([])
-        process.drop_capability_bounding_set()
-        os.setresgid(plan.gid, plan.gid, plan.gid)
-        os.setresuid(plan.uid, plan.uid, plan.uid)
-
     def no_new_privileges(self) -> None:
-        process.set_pdeathsig(signal.SIGKILL)
         process.set_no_new_privs()
-
-    def enter_workdir(self) -> None:
-        try:
-            os.chdir(self._plan.workdir)
-        except OSError as error:
-            raise OSError(f"{self._plan.workdir}: {error.strerror} for the session's user") from error
 
     def restrict_paths(self) -> None:
         plan = self._plan
@@ -189,28 +184,22 @@ class Launch:
         os.close(listener)
         self._expect("supervised")
 
-    def prove(self) -> None:
-        self._channel.send({"type": "proved", "broken": attempt(self._plan.proofs)})
-
-    def wait_for_go(self) -> None:
-        self._expect("go")
+    def give_up_rights(self) -> None:
+        separate = self._plan.uid is not None
+        if separate:
+            process.drop_capability_bounding_set()
+        process.keep_capabilities(KEPT if separate else ())
         os.environ.clear()
-        process.set_dumpable(True)
+        process.set_dumpable(False)
 
-    def execute(self) -> NoReturn:
-        """Become the session. Ends with 127 where the command does not exist, 126 where it may not run."""
-        argv, env = list(self._plan.argv), self._plan.env
-        denied, failure = False, OSError(errno.ENOENT, "no such command")
-        for path in _candidates(argv[0], env.get("PATH", "")):
-            try:
-                os.execve(path, argv, env)  # noqa: S606
-            except OSError as error:
-                denied, failure = denied or error.errno in (errno.EACCES, errno.EPERM), error
-                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
-                    break
-        text = "permission denied" if denied else failure.strerror
-        os.write(2, f"parhelia: {ascii(argv[0])[1:-1] or repr('')}: {text}\n".encode())
-        os._exit(Exit.COMMAND_DENIED if denied or failure.errno != errno.ENOENT else Exit.COMMAND_MISSING)
+    def become_init(self) -> NoReturn:
+        """Serve as the session's init."""
+        plan = self._plan
+        account = Account(plan.uid, plan.gid)
+        alone = plan.pids is not None
+        init = Init(self._channel, self._keeper, account, alone=alone, first=plan.command, proofs=plan.proofs)
+        self._channel.send({"type": "confined"})
+        init.serve()
 
     def _ask(self, message: dict[str, object], answer: str) -> None:
         self._channel.send(message)
@@ -240,28 +229,19 @@ def _make_stand_in(source: int, target: str) -> None:
             return
 
 
-def _candidates(name: str, path: str) -> list[str]:
-    if not name:
-        return []
-    if "/" in name:
-        return [name]
-    found = [f"{part or '.'}/{name}" for part in path.split(":") if os.path.lexists(f"{part or '.'}/{name}")]
-    return found or [f"/nonexistent/{name}"]
-
-
 def main() -> NoReturn:
     """`python -I -m agent.session.launch --channel FD`: started by the guard only."""
     channel = Channel(socket.socket(fileno=int(sys.argv[sys.argv.index("--channel") + 1])))
-    message, _ = channel.receive()
-    launch = Launch(channel, Plan.parse(message["plan"]))
-    for step in launch.steps():
+    message, fds = channel.receive()
+    launch = Launch(channel, Channel(socket.socket(fileno=fds[0])), Plan.parse(message["plan"]))
+    for step in (*launch.steps(), launch.become_init):
         try:
             step()
         except Exception as error:  # any fault ends the launch: nothing of the session has run
             with suppress(ChannelClosed):  # the guard has given up already
                 channel.send({"type": "failed", "step": step.__name__, "error": f"{type(error).__name__}: {error}"})
-            os._exit(int(Exit.UNPROTECTED))
-    launch.execute()
+            break
+    os._exit(int(Exit.UNPROTECTED))
 
 
 if __name__ == "__main__":

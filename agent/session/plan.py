@@ -1,4 +1,4 @@
-"""What the launcher is told: the session's command and every step of its confinement, as one value.
+"""What the launcher is told: every step of the session's confinement, as one value; and what a command in it is.
 
 The guard decides (from `agent.session.levels` and the policy) and the launcher obeys; a step that the plan asks for
 and that fails ends the launch.
@@ -41,14 +41,24 @@ class Proofs:
 
 
 @dataclass(frozen=True, slots=True)
+class Command:
+    """One command of the session's: what is executed, with which variables, where."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    workdir: str
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """One launch. `jail`: how the network namespace is made (``root``, ``user``) or None; `doors` and `capture`:
     which of agent.session.doors it has. `hide`, `bind`, `empty_run` (a /run without the machine's sockets) and `hold`
-    (protected places; `empty_file` is what a reserved file shows) need a mount namespace. `read`, `write`, `devices`
-    are the Landlock grants, used where `landlock` is true; `connect_ports` the TCP ports that stay reachable, None for
-    no TCP rule. `trace_exec`: execs stop for the tracer (``plain``, or
-    ``user``: with a user namespace, which makes the tracer its owner). `notify_connect`: the guard makes and connects
-    the sockets. `notify_writes`: it is asked before a file is changed by its path. Uids None: stay as is."""
+    (protected places; `empty_file` is what a reserved file shows) need a mount namespace. `pids`: how the session gets
+    a process namespace and a /proc of its own (``root``, ``user``) or None. `read`, `write`, `devices` are the Landlock
+    grants, used where `landlock` is true; `connect_ports` the TCP ports that stay reachable, None for no TCP rule.
+    `trace_exec`: execs stop for the tracer (``plain``, or ``user``: with a user namespace, which makes the tracer its
+    owner). `notify_connect`: the guard makes and connects the sockets. `notify_writes`: it is asked before a file is
+    changed by its path. Uids None: stay as is."""
 
     argv: tuple[str, ...]
     env: dict[str, str]
@@ -59,6 +69,7 @@ class Plan:
     doors: tuple[str, ...]
     capture: str
     mounts: bool
+    pids: str | None
     hide: tuple[str, ...]
     empty_run: bool
     hold: tuple[tuple[str, Hold], ...]
@@ -76,6 +87,11 @@ class Plan:
     notify_writes: bool
     proxy_port: int
     proofs: Proofs
+
+    @property
+    def command(self) -> Command:
+        """The session's first."""
+        return Command(self.argv, self.env, self.workdir)
 
     def dump(self) -> dict[str, Any]:
         return asdict(self)

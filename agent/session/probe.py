@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 
 from agent.linux import landlock, namespaces, seccomp
-from agent.session import tracing
+from agent.session import pids, tracing
 from agent.session.doors import Capture
 from agent.session.jail import best_capture
 from agent.session.levels import Offer
@@ -29,14 +29,16 @@ def probe() -> Offer:
     root = os.geteuid() == 0
     jail, capture, why = _jail(root)
     notify = seccomp.notification_available()
+    trace = None if notify else _trace(jail, root)
     return Offer(
         root=root,
         jail=jail,
         mounts=root and _succeeds(_mounts),
+        pids=_pids(jail, trace) if root else None,
         landlock=landlock.abi(),
         seccomp=seccomp.filter_available(),
         notify=notify,
-        trace=None if notify else _trace(jail, root),
+        trace=trace,
         jail_why=why,
         capture=capture,
         connect=jail is None and seccomp.socket_making_available(),
@@ -67,6 +69,32 @@ def _trace(jail: str | None, root: bool) -> str | None:
     if jail != "root" and root and _succeeds(lambda: tracing.attempt(user_namespace=True)):
         return "user"
     return None
+
+
+def _pids(jail: str | None, trace: str | None) -> str | None:
+    """How a process namespace of the session's is to be had: with the rights that the agent has, or in the user
+    namespace that its network or its supervision takes anyway."""
+    if "user" in (jail, trace):
+        return "user" if _succeeds(lambda: pids.attempt(_own_user_namespace)) else None
+    return "root" if _succeeds(lambda: pids.attempt(lambda: None)) else None
+
+
+def _own_user_namespace() -> None:
+    """Enter one with the identity map, which the parent in the old one writes (user_namespaces(7))."""
+    unshared, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.read(unshared, 1)
+            tracing.map_ids(os.getppid())
+            status = 0
+        finally:
+            os._exit(status)
+    namespaces.unshare(namespaces.NEWUSER)
+    os.write(tell, b"u")
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0:
+        raise OSError("the identity map was refused")
 
 
 OPEN, REFUSED = 3, 4

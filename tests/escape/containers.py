@@ -61,7 +61,7 @@ class Container:
         self.directory = directory / "shared"
         self.directory.mkdir(mode=0o755)
         (self.directory / "policies").mkdir(mode=0o700)
-        for script in ("upstream.py", "death_inside.py", "killer.py"):
+        for script in ("upstream.py", "death_inside.py", "killer.py", "outliving_inside.py"):
             shutil.copy(Path(__file__).parent / script, self.directory)
         shutil.copy(certificate, self.directory)
         (self.directory / "upstream.pem").chmod(0o600)

@@ -25,9 +25,10 @@ def test_what_stands_in_below_an_empty_run_has_the_kind_of_what_it_stands_for(tm
 
     def piece() -> None:
         namespaces.unshare(namespaces.NEWNS)
-        Launch(
-            Channel(theirs), replace(PLAN, mounts=True, hold=(), hide=(), empty_run=True, bind=binds)
-        ).cover_private_paths()
+        plan = replace(PLAN, mounts=True, pids=None, hold=(), hide=(), empty_run=True, bind=binds)
+        launch = Launch(Channel(theirs), Channel(theirs), plan)
+        launch.mount_own_proc()
+        launch.cover_private_paths()
         assert {path.name for path in Path("/run").iterdir()} == {"parhelia", "systemd"}
         assert Path("/run/parhelia/file").read_text() == "public"
         assert Path("/run/systemd/resolve/stub-resolv.conf").read_text() == "nameserver 127.0.0.1\n"

@@ -10,7 +10,7 @@ The session's filter answers execs with RET_TRACE. Rules kept here:
 - Signals, stops and continues pass unchanged: the session's job control is its own.
 
 Nobody else of this process may wait(2) for "any child" meanwhile: it would take the reports of tasks whose parent this
-process is. So the launcher's end is told to `exited`.
+process is. So the end of what was seized first is told to `exited`.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class ExecTracer:
         session_gid: int | None,
         actor: str,
         post: Callable[[Event], None],
-        exited: Callable[[int], None],
+        exited: Callable[[int], None] = lambda status: None,
         observe: Callable[[float], None] | None = None,
         ended: Callable[[str | None], None] | None = None,
         deadline: float = DEADLINE_S,

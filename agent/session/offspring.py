@@ -66,7 +66,7 @@ def descendants(root: int, spare: Collection[int] = (), user: int | None = None)
 def end_all(
     root: int,
     spare: Collection[int],
-    reap: Callable[[], None],
+    reap: Callable[[], object],
     *,
     user: int | None = None,
     account: int | None = None,
@@ -96,7 +96,7 @@ def end_all(
         time.sleep(0.005)
 
 
-def _stirs(root: int, spare: Collection[int], reap: Callable[[], None]) -> bool:
+def _stirs(root: int, spare: Collection[int], reap: Callable[[], object]) -> bool:
     """True where `root` has ever new children though a walk found none: what forks and exits all the time."""
     for _ in range(_ROUNDS):
         reap()

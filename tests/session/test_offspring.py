@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from agent.daemon.offspring import descendants, end_all
+from agent.session.offspring import descendants, end_all
 from tests.conftest import require
 
 TWO_TREES = (
@@ -46,7 +46,7 @@ def test_a_tree_is_ended_and_a_spared_branch_lives() -> None:
 
 HOPPER = """
 import os, sys, time
-from agent.daemon.offspring import adopt_orphans, end_all
+from agent.session.offspring import adopt_orphans, end_all
 account, end = int(sys.argv[1]), time.monotonic() + 10
 assert adopt_orphans()
 if not os.fork():
