@@ -237,10 +237,8 @@ class BringUp:
 
     def _make_attribution(self) -> Attribution:
         user = self._spec.session_user
-        separate = self._spec.egress_user is not None
-        self._attribution = Attribution(
-            lambda: self.pid, user.uid if separate else None, user.gid if separate else None, {user.uid: user.name}
-        )
+        uid, gid = (None, None) if self._spec.egress_user is None else (user.uid, user.gid)
+        self._attribution = Attribution(lambda: self.pid, uid, gid, {user.uid: user.name})
         return self._attribution
 
     def _announce(self, levels: dict[Point, Reached], journal: Journal) -> None:
@@ -269,7 +267,7 @@ class BringUp:
 
     def _judge_command(self, gate: Gate, offer: Offer) -> None:
         origin = Origin(mechanism="launch", argv=self._spec.command)
-        known = command_request(self._spec.command, None, workdir(self._spec), self._home(), origin)
+        known = command_request(self._spec.command, None, workdir(self._spec), home=self._home(), origin=origin)
         request = replace(known, supervised=offer.supervised)
         if offer.supervised and decide(self._opening.current(), request).permitted:
             return  # asked again, and recorded if need be, when it is executed
@@ -366,10 +364,11 @@ class BringUp:
     def _make_ring(self, ground: Ground, gate: Gate, stderr: int) -> Ring:
         if self._opening.ledger is None:
             raise Refused(Exit.UNPROTECTED, "the supervisor needs the log")
+        by_exec = Origin(mechanism="exec")
         self._ring = Ring(
             self._spec,
             gate,
-            lambda argv, exe, cwd, env: command_request(argv, exe, cwd, self._home(), Origin(mechanism="exec"), env),
+            lambda argv, exe, cwd, env: command_request(argv, exe, cwd, home=self._home(), origin=by_exec, env=env),
             post=self._opening.ledger.post,
             observe=partial(self._opening.metrics.observe_decision, "exec"),
             on_fault=self._on_fault,

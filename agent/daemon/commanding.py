@@ -11,7 +11,7 @@ from agent.shell.scripts import Environment
 
 
 def command_request(
-    argv: tuple[str, ...], exe: str | None, cwd: str, home: str, origin: Origin, env: Environment = ()
+    argv: tuple[str, ...], exe: str | None, cwd: str, *, home: str, origin: Origin, env: Environment = ()
 ) -> CommandRequest:
     """`home`: the session's; `exe`: what will really run, where that is known."""
     today = datetime.datetime.now(datetime.UTC).date()

@@ -65,13 +65,14 @@ class Guard:
             self._tell({"type": "say", "text": warning})
         self._tell({"type": "started", "pid": session.pid})
         status = await self._exited
-        if self._orphaned:
+        if not self._orphaned:
+            self._tell({"type": "exited", "status": status})
+            await self._finish
+        if self._orphaned:  # the session's init may have seen it first
             end_all(os.getpid(), (), self._reap, account=self._account)
             await session.finish(status, "the keeper died")
             sweep(spec)
             return 1
-        self._tell({"type": "exited", "status": status})
-        await self._finish
         await session.finish(status, session.cause)
         return 0
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from agent.daemon.leavings import CANARY_HOMES
 from tests.escape.containers import SHARED, Container
-from tests.escape.runtime import Case, Host, policy
+from tests.escape.runtime import Case, Host, policy, read_log
 
 SCRIPT = "outliving_inside.py"
 CONTAINERS = [
@@ -32,12 +34,24 @@ def judge(done: subprocess.CompletedProcess[str], scenarios: int = 4) -> None:
 def test_nothing_outlives_a_session_of_this_machine(either_host: Host) -> None:
     agent = either_host.command(Case((), policy()))[:-1]  # without the "--" that ends it
     script = str(Path(__file__).parent / SCRIPT)
-    judge(
-        subprocess.run(
+    try:
+        done = subprocess.run(
             [sys.executable, script, "session", *agent], env=either_host.environment(Case((), "")),
             capture_output=True, text=True, timeout=200, check=False,
-        )
-    )  # fmt: skip
+        )  # fmt: skip
+    finally:
+        take_away({event["details"]["boot"] for event in read_log(either_host.audit)})
+    judge(done)
+
+
+def take_away(boots: set[str]) -> None:
+    """The files of runs of which nobody was left to remove them."""
+    for place in (Path("/tmp"), Path("/run/parhelia"), *(Path(home) for home in CANARY_HOMES)):
+        for path in (found for boot in boots for found in (place.glob(f"*{boot}*") if place.is_dir() else ())):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("kind", CONTAINERS)
