@@ -4,8 +4,8 @@ The order is the security argument, so the code is the list (docs/architecture.m
 
  1. a session of its own, no descriptor but 0-2 and the channels to guard and keeper
  2. reset signals and limits (Python leaves SIGPIPE ignored; no core dumps)
- 3. namespaces: network (in a user namespace where the rights for it, or for tracing, are missing), mounts, processes;
-    of the last only a child is part, so the launcher ends here and its child goes on
+ 3. namespaces: network (in a user namespace where the rights for it, or for tracing, are missing), mounts, processes
+    and System V objects; of processes only a child is part, so the launcher ends here and its child goes on
  4. open the jail's doors (agent.session.jail) and hand them to the guard
  5. a /proc of its own; hold protected places (agent.session.mounts), cover what must not be seen
  6. no_new_privs
@@ -91,8 +91,8 @@ class Launch:
     def enter_namespaces(self) -> None:
         plan = self._plan
         flags = namespaces.NEWNET if plan.jail else 0
-        flags |= namespaces.NEWNS if plan.mounts or plan.pids else 0
-        flags |= namespaces.NEWPID if plan.pids else 0
+        flags |= namespaces.NEWNS if plan.mounts else 0
+        flags |= pids.NEEDED if plan.pids else 0
         if "user" in (plan.jail, plan.trace_exec, plan.pids):
             namespaces.unshare(namespaces.NEWUSER)
             self._ask({"type": "map_ids", "pid": os.getpid()}, "mapped")

@@ -13,6 +13,9 @@ from contextlib import suppress
 
 from agent.linux import namespaces
 
+NEEDED = namespaces.NEWPID | namespaces.NEWNS | namespaces.NEWIPC
+"""What is unshared together: a /proc of its own needs mounts of its own; and System V shared memory and its kin have no
+paths that could be ruled, so nothing outside may have left any."""
 _PROC = "/proc"
 
 
@@ -32,7 +35,7 @@ def attempt(become_owner: Callable[[], None]) -> int:
     takes the rights for it, such as those of a user namespace."""
     become_owner()
     outside = str(os.getpid())
-    namespaces.unshare(namespaces.NEWPID | namespaces.NEWNS)
+    namespaces.unshare(NEEDED)
     child = os.fork()
     if child == 0:
         status = 1

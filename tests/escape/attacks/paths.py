@@ -21,12 +21,20 @@ MADE_LATER = (
     "a protected name is held where it is, or is reserved, when the session starts; what is made later below new"
     " directories is not, and is seen by the hook and the watch alone"
 )
-IPC = "System V shared memory has no paths and no rules but permissions; the session shares the machine's"
+IPC = (
+    "System V shared memory has no paths and no rules but permissions; where no namespaces are to be had the session"
+    " shares the machine's"
+)
 
 
 def landlocked(act: str, name: str, *rows: int, control: Control | str = UNCONFINED) -> Attack:
     """What Landlock keeps closed, and gVisor does not."""
     return Attack(act, name, everywhere(CONTAINED, gvisor=OPEN), control, rows, hole=DAC_ONLY)
+
+
+def outside_seen(act: str, name: str, *rows: int, control: Control | str = UNCONFINED) -> Attack:
+    """What Landlock keeps closed, and a process namespace out of sight."""
+    return Attack(act, name, everywhere(CONTAINED, gvisor_2022=OPEN), control, rows, hole=DAC_ONLY)
 
 
 def contained(act: str, name: str, *rows: int, control: Control | str = UNCONFINED) -> Attack:
@@ -110,14 +118,16 @@ ON_PROTECTED = (
 ON_NEIGHBOURS = (
     contained("outsiders_root", "/proc/PID/root of a process outside leads to its files", 12),
     contained("outsiders_cwd", "/proc/PID/cwd of a process outside leads to its directory", 13),
-    landlocked("outsiders_descriptor", "/proc/PID/fd of a process outside leads to its files", 13),
+    outside_seen("outsiders_descriptor", "/proc/PID/fd of a process outside leads to its files", 13),
     contained("outsiders_memory", "The memory of a process outside is read"),
-    landlocked("outsiders_environment", "The environment of a process outside is read"),
-    landlocked("outsiders_signal", "A process outside, of the session's own account, is signalled", control=INSIDE),
-    Attack("shared_memory_of_the_machine", "System V shared memory of a process outside is read", everywhere(OPEN),
+    outside_seen("outsiders_environment", "The environment of a process outside is read"),
+    outside_seen("outsiders_signal", "A process outside, of the session's own account, is signalled", control=INSIDE),
+    Attack("shared_memory_of_the_machine", "System V shared memory of a process outside is read",
+           everywhere(OPEN, host=CONTAINED, gvisor_2024=CONTAINED),
            UNCONFINED, hole=IPC),
-    without("message_queue_of_the_machine", "A POSIX message queue of a process outside is read",
-            lacking="gVisor's message queues carry nothing"),
+    Attack("message_queue_of_the_machine", "A POSIX message queue of a process outside is read",
+           everywhere(CONTAINED, gvisor_2022=UNTESTED), UNCONFINED,
+           untested="gVisor's message queues carry nothing"),
     contained("bind_mount", "A directory is mounted over another", 38, control=NO_RIGHTS),
     contained("new_mounts", "Mounts are made, moved or taken away by the newer calls", 38, control=NO_RIGHTS),
     contained("new_namespaces", "User and mount namespaces of its own give the session capabilities", 39),
