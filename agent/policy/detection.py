@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from agent.policy.decision import Severity
 from agent.policy.globs import match_segment
@@ -40,8 +40,7 @@ def severities(policy: Policy) -> dict[str, str]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Sighting:
+class Sighting(NamedTuple):
     """What a detector looks at of one event. `rule`, `severity`: empty where it has none."""
 
     event: str
@@ -118,21 +117,31 @@ class _Look:
     """One sign, with what its tags and classes mean under the policy in force."""
 
     def __init__(self, sign: Sign, tagged: frozenset[str], places: Places) -> None:
-        self._sign = sign
-        self._tagged = tagged
+        self._events = frozenset(sign.events)
+        self._results = frozenset(map(str, sign.results))
+        self._least = -1 if sign.severity is None else _RANKS[sign.severity]
+        self._tagged = tagged if sign.tags else None
+        self._rules = frozenset(rule for rule in sign.rules if "*" not in rule)
+        self._globs = tuple(rule for rule in sign.rules if "*" in rule)
+        self._resources = sign.resources
         self._places = places
 
     def fits(self, seen: Sighting) -> bool:
-        sign = self._sign
-        if seen.event not in sign.events or (sign.results and seen.result not in sign.results):
+        if seen.event not in self._events or (self._results and seen.result not in self._results):
             return False
-        if sign.severity is not None and _RANKS.get(seen.severity, -1) < _RANKS[sign.severity]:
+        if self._least > _RANKS.get(seen.severity, -1):
             return False
-        if sign.tags and seen.rule not in self._tagged:
+        if self._tagged is not None and seen.rule not in self._tagged:
             return False
-        if sign.rules and not any(match_segment(glob, seen.rule) for glob in sign.rules):
-            return False
-        return not sign.resources or any(self._names(shape, seen.resource) for shape in sign.resources)
+        return self._of_rule(seen.rule) and self._on(seen.resource)
+
+    def _of_rule(self, rule: str) -> bool:
+        if not self._rules and not self._globs:
+            return True
+        return rule in self._rules or any(match_segment(glob, rule) for glob in self._globs)
+
+    def _on(self, resource: str) -> bool:
+        return not self._resources or any(self._names(shape, resource) for shape in self._resources)
 
     def _names(self, shape: str, resource: str) -> bool:
         if shape not in CLASSES:
