@@ -18,8 +18,9 @@ from typing import Any
 import orjson
 
 from agent.exits import Exit
+from agent.record.family import verify_family
 from agent.record.follow import Follower
-from agent.record.verify import UNSHOWN, Report, verify
+from agent.record.verify import UNSHOWN, Report
 
 _POLL_SECONDS = 0.25
 _COLOURS = {"denied": "\x1b[31m", "error": "\x1b[33m", "success": "\x1b[32m"}
@@ -46,14 +47,16 @@ def _verify(args: argparse.Namespace) -> int:
     if path is None:
         return Exit.USAGE
     try:
-        report = verify(path)
+        report, restored = verify_family(path)
     except OSError as error:
         return _unreadable(path, error)
+    whole = all(each.ok for each in (report, *restored))
     if args.json:
-        sys.stdout.write(json.dumps({"ok": report.ok, **asdict(report), "unshown": UNSHOWN}) + "\n")
+        found = {**asdict(report), "restored": [{"ok": each.ok, **asdict(each)} for each in restored]}
+        sys.stdout.write(json.dumps({"ok": whole, **found, "unshown": UNSHOWN}) + "\n")
     else:
-        sys.stderr.write(_summary(report))
-    return Exit.OK if report.ok else Exit.AUDIT_BROKEN
+        sys.stderr.write("".join(map(_summary, (report, *restored))))
+    return Exit.OK if whole else Exit.AUDIT_BROKEN
 
 
 def _summary(report: Report) -> str:

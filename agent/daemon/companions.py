@@ -22,6 +22,7 @@ from agent.daemon.journal import Journal
 from agent.daemon.lockdown import Lockdown, freezer_of
 from agent.daemon.places import Places
 from agent.daemon.policy_store import PolicyStore
+from agent.daemon.restoring import Restoring
 from agent.daemon.spec import RunSpec
 from agent.daemon.strays import Strays
 from agent.daemon.watching import IntegrityWatch
@@ -77,6 +78,7 @@ def companions(company: Company) -> list[Companion]:
     events = ControlEvents(company.ledger, company.spec.session_id)
     return [
         Detecting(company),  # first: it sees the events of all others
+        Restoring(company),
         IntegrityWatch(company),
         Strays(company),
         lockdown,

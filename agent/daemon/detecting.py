@@ -147,5 +147,5 @@ def _sighting(event: Event) -> Sighting:
         resource=event.resource,
         rule=rule if isinstance(rule, str) else "",
         severity=severity if isinstance(severity, str) else "",
-        count=event.count,
+        many=event.count,
     )

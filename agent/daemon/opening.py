@@ -79,8 +79,12 @@ class Opening:
         self.ledger = ledger
         self.journal = Journal(ledger, spec)
         if spec.pushgateway_url:
-            instance = f"{spec.session_id}-{spec.boot}"
-            self._pusher = Pusher(self.metrics, spec.pushgateway_url, env=spec.env_label, instance=instance)
+            self._pusher = Pusher(
+                self.metrics,
+                spec.pushgateway_url,
+                env=spec.env_label,
+                instance=lambda: f"{spec.session_id}-{ledger.boot}",
+            )
             self._pusher.start()
         self.journal.agent_started()
         return ledger, self.journal

@@ -48,7 +48,7 @@ class Sighting(NamedTuple):
     resource: str
     rule: str = ""
     severity: str = ""
-    count: int = 1
+    many: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class Watch:
         found = []
         for running in self._by_event.get(sighting.event, ()):
             if any(look.fits(sighting) for look in running.looks):
-                detection = running.add(now_ns, sighting.resource, sighting.count)
+                detection = running.add(now_ns, sighting.resource, sighting.many)
                 if detection is not None:
                     found.append(detection)
         return found

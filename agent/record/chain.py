@@ -75,6 +75,7 @@ class Kind(StrEnum):
     SEQ_GAP = "seq-gap"
     FOREIGN_STREAM = "foreign-stream"
     EMPTY = "empty"
+    WRONG_PARENT = "wrong-parent"
 
 
 @dataclass(frozen=True, slots=True)

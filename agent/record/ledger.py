@@ -11,7 +11,7 @@ Rules:
   taken is counted, by type, and told by an `audit.gap` event as soon as writing works.
 - Only taken events are counted in the metrics, each once: the counters are the sum of the log's lines. The same events
   are shown to whoever watches.
-- The details named in `STAMPS` are the writer's: an event cannot choose them.
+- The details named in `agent.record.stamps.STAMPS` are the writer's: an event cannot choose them.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ import logging
 import threading
 import time
 import uuid
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from agent.record.branch import again, began
 from agent.record.chain import CanonicalError, Head, link, timestamp
 from agent.record.coalesce import Coalescer
 from agent.record.event import Event, Json, RecordError
 from agent.record.log import DEFAULT_ROTATE_BYTES, Log, LogError, WriterBusy
 from agent.record.metrics import Metrics
 from agent.record.notices import gap, recovered
+from agent.record.stamps import Stamps
+from agent.record.waiting import Queued, Waiting
 
 __all__ = ["AuditSettings", "Ledger", "WriterBusy"]
 
 log = logging.getLogger(__name__)
 
-STAMPS = ("event_type", "event_id", "session_id", "stream", "seq", "boot", "mono_ns")
 GROUP_EVENTS = 64
 GROUP_SECONDS = 0.020
-_MAX_BATCH_BYTES = 1 << 20
 _RETRY_FIRST, _RETRY_MOST = 0.1, 5.0
 _STRICT_SECONDS = 10.0
 _NANO = 1_000_000_000
@@ -51,13 +51,6 @@ class AuditSettings(Protocol):
 
     @property
     def durable(self) -> str: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Queued:
-    seq: int
-    line: bytes
-    at: float
 
 
 class Ledger:
@@ -82,22 +75,20 @@ class Ledger:
         coalescer: Coalescer | None = None,
     ) -> None:
         self._log = Log(Path(directory), rotate_bytes=rotate_bytes)
-        self._session_id = session_id
-        self._boot = boot
-        self._policy_digest = policy_digest
-        self._metrics = metrics
+        self._stamps = Stamps(session_id, boot, policy_digest)
+        self._metrics = metrics or Metrics(version="")
         self._strict = durability == "strict"
-        self._bounds = (queue_events, queue_bytes)
         self._coalescer = coalescer or Coalescer()
         self._redact: Callable[[Event], Event] = lambda event: event
         self._watcher: Callable[[Event], None] | None = None
+        self._steady: Callable[[], bool] = lambda: True
+        self._io = threading.Lock()  # taken before the other one: whoever holds it may touch the files
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self._done = threading.Condition(self._lock)
-        self._queue: deque[_Queued] = deque()
-        self._queued_bytes = 0
+        self._queue = Waiting(queue_events, queue_bytes)
         self._head = Head("")
-        self._synced = 0
+        self._synced, self._on_disk = 0, (self._head, boot)  # the last event that is, and its boot
         self._hurry = 0
         self._lost: dict[str, int] = {}
         self._lost_reason = ""
@@ -115,9 +106,9 @@ class Ledger:
         with self._lock:
             self._head = head or Head(str(uuid.uuid4()))
             self._synced = self._head.seq
+            self._on_disk = self._head, self._stamps.boot
             self._running = True
-            if self._metrics is not None:
-                self._metrics.set_sequence(self._synced)
+            self._metrics.set_sequence(self._synced)
             self._tell_recovered()
         self._thread.start()
 
@@ -131,13 +122,30 @@ class Ledger:
         self._redact = redact
 
     def watch_with(self, watcher: Callable[[Event], None] | None) -> None:
-        """Show `watcher` every event that is taken from now on, in order, on the thread that brought it and under the
-        ledger's lock: it returns at once, calls nothing of the ledger, and raises nothing. None: nobody watches."""
+        """Show `watcher` every event that is taken, in order and under the ledger's lock: it returns at once, calls
+        nothing of the ledger, and raises nothing."""
         self._watcher = watcher
 
     def redacted(self, event: Event) -> Event:
         """The event as a line of the log would have it."""
         return self._redact(event)
+
+    def write_while(self, steady: Callable[[], bool]) -> None:
+        """Ask `steady` before each write. While it says no, nothing is written and nothing accepted."""
+        self._steady = steady
+
+    def branch(self, directory: Path, boot: str, details: Mapping[str, Json]) -> None:
+        """End the stream where it is on disk; go on in a new one, in a directory of its own (`agent.record.branch`).
+
+        The counters begin anew, as the sum of the new stream's lines. Raises LogError where the directory cannot be
+        had: nothing is written then until a later call succeeds.
+        """
+        with self._io:
+            self._log.close()
+            self._log = Log(directory, rotate_bytes=self._log.rotate_bytes)
+            self._log.open_new()
+            with self._lock:
+                self._begin_anew(replace(self._stamps, boot=boot), details)
 
     def post(self, event: Event) -> None:
         """Take the event without waiting for anything. Raises RecordError where it was lost (and has been counted)."""
@@ -190,6 +198,11 @@ class Ledger:
             raise RecordError(f"{left} queued and {lost} lost events are not in the audit log: {self._failure}")
 
     @property
+    def boot(self) -> str:
+        """Of the stream that is written."""
+        return self._stamps.boot
+
+    @property
     def synced(self) -> int:
         """`seq` of the last event known to be on disk."""
         return self._synced
@@ -223,44 +236,29 @@ class Ledger:
     def _take(self, event: Event) -> int:
         if not self._running:
             raise RecordError("the audit log is not open")
-        if len(self._queue) >= self._bounds[0] or self._queued_bytes >= self._bounds[1]:
+        if self._queue.full:
             raise RecordError(str(self._failure or "the audit log's queue is full"))
         count = event.details.get("count", 1)
         if type(count) is not int or count < 1:
             raise RecordError(f"details.count is {count!r}, not a positive integer")
         try:
-            line, head = link(self._head, event, self._stamps(event), time.time_ns())
+            line, head = link(self._head, event, self._stamps.of(event), time.time_ns())
         except CanonicalError as error:
             raise RecordError(f"{event.type} cannot be written: {error}") from error
         self._head = head
-        self._queue.append(_Queued(head.seq, line, time.monotonic()))
-        self._queued_bytes += len(line)
-        if self._metrics is not None:
-            self._metrics.count(event)
+        self._queue.add(head, line)
+        self._metrics.count(event)
         if self._watcher is not None:
             self._watcher(event)
         if len(self._queue) in (1, GROUP_EVENTS) or self._hurry:
             self._work.notify()
         return head.seq
 
-    def _stamps(self, event: Event) -> dict[str, Json]:
-        digest = event.details.get("policy_digest")
-        if not isinstance(digest, str):
-            digest = self._policy_digest if isinstance(self._policy_digest, str) else self._policy_digest()
-        return {
-            "event_id": str(uuid.uuid4()),
-            "session_id": self._session_id,
-            "boot": self._boot,
-            "mono_ns": str(time.monotonic_ns()),
-            "policy_digest": digest,
-        }
-
     def _lose(self, event: Event, reason: str) -> None:
         count = max(1, event.count)
         self._lost[event.type.value] = self._lost.get(event.type.value, 0) + count
         self._lost_reason = reason
-        if self._metrics is not None:
-            self._metrics.lost(count)
+        self._metrics.lost(count)
         self._work.notify()
 
     def _disown(self, seq: int) -> None:
@@ -300,6 +298,15 @@ class Ledger:
             return  # still full: tried again after the next commit
         self._lost, self._disowned = {}, []
 
+    def _begin_anew(self, stamps: Stamps, details: Mapping[str, Json]) -> None:
+        first = began(*self._on_disk, details)
+        waiting = self._queue.take_all()
+        self._told, self._failure = (0, 0), None
+        self._stamps, self._head = stamps, Head(str(uuid.uuid4()))
+        self._synced = 0
+        self._metrics.begin_anew()
+        self._release([first, *map(again, waiting)])
+
     # -- the writer's thread ---------------------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -312,7 +319,7 @@ class Ledger:
                 self._running = False
                 self._done.notify_all()
 
-    def _next_batch(self) -> list[_Queued]:
+    def _next_batch(self) -> list[Queued]:
         """Wait for the next group; empty where the writer is to end."""
         with self._lock:
             while True:
@@ -325,7 +332,7 @@ class Ledger:
                 if self._queue:
                     wait = self._group_wait(now)
                     if wait <= 0:
-                        return self._group()
+                        return self._queue.group()
                 elif self._closing:
                     return []
                 else:
@@ -344,27 +351,24 @@ class Ledger:
             return self._retry_at - now
         if self._hurry or len(self._queue) >= GROUP_EVENTS:
             return 0
-        return self._queue[0].at + GROUP_SECONDS - now
+        return self._queue.since + GROUP_SECONDS - now
 
-    def _group(self) -> list[_Queued]:
-        batch: list[_Queued] = []
-        size = 0
-        for queued in self._queue:
-            if batch and size + len(queued.line) > _MAX_BATCH_BYTES:
-                break
-            batch.append(queued)
-            size += len(queued.line)
-        return batch
+    def _commit(self, batch: list[Queued]) -> None:
+        with self._io:
+            if not self._steady():
+                self._failed(LogError("the agent stood still and may have been restored: a new stream is to begin"))
+            elif self._queue.begins_with(batch):  # else a new stream has begun meanwhile
+                self._write(batch)
 
-    def _commit(self, batch: list[_Queued]) -> None:
+    def _write(self, batch: list[Queued]) -> None:
         try:
-            self._log.append(b"".join(queued.line for queued in batch), batch[0].seq, batch[-1].seq)
+            self._log.append(b"".join(queued.line for queued in batch), batch[0].head.seq, batch[-1].head.seq)
         except LogError as error:
             self._failed(error)
             return
         self._committed(batch)
         told, seq = self._told
-        if told and seq <= batch[-1].seq:
+        if told and seq <= batch[-1].head.seq:
             try:
                 self._log.settle(told)
             except LogError as error:
@@ -384,15 +388,13 @@ class Ledger:
             self._retry_delay = min(_RETRY_MOST, self._retry_delay * 2)
             self._done.notify_all()
 
-    def _committed(self, batch: list[_Queued]) -> None:
+    def _committed(self, batch: list[Queued]) -> None:
         with self._lock:
-            for queued in batch:
-                self._queue.popleft()
-                self._queued_bytes -= len(queued.line)
+            self._queue.drop(batch)
             if self._failure is not None:
                 log.warning("the audit log can be written again")
                 self._failure = None
-            self._synced = batch[-1].seq
-            if self._metrics is not None:
-                self._metrics.set_sequence(self._synced)
+            self._synced = batch[-1].head.seq
+            self._on_disk = batch[-1].head, self._stamps.boot
+            self._metrics.set_sequence(self._synced)
             self._done.notify_all()

@@ -67,7 +67,7 @@ class Log:
     def __init__(self, directory: Path, *, rotate_bytes: int = DEFAULT_ROTATE_BYTES) -> None:
         self.directory = directory
         self.recovered: list[Recovered] = []
-        self._rotate_bytes = rotate_bytes
+        self.rotate_bytes = rotate_bytes
         self._dir = self._lock = self._fd = -1
         self._size = 0
         self._first = 0
@@ -91,11 +91,17 @@ class Log:
             raise self._failed("open", error) from error
         return None if last is None else Head(last.stream, last.seq, last.hash)
 
+    def open_new(self) -> None:
+        """Lock a directory that holds no chain yet. Raises WriterBusy, LogError."""
+        if self.open() is not None:
+            self.close()
+            raise LogError(f"{self.directory}: there is a chain already; give an empty directory")
+
     def append(self, lines: bytes, first_seq: int, last_seq: int) -> None:
         """Write whole lines and sync them. Raises LogError, having left the file as it was (see the module's rules)."""
         try:
             self._restore()
-            if self._size and self._size + len(lines) > self._rotate_bytes:
+            if self._size and self._size + len(lines) > self.rotate_bytes:
                 self._rotate()
             if not self._size:
                 self._first = first_seq

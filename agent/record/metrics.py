@@ -115,6 +115,17 @@ class Metrics:
             if isinstance(kind, str) and kind in self._integrity:
                 self._integrity[kind] += event.count
 
+    def begin_anew(self) -> None:
+        """All that is counted is at zero again: a new boot, whose instance shows what happened in it."""
+        with self._lock:
+            by_name = (self._denied, self._auth_failures, self._integrity, self._lockdowns, self._bytes, self._restarts)
+            for table in by_name:
+                table.update(dict.fromkeys(table, 0))
+            self._secrets.update(dict.fromkeys(self._secrets, 0))
+            self._detections = {name: (severity, 0) for name, (severity, _) in self._detections.items()}
+            self._connections = self._sequence = self._lost = self._push_failures = 0
+            self._timings = {point: Timings() for point in DECISION_POINTS}
+
     def lost(self, occurrences: int) -> None:
         """Events that could not be recorded."""
         with self._lock:

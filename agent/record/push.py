@@ -44,14 +44,15 @@ class Pusher:
         url: str,
         *,
         env: str,
-        instance: str,
+        instance: str | Callable[[], str],
         heartbeat: float = 15.0,
         debounce: float = 1.0,
         timeout: float = 3.0,
     ) -> None:
         self._metrics = metrics
         self._url = url
-        self._grouping = dict(label(name, value) for name, value in (("env", env), ("instance", instance)))
+        self._env = env
+        self._instance = instance
         self._heartbeat = heartbeat
         self._debounce = debounce
         self._timeout = timeout
@@ -118,7 +119,7 @@ class Pusher:
                 address.base,
                 job=JOB,
                 registry=self._metrics.registry(),
-                grouping_key=self._grouping,
+                grouping_key=self._grouping(),
                 timeout=self._timeout,
                 handler=address.handler,
             )
@@ -130,6 +131,10 @@ class Pusher:
             return False
         self._failing = False
         return True
+
+    def _grouping(self) -> dict[str, str]:
+        instance = self._instance if isinstance(self._instance, str) else self._instance()
+        return dict((label("env", self._env), label("instance", instance)))
 
     def _shown_url(self) -> str:
         return re.sub(r"//[^/@]*@", "//", self._url)

@@ -24,7 +24,7 @@ def counter(count: int = 3, within: int = 10, when: str = DENIED, rest: str = ""
 
 
 def denied(resource: str = "x", count: int = 1, **fields: str) -> Sighting:
-    return Sighting(**({"event": "bash.dangerous", "result": "denied", "resource": resource} | fields), count=count)  # type: ignore[arg-type]
+    return Sighting(**({"event": "bash.dangerous", "result": "denied", "resource": resource} | fields), many=count)  # type: ignore[arg-type]
 
 
 def times(under: Watch, moments: Sequence[float], one: Sighting | None = None) -> list[float]:

@@ -1,0 +1,93 @@
+"""A restored agent: a new boot, and a new stream that is linked to the one before.
+
+Rules kept here: an agent that may have been restored from a checkpoint writes nothing more to the stream it had:
+another copy of it may do the same. It goes on in a directory of its own inside the old one, which whatever hides that
+one hides too, with a boot of its own, under which it also pushes. Until that directory is there nothing is recorded, so
+what must be recorded is refused.
+
+Not renewed, because the session's programs hold them: the placeholders of its secrets, and the interception CA that
+they have read at their start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Protocol
+
+from agent.daemon.pulse import Pulse
+from agent.daemon.spec import RunSpec
+from agent.record.branch import DIRECTORY
+from agent.record.event import Json, RecordError
+from agent.record.ledger import Ledger
+from agent.version import version
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS: Final = 1.0
+PAUSE: Final = "restored: the agent stood still"
+TOLD: Final = "restored: told by the platform"
+
+
+class Surroundings(Protocol):
+    """What this needs of `agent.daemon.companions.Company`."""
+
+    @property
+    def spec(self) -> RunSpec: ...
+    @property
+    def ledger(self) -> Ledger: ...
+
+
+class Restoring:
+    """The companion. `pulse`: what notices, made with the callback that it is given."""
+
+    def __init__(self, company: Surroundings, pulse: Callable[[Callable[[float], None]], Pulse] = Pulse) -> None:
+        self._company = company
+        self._loop = asyncio.get_running_loop()
+        self._pulse = pulse(self._paused)
+        self._beginning: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """From here on nothing is written after a pause but to a new stream."""
+        self._company.ledger.write_while(self._pulse.steady)
+        self._pulse.start()
+
+    async def stop(self) -> None:
+        await asyncio.to_thread(self._pulse.stop)
+        if self._beginning is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._beginning, RETRY_SECONDS)
+
+    async def restored(self, details: dict[str, Json] | None = None) -> str:
+        """The platform says so, which is the sure way; returns the new boot, on whose stream the next event is."""
+        return await self._begin({"reason": TOLD, **(details or {})})
+
+    def _paused(self, seconds: float) -> None:
+        self._loop.call_soon_threadsafe(self._begin_soon, seconds)
+
+    def _begin_soon(self, seconds: float) -> None:
+        log.warning("the agent stood still for %.1f s: a new stream begins", seconds)
+        self._beginning = self._loop.create_task(self._begin_some_time(int(seconds)))
+
+    async def _begin_some_time(self, seconds: int) -> None:
+        while True:
+            try:
+                await self._begin({"reason": PAUSE, "seconds": seconds})
+            except RecordError as error:
+                log.error("no new stream yet: %s", error)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return
+
+    async def _begin(self, details: dict[str, Json]) -> str:
+        """Raises RecordError where there is no place for it."""
+        boot = uuid.uuid4().hex[:12]  # of the kernel's random numbers, which no checkpoint holds
+        directory = Path(self._company.spec.audit_dir) / f"{DIRECTORY}{boot}"
+        told = {"version": version(), "directory": directory.name, **details}
+        await asyncio.to_thread(self._company.ledger.branch, directory, boot, told)
+        self._pulse.settled()
+        return boot
