@@ -98,7 +98,7 @@ class GVisor:
         ]
         bundle = self.directory / mark
         bundle.mkdir()
-        config = self._config(started, user, capabilities, environment or {}, mounts)
+        config = self.config(started, user, capabilities, environment or {}, mounts)
         (bundle / "config.json").write_text(json.dumps(config))
         for _attempt in range(4):
             done = self._run(bundle, stdin or "", timeout)
@@ -109,8 +109,7 @@ class GVisor:
 
     def _run(self, bundle: Path, stdin: str, timeout: float) -> subprocess.CompletedProcess[str]:
         identity = f"parhelia-tests-{uuid.uuid4().hex[:12]}"
-        flags = [f"--root={self.directory}/state", "--ignore-cgroups", "--network=none", "--overlay2=root:memory"]
-        flags.append(f"--platform={self._platform()}")
+        flags = self.flags
         try:
             return subprocess.run(
                 [str(self.runsc), *flags, "run", "-bundle", str(bundle), identity],
@@ -120,11 +119,17 @@ class GVisor:
             delete = [str(self.runsc), *flags, "delete", "-force", identity]
             subprocess.run(delete, capture_output=True, timeout=60, check=False)
 
+    @property
+    def flags(self) -> list[str]:
+        """runsc's own flags."""
+        flags = [f"--root={self.directory}/state", "--ignore-cgroups", "--network=none", "--overlay2=root:memory"]
+        return [*flags, f"--platform={self._platform()}"]
+
     def _platform(self) -> str:
         listed = subprocess.run([str(self.runsc), "flags"], capture_output=True, text=True, check=False)
         return "systrap" if "systrap" in listed.stdout + listed.stderr else "ptrace"
 
-    def _config(
+    def config(
         self,
         argv: list[str],
         user: int,
@@ -132,6 +137,7 @@ class GVisor:
         environment: Mapping[str, str],
         mounts: Sequence[tuple[Path, str]],
     ) -> dict[str, object]:
+        """The bundle's config.json."""
         sets = ("bounding", "effective", "permitted")
         binds = [
             {"type": "bind", "source": str(source), "destination": target, "options": ["rbind", "rw"]}

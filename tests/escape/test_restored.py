@@ -1,0 +1,88 @@
+"""A checkpoint of a whole container, restored twice: two agents that go on, and never write one chain."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.daemon.pulse import LIMIT
+from tests.escape.runtime import policy, read_log, verify
+from tests.runtimes.checkpoint import Checkpointed, Ended
+from tests.runtimes.engine import Engine
+from tests.runtimes.gvisor import GVisor, made_for
+
+SESSION = """\
+rm=$(id -un | sed s/session/rm/); n=0
+while [ ! -e /shared/stop ]; do n=$((n+1)); echo $n > /shared/ticks; $rm -rf /etc/attempt-$n; sleep 0.2; done
+exit 5
+"""
+
+
+def until(holds: Callable[[], Any], what: str, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, f"never happened: {what}"
+        time.sleep(0.1)
+
+
+def attempts(directory: Path) -> list[int]:
+    """The numbers of the attempts that are on record there."""
+    denied = [event for event in read_log(directory) if event["details"]["event_type"] == "bash.dangerous"]
+    return [int(event["resource"].rsplit("-", 1)[1]) for event in denied]
+
+
+@pytest.mark.root
+@pytest.mark.docker
+@pytest.mark.gvisor
+def test_two_restores_of_one_checkpoint_are_two_streams_that_lead_back_to_one_event(
+    docker: Engine, gvisor_directory: Path, tmp_path: Path
+) -> None:
+    for name, mode in (("audit", 0o700), ("policies", 0o700), ("shared", 0o777)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(mode)
+    text = policy(write="/tmp, /shared").replace("{http}", "1").replace("{tls}", "2")
+    (tmp_path / "policies" / "policy.yaml").write_text(text)
+    log = tmp_path / "audit" / "log"
+    gvisor = GVisor(made_for(docker, "trixie"), gvisor_directory / "rootfs", gvisor_directory)
+    flags = ("--policy", "/policies", "--audit-dir", "/audit/log", "--", "/bin/sh", "-c", SESSION)
+    mounts = [(tmp_path / name, f"/{name}") for name in ("audit", "policies", "shared")]
+    container = Checkpointed(gvisor, ("/opt/parhelia/bin/parhelia-agent", "run", *flags), mounts)
+    container.prepare()
+    with container.started() as first:
+        until(lambda: log.exists() and len(attempts(log)) >= 3, "three denials of the session")
+        container.checkpoint()
+    before = read_log(log)
+    assert "agent.stop" not in {event["details"]["event_type"] for event in before}, first.words
+    time.sleep(LIMIT + 1)
+
+    lives = [life(container, log, tmp_path / "shared") for _ in range(2)]
+
+    assert read_log(log) == before, "no restored agent adds to the stream that it had"
+    starts = [read_log(child)[0]["details"] for child, _ in lives]
+    assert [ended.status for _, ended in lives] == [5, 5], lives[0][1].words
+    assert len({start["boot"] for start in starts} | {before[0]["details"]["boot"]}) == 3
+    assert len({start["stream"] for start in starts} | {before[0]["details"]["stream"]}) == 3
+    last = before[-1]
+    for start in starts:
+        assert (start["parent_stream"], start["parent_boot"]) == (last["details"]["stream"], last["details"]["boot"])
+        assert (start["parent_seq"], start["parent_hash"]) == (last["details"]["seq"], last["event_hash"])
+    for child, _ in lives:
+        numbers = attempts(log) + attempts(child)
+        assert numbers == list(range(1, len(numbers) + 1)), "every attempt is on record once, before or after"
+    assert verify(log) == 0
+
+
+def life(container: Checkpointed, log: Path, shared: Path) -> tuple[Path, Ended]:
+    """Restore it, let it be refused some more, end it; the directory that it wrote to."""
+    known = set(log.glob("restored-*"))
+    (shared / "stop").unlink(missing_ok=True)
+    with container.restored() as ended:
+        until(lambda: set(log.glob("restored-*")) - known, "a new stream")
+        (child,) = set(log.glob("restored-*")) - known
+        until(lambda: len(attempts(child)) >= 3, "three more denials")
+        (shared / "stop").touch()
+    return child, ended
