@@ -17,7 +17,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -81,12 +81,15 @@ def loaded(number: int) -> Metrics:
     metrics.set_policy("abc", detectors={"data-export": "high"})
     for _ in range(number):
         metrics.count(event(EventType.DETECTION, 1, detector="data-export"))
+        metrics.count(replace(event(EventType.AGENT_LOCKDOWN, 1), details={"measures": ["cut"]}))
+        metrics.count(event(EventType.INTEGRITY_CHANGED, 1, kind="policy"))
     metrics.set_level("egress", "enforced")
     metrics.set_sequence(number)
     metrics.lost(number)
     metrics.add_egress_bytes(number, number, number)
     for _ in range(number):
         metrics.push_failed()
+        metrics.restarted("egress")
         for point in DECISION_POINTS:
             metrics.observe_decision(point, 0.0002)
     return metrics
