@@ -20,29 +20,32 @@ OPERATOR = Path(__file__).with_name("lockdown_inside.py")
 CONTROL = "control: {viewer: [daemon], operator: [bin]}\n"
 
 
+def beside(
+    runtime: Runtime, case: Case, script: Path, *words: str
+) -> tuple[dict[str, Any], tuple[dict[str, Any], ...], Path]:
+    """What `script` saw, which runs beside the agent (as root) and starts it; the log, and where that lies."""
+    if isinstance(runtime, Container):
+        argv = runtime.argv(case)
+        at = argv.index("run") - 1
+        (runtime.directory / script.name).write_bytes(script.read_bytes())
+        done = runtime.execute([*argv[:at], "python3", f"{SHARED}/{script.name}", *words, *argv[at:]], case.env)
+        audit = runtime.directory / AUDIT
+    else:
+        assert isinstance(runtime, Host)
+        argv, env = ["python3", str(script), *words, *runtime.command(case)], runtime.environment(case)
+        done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=150, check=False)
+        audit = runtime.audit
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert verify(audit) == 0
+    return json.loads(done.stdout.splitlines()[-1]), read_log(audit), audit
+
+
 def contained(runtime: Runtime, *, gateway: str = "") -> tuple[dict[str, Any], tuple[dict[str, Any], ...], Path]:
     """What the operator beside the session saw, the log, and where it lies."""
     session = f"lockdown-{os.getpid()}"
     env = {"PARHELIA_SESSION_ID": session, **({"PARHELIA_PUSHGATEWAY_URL": gateway} if gateway else {})}
     case = Case((), policy() + CONTROL, env=env)
-    if isinstance(runtime, Container):
-        argv = runtime.argv(case)
-        at = argv.index("run") - 1
-        (runtime.directory / OPERATOR.name).write_bytes(OPERATOR.read_bytes())
-        inside = ["python3", f"{SHARED}/{OPERATOR.name}", str(runtime.upstream.ports["tls"]), session]
-        done = runtime.execute([*argv[:at], *inside, *argv[at:]], env)
-        audit = runtime.directory / AUDIT
-    else:
-        assert isinstance(runtime, Host)
-        argv = runtime.command(case)
-        inside = ["python3", str(OPERATOR), str(runtime.upstream.ports["tls"]), session]
-        done = subprocess.run(
-            [*inside, *argv], env=runtime.environment(case), capture_output=True, text=True, timeout=150, check=False
-        )
-        audit = runtime.audit
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert verify(audit) == 0
-    return json.loads(done.stdout.splitlines()[-1]), read_log(audit), audit
+    return beside(runtime, case, OPERATOR, str(runtime.upstream.ports["tls"]), session)
 
 
 def of(events: tuple[dict[str, Any], ...], kind: str) -> list[dict[str, Any]]:
