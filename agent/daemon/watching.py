@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WINDOW_SECONDS: Final = 0.25
+SLOW_SECONDS: Final = 1.0
+"""How long changes are gathered, and how long after there were many."""
+MANY_CHANGES: Final = 64
 _SETTLE_SECONDS: Final = 3.0
 _MAX_TOLD: Final = 4096
 _ACTION: Final = {Change.CREATED: Action.CREATE, Change.DELETED: Action.DELETE}
@@ -59,7 +62,6 @@ class IntegrityWatch:
         self._thread = threading.Thread(target=self._report, name="integrity", daemon=True)
 
     async def start(self) -> None:
-        """Raises OSError where this kernel has no inotify, or gives no more of it."""
         await asyncio.to_thread(self._begin)
 
     async def stop(self) -> None:
@@ -88,17 +90,21 @@ class IntegrityWatch:
     # --- the reporting thread
 
     def _report(self) -> None:
+        window = WINDOW_SECONDS
         while not self._stopping:  # set before it is woken the last time
             self._changes.waiting.wait()
-            time.sleep(0 if self._stopping else WINDOW_SECONDS)
-            self._tell()
+            time.sleep(0 if self._stopping else window)
+            window = WINDOW_SECONDS if self._tell() < MANY_CHANGES else SLOW_SECONDS
 
-    def _tell(self) -> None:
-        for seen in self._changes.take():
+    def _tell(self) -> int:
+        """How many lines it took."""
+        taken = self._changes.take()
+        for seen in taken:
             try:
                 self._company.ledger.post(self._event(seen))
             except RecordError:
                 continue  # counted by the ledger, and told by an audit.gap event
+        return len(taken)
 
     def _event(self, seen: Seen) -> Event:
         before = self._told.pop(seen.path, seen.before)

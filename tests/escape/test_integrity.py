@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from tests.escape.containers import Docker
 from tests.escape.runtime import Case, Host, Outcome, Runtime, policy
+from tests.escape.test_live_policy import events, places, until
 from tests.escape.test_secrets import Gateway
 
 WATCHING = "  watch: [.git/hooks, .git/config, .env, planted]\n"
@@ -82,3 +84,43 @@ def test_the_changes_are_counted_by_kind(host: Host) -> None:
     for kind in ("protected", "policy", "agent", "settings"):
         line = f'parhelia_agent_integrity_changes_total{{kind="{kind}"}} {float(counted[kind])}'
         assert line in pushed[-1].splitlines()
+
+
+@pytest.mark.root
+@pytest.mark.docker
+def test_who_changes_the_agent_its_settings_or_its_policy_in_the_container_is_on_record(
+    docker_sessions: Docker,
+) -> None:
+    """The session cannot; whoever enters the container as root can."""
+    intruder = threading.Thread(target=tamper, args=(docker_sessions,))
+    intruder.start()
+    outcome = docker_sessions.run(Case(("/bin/sh", "-c", f"until [ -e {DONE} ]; do sleep 0.2; done"), policy()))
+    intruder.join()
+    assert outcome.status == 0, outcome.stderr
+    seen = {(event["details"]["kind"], event["resource"]) for event in outcome.of("integrity.changed")}
+    for kind, path in TAMPERED.items():
+        assert any(found == kind and name.endswith(path) for found, name in seen), (kind, seen)
+
+
+DONE = "/tmp/tampered"
+TAMPERED = {"agent": "/agent/gate.py", "settings": "/etc/cursor/hooks.json", "policy": "/policies/policy.yaml"}
+TAMPER = (
+    "for file in /opt/parhelia/lib/python3*/site-packages/agent/gate.py /etc/cursor/hooks.json"
+    " /srv/shared/policies/policy.yaml; do printf '\\n' >> $file; done"
+)
+
+
+def tamper(sessions: Docker) -> None:
+    """Again and again until it is seen: the watching begins a moment after the session."""
+    _, log = places(sessions)
+    until(lambda: events(log, "session.create"), "the session")
+    identity = sessions._engine.must("ps", "--quiet", "--filter", f"volume={sessions.directory}").split()[0]
+
+    def told() -> bool:
+        sessions._engine.must("exec", identity, "sh", "-c", TAMPER)
+        return {event["details"]["kind"] for event in events(log, "integrity.changed")} >= TAMPERED.keys()
+
+    try:
+        until(told, "the changes")
+    finally:
+        sessions._engine.must("exec", identity, "touch", DONE)

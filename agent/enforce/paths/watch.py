@@ -24,13 +24,14 @@ from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyEv
 
 from agent.enforce.paths.areas import Area
 from agent.enforce.paths.changes import Change, Changes
-from agent.enforce.paths.reader import Bell, Reader
+from agent.enforce.paths.reader import POLL_SECONDS, Poller, Reader
 from agent.enforce.paths.sight import Sight, digest, place, sight
 from agent.enforce.paths.spots import Spot
 
 log = logging.getLogger(__name__)
 
 MAX_DIRECTORIES: Final = 8192
+MAX_POLLED: Final = 2048
 MAX_FILES: Final = 4096
 MAX_ENTRIES: Final = 10_000
 MAX_DIGESTED: Final = 32 << 20
@@ -56,23 +57,29 @@ def room() -> int:
 
 class Watch:
     """The watched areas and what is known of them. Callbacks come on watchdog's thread; `say` gets what is not or no
-    longer seen, in words. Raises OSError where this kernel has no inotify."""
+    longer seen, in words."""
 
     def __init__(self, areas: Sequence[Area], changes: Changes, say: Callable[[str], None]) -> None:
         self._areas = areas
         self._changes = changes
         self._say = say
-        self._reader = Reader(self.begin, self.failed)
-        self._bell = Bell(self._reader)
+        self._room = room()
+        self._reader: Reader | Poller
+        try:
+            self._reader = Reader(self.begin, self.failed)
+        except OSError as error:
+            self._reader = Poller(self.begin, self._look_again, self.failed)
+            self._room = min(self._room, MAX_POLLED)
+            say(f"inotify is not to be had ({error.strerror}): everything is looked at every {POLL_SECONDS:g} s")
         self._spots: dict[int, Spot] = {}
         self._roots: list[Spot] = []
         self._ids = count(1)
-        self._room = room()
         self._directories = self._files = 0
         self._digested = 0
         self._told: set[str] = set()
         self._begun = threading.Event()
         self._looked_at = 0.0
+        self._known: dict[str, Spot] = {}
 
     def start(self) -> None:
         """Begin; the first look at everything is taken on the thread."""
@@ -81,13 +88,12 @@ class Watch:
     def settle(self, seconds: float) -> bool:
         """Wait until everything that happened before this call has been noted; False where that takes longer."""
         began = time.monotonic()
-        return self._begun.wait(seconds) and self._bell.ring(seconds - (time.monotonic() - began))
+        return self._begun.wait(seconds) and self._reader.ring(seconds - (time.monotonic() - began))
 
     def stop(self) -> None:
         """End the thread and every watch."""
         self._reader.stop()
         self._reader.join(5.0)
-        self._bell.close()
 
     def failed(self, error: Exception) -> None:
         """A fault of this module must not end the watching, nor pass in silence."""
@@ -126,22 +132,27 @@ class Watch:
             return
         self._say("changes came faster than they could be read: some are not in the log, what differs now is")
         time.sleep(max(0.0, self._looked_at + _AGAIN_SECONDS - time.monotonic()))
-        known = {spot.path: (spot.seen, spot.digest, spot.area) for spot in self._all() if spot.inside and spot.seen}
+        self._look_again()
+        self._looked_at = time.monotonic()
+
+    def _look_again(self) -> None:
+        """Note what differs from what was known; everything is watched anew."""
+        known = self._known = {spot.path: spot for spot in self._all() if spot.inside and spot.seen is not None}
         self._reader.remove_callbacks([(WatchDescriptor(wd), spot.id) for wd, spot in self._spots.items()])
         self._spots.clear()
         self._roots.clear()
         self._directories = self._files = self._digested = 0
         self.begin()
+        self._known = {}
         now = {spot.path: spot for spot in self._all() if spot.inside}
-        for path, (seen, before, area) in known.items():
+        for path, before in known.items():
             spot = now.get(path)
             if spot is None:
-                self._changes.note(area.kind, path, Change.DELETED, before)
-            elif spot.seen != seen and not spot.directory:
-                self._changes.note(area.kind, path, Change.MODIFIED, before)
+                self._changes.note(before.area.kind, path, Change.DELETED, before.digest)
+            elif spot.seen != before.seen and not spot.directory:
+                self._changes.note(before.area.kind, path, Change.MODIFIED, before.digest)
         for path in now.keys() - known.keys():
             self._changes.note(now[path].area.kind, path, Change.CREATED)
-        self._looked_at = time.monotonic()
 
     def _itself(self, spot: Spot, event: InotifyEvent) -> None:
         """A watched file, or a watched directory's own attributes."""
@@ -266,6 +277,7 @@ class Watch:
         area = parent.area
         spot = Spot(area, parent, name, inside=self._inside(parent, name))
         late = area.since is not None and now.changed > area.since and now.owner == area.owner
+        late = late and not self._begun.is_set()  # a later look compares
         if spot.inside and (news or late):
             self._changes.note(area.kind, spot.path, Change.CREATED if news else Change.MODIFIED)
         if not now.directory:
@@ -285,7 +297,9 @@ class Watch:
         if spot.parent is not None:
             spot.parent.children[spot.name] = spot
         if spot.area.digests and now.regular and self._digested + now.size <= MAX_DIGESTED:
-            spot.digest = digest(spot.path)
+            before = self._known.get(spot.path) if self._known else None
+            unchanged = before is not None and before.seen == now
+            spot.digest = before.digest if before is not None and unchanged else digest(spot.path)
             self._digested += now.size
         if not spot.area.contents or not now.regular:
             return

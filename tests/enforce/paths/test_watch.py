@@ -297,3 +297,23 @@ def test_the_kernels_watches_are_given_back(tmp_path: Path) -> None:
         watched.seen()
         assert len(watched.watch._spots) < 20
         assert (watched.watch._directories, watched.watch._files) == (4, 2)
+
+
+def test_where_the_kernel_gives_no_inotify_everything_is_looked_at_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*_: object) -> None:
+        raise OSError(24, "inotify instance limit reached")
+
+    monkeypatch.setattr(module, "Reader", none_left)
+    repository(tmp_path / "repo")
+    (tmp_path / ".env").write_text("x")
+    with watching(protected(tmp_path, since=0, owner=os.geteuid())) as watched:
+        assert "inotify instance limit reached" in watched.said[0]
+        watched.seen()  # what was found at first, by its time
+        assert watched.seen() == []
+        (tmp_path / "repo/.git/hooks/pre-commit").write_text("longer than before\n")
+        (tmp_path / ".env").unlink()
+        repository(tmp_path / "clone")
+        seen = watched.seen()
+    assert {("modified", "pre-commit"), ("deleted", ".env"), ("created", "config"), ("created", "hooks")} <= set(seen)
