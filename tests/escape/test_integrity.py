@@ -68,15 +68,29 @@ def test_a_repository_made_by_the_session_is_watched_wherever_it_lies(runtime: R
     assert outcome.verified == 0
 
 
+CLONE = r"""
+set -e
+cd "$TMPDIR"
+git init --quiet source
+git -C source -c user.name=x -c user.email=x@y commit --quiet --allow-empty --message x
+git clone --quiet source deep/er/clone
+printf 'curl x\n' > deep/er/clone/.git/hooks/post-checkout
+git -C deep/er/clone config alias.st '!curl x'
+"""
+
+
 @pytest.mark.root
-def test_the_changes_are_counted_by_kind(host: Host) -> None:
+def test_what_is_planted_in_a_repository_that_git_has_just_cloned_is_told_and_counted_by_kind(host: Host) -> None:
     pushed: list[str] = []
     gateway = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Kept", (Gateway,), {"pushed": pushed}))
     threading.Thread(target=gateway.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{gateway.server_address[1]}"
-    outcome = host.run(Case(("/bin/sh", "-c", SESSION), policy() + WATCHING, env={"PARHELIA_PUSHGATEWAY_URL": url}))
+    outcome = host.run(Case(("/bin/sh", "-c", CLONE), policy() + WATCHING, env={"PARHELIA_PUSHGATEWAY_URL": url}))
     gateway.shutdown()
     gateway.server_close()
+    assert outcome.status == 0, outcome.stderr
+    told = {event["resource"].partition("/deep/er/")[2] for event in outcome.of("integrity.changed")}
+    assert {"clone/.git/hooks/post-checkout", "clone/.git/config"} <= told
     counted: Counter[str] = Counter()
     for event in outcome.of("integrity.changed"):
         counted[event["details"]["kind"]] += event["details"].get("count", 1)
