@@ -32,11 +32,13 @@ class Assault:
     pushed: str
     journal: tuple[dict[str, Any], ...]
     made: frozenset[str]
+    ports: Mapping[str, int]
 
-    def recorded(self, record: Record) -> bool:
-        """Whether the log has that refusal."""
+    def recorded(self, act: str, record: Record) -> bool:
+        """Whether the log has that refusal of this act."""
+        words = record.words.replace("{port}", str(self.ports.get(act, "")))
         return any(
-            event["details"].get("rule") == record.rule and record.words in json.dumps(event)
+            event["details"].get("rule") == record.rule and words in json.dumps(event)
             for event in self.outcome.of(record.event_type)
         )
 
@@ -59,7 +61,7 @@ class Assault:
 
 def assault(runtime: Runtime, group: Group, absent: Mapping[str, str]) -> Assault:
     """Run the group's session there."""
-    world = {**world_of(None, absent), "runtime": runtime.name, "ports": runtime.upstream.ports}
+    world = {**world_of(group.doors, None, absent), "runtime": runtime.name, "ports": runtime.upstream.ports}
     env = {"PARHELIA_PUSHGATEWAY_URL": f"http://127.0.0.1:{runtime.upstream.ports['http']}"}
     if isinstance(runtime, Host):
         return _on_host(runtime, group, world, env)
@@ -67,11 +69,11 @@ def assault(runtime: Runtime, group: Group, absent: Mapping[str, str]) -> Assaul
     return _in_container(runtime, group, world, env)
 
 
-def _left(runtime: Runtime, stage: Stage, outcome: Outcome) -> Assault:
+def _left(runtime: Runtime, stage: Stage, outcome: Outcome, world: dict[str, Any]) -> Assault:
     pushed = Path(runtime.upstream.pushed)
     text = pushed.read_text() if pushed.exists() else ""
     journal, made = tuple(stage.journal), frozenset(stage.made)
-    return Assault(runtime.name, outcome, found(outcome.stdout), text, journal, made)
+    return Assault(runtime.name, outcome, found(outcome.stdout), text, journal, made, world["tcp"])
 
 
 def _case(group: Group, stage: Stage, env: dict[str, str]) -> Case:
@@ -87,7 +89,7 @@ def _on_host(host: Host, group: Group, world: dict[str, Any], env: dict[str, str
         stage.build(group.program, world)
         with stage.outsider():
             outcome = host.run(_case(group, stage, env))
-        return _left(host, stage, outcome)
+        return _left(host, stage, outcome, world)
     finally:
         shutil.rmtree(stage.directory)
 
@@ -108,4 +110,4 @@ def _in_container(container: Container, group: Group, world: dict[str, Any], env
     if isinstance(container, Restricted):
         container.own()
     done = container.execute([*argv[:agent], *start, *argv[agent:]], env)
-    return _left(container, stage, container.outcome(done))
+    return _left(container, stage, container.outcome(done), world)

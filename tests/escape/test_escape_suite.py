@@ -21,8 +21,8 @@ from tests.escape.threat_model import DOCUMENT, rendered
 
 CORPUS = Path(__file__).parents[3] / "shared" / "corpora" / "path-bypasses.jsonl"
 ROWS = range(1, 55)
-NETWORK = {16, 27, 28, 29, 35, 36, 37, 40, 41, 42, 43}
-"""Rows of groups that are still to come: sockets, and the agent's processes."""
+LATER = {35, 37}
+"""Rows of the group that is still to come: the agent's processes."""
 CONTAINER = [pytest.mark.root, pytest.mark.docker]
 FIXTURES = {
     "host": ("host", [pytest.mark.root]),
@@ -41,7 +41,7 @@ def control(name: str) -> dict[str, dict[str, str]]:
     only = [attack.act for attack in group.attacks if attack.control is Control.UNCONFINED]
     stage = on_this_machine()
     try:
-        stage.build(group.program, {**world_of(only, {}), "runtime": "unconfined"})
+        stage.build(group.program, {**world_of(group.doors, only, {}), "runtime": "unconfined"})
         return unconfined(stage, group.program)
     finally:
         shutil.rmtree(stage.directory)
@@ -67,7 +67,7 @@ def run(request: pytest.FixtureRequest) -> Assault:
 
 def on_each(groups: list[tuple[Group, Attack]]) -> list[object]:
     return [
-        pytest.param((group, runtime), attack, marks=FIXTURES[runtime][1], id=f"{runtime}-{attack.name}")
+        pytest.param((group, runtime), attack, marks=FIXTURES[runtime][1], id=f"{runtime}-{group.name}-{attack.name}")
         for group in GROUPS
         for runtime in RUNTIMES
         for of, attack in groups
@@ -78,7 +78,7 @@ def on_each(groups: list[tuple[Group, Attack]]) -> list[object]:
 def happened(run: Assault, attack: Attack) -> Verdict:
     """The verdict that this runtime gave."""
     line = run.acts[attack.act]
-    recorded = attack.record is not None and run.recorded(attack.record)
+    recorded = attack.record is not None and run.recorded(attack.act, attack.record)
     match line["outcome"]:
         case "succeeded":
             return Verdict.SEEN if recorded else Verdict.OPEN
@@ -99,7 +99,11 @@ def test_the_verdict_on(run: Assault, attack: Attack) -> None:
 @pytest.mark.root
 @pytest.mark.parametrize(
     ("group", "attack"),
-    [pytest.param(group, attack, id=attack.name) for group, attack in ATTACKS if attack.control is Control.UNCONFINED],
+    [
+        pytest.param(group, attack, id=f"{group.name}-{attack.name}")
+        for group, attack in ATTACKS
+        if attack.control is Control.UNCONFINED
+    ],
 )
 def test_outside_of_the_confinement_it_succeeds(host: object, group: Group, attack: Attack) -> None:
     line = control(group.name)[attack.act]
@@ -133,7 +137,7 @@ def test_nothing_is_left_outside_of_the_session_but_by_a_named_hole(run: Assault
 def test_every_row_of_the_path_corpus_is_an_attack_or_shown_by_a_test() -> None:
     found = {row for _, attack in ATTACKS for row in attack.rows}
     found |= {row for group in GROUPS for shown in group.shown for row in shown.rows}
-    assert sorted(found | NETWORK) == list(ROWS)
+    assert sorted(found | LATER) == list(ROWS)
     if CORPUS.exists():
         assert {json.loads(line)["id"] for line in CORPUS.read_text().splitlines()} == set(ROWS)
 

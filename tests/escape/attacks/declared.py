@@ -36,7 +36,7 @@ class Control(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The event of a refusal: its type, its rule, and words that its resource, argv, script or path must hold."""
+    """The event of a refusal: its type, its rule, and words that it must hold somewhere (``{port}``: the act's)."""
 
     event_type: str
     rule: str
@@ -77,13 +77,15 @@ class Shown:
 @dataclass(frozen=True, slots=True)
 class Group:
     """Attacks that share one session on each runtime: `program` is their file in `inside/`, `policy` what the session
-    may, with the places of the stage in braces."""
+    may, with the places of the stage in braces, `doors` the acts that dial the process outside, each on a port of its
+    own."""
 
     name: str
     title: str
     program: str
     policy: str
     attacks: tuple[Attack, ...]
+    doors: tuple[str, ...] = ()
     shown: tuple[Shown, ...] = field(default=())
 
 

@@ -40,15 +40,31 @@ def serve(door: str, listener: socket.socket, *, give: bool = False) -> None:
     while True:
         peer, _ = listener.accept()
         with peer, contextlib.suppress(OSError):
+            journal(door, door.encode())
             peer.settimeout(2)
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))] if give else []
-            peer.sendmsg([SECRET.encode()], rights)
-            journal(door, peer.recv(200))
+            peer.sendmsg([SECRET.encode() + b"\n"], rights)
+            peer.recv(200)
 
 
 def take(door: str, receiver: socket.socket) -> None:
+    """Answer each datagram with the secret, where its sender has an address."""
     while True:
-        journal(door, receiver.recv(200))
+        data, sender = receiver.recvfrom(200)
+        journal(door, data)
+        if sender:
+            receiver.sendto(SECRET.encode(), sender)
+
+
+def serve_late() -> None:
+    """A Unix socket that is made when the session runs already."""
+    while not os.path.exists(WORLD["granted"] + "/ready-for-the-late-socket"):
+        time.sleep(0.05)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(WORLD["late"])
+    os.chmod(WORLD["late"], 0o666)
+    listener.listen(16)
+    serve("unix_made_later", listener, give=True)
 
 
 def dial() -> None:
@@ -57,7 +73,7 @@ def dial() -> None:
         for address, port in WORLD["inbound"]:
             with contextlib.suppress(OSError), socket.create_connection((address, port), 0.5) as link:
                 link.sendall(SECRET.encode())
-                journal(f"inbound {address}", link.recv(200))
+                journal("inbound", link.recv(200))
         time.sleep(0.1)
 
 
@@ -71,18 +87,20 @@ def main() -> None:
     held = os.open(VICTIM, os.O_RDWR)
     for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         with contextlib.suppress(OSError):
-            start(serve, f"tcp {address}", socket.create_server((address, WORLD["tcp"]), family=family))
             receiver = socket.socket(family, socket.SOCK_DGRAM)
             receiver.bind((address, WORLD["udp"]))
-            start(take, f"udp {address}", receiver)
-    for name in WORLD["unix"], "\0" + WORLD["abstract"]:
+            start(take, "udp", receiver)
+            for act, port in WORLD["tcp"].items():
+                start(serve, act, socket.create_server((address, port), family=family))
+    for act, name in (("unix_by_path", WORLD["unix"]), ("unix_abstract", "\0" + WORLD["abstract"])):
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(name)
         listener.listen(16)
-        start(serve, f"unix {name!r}", listener, give=True)
+        start(serve, act, listener, give=True)
         receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         receiver.bind(name + ".d")
-        start(take, f"unix {name!r}.d", receiver)
+        start(take, act, receiver)
+    start(serve_late)
     for path in (WORLD["unix"], WORLD["unix"] + ".d"):
         os.chmod(path, 0o666)
     segment = LIBC.shmget(WORLD["key"], 4096, 0o1666)  # IPC_CREAT

@@ -200,5 +200,5 @@ paths:
   protect: [.git/hooks, .git/config, .env, "*.pem", "{granted}/settings.json"]
 """,
     (*ON_GRANTS, *ON_NEIGHBOURS, *ON_PROGRAMS, *ON_PROTECTED),
-    SHOWN,
+    shown=SHOWN,
 )

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,7 @@ class Stage:
             "ready": f"{self.seen}/programs/ready",
             "journal": f"{self.seen}/doors/journal",
             "unix": f"{self.seen}/doors/unix.sock",
+            "late": f"{self.seen}/doors/late.sock",
             "abstract": f"parhelia-attack-{os.getpid()}",
             "queue": f"/parhelia-attack-{os.getpid()}",
         }
@@ -142,12 +143,14 @@ def ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-def world_of(only: list[str] | None, absent: Mapping[str, str]) -> dict[str, Any]:
-    """What differs from run to run. `only`: the acts to try; `absent`: those that this machine cannot show, and why."""
-    tcp, udp, inbound = ports(3)
+def world_of(doors: Sequence[str], only: list[str] | None, absent: Mapping[str, str]) -> dict[str, Any]:
+    """What differs from run to run. `doors`: the acts that have a TCP port of the process outside; `only`: the acts to
+    try; `absent`: those that this machine cannot show, and why."""
+    udp, inbound, on_loopback, *tcp = ports(3 + len(doors))
     return {
-        "tcp": tcp, "udp": udp, "inbound": [["127.0.0.9", inbound]], "key": 0x50410000 | os.getpid() & 0xFFFF,
-        "only": only, "absent": dict(absent),
+        "tcp": dict(zip(doors, tcp, strict=True)), "udp": udp,
+        "inbound": [["127.0.0.9", inbound], ["127.0.0.1", on_loopback]],
+        "key": 0x50410000 | os.getpid() & 0xFFFF, "only": only, "absent": dict(absent),
     }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.escape.attacks.declared import Group
+from tests.escape.attacks.network import NETWORK
 from tests.escape.attacks.paths import PATHS
 
-GROUPS: tuple[Group, ...] = (PATHS,)
+GROUPS: tuple[Group, ...] = (PATHS, NETWORK)

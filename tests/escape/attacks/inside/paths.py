@@ -503,4 +503,5 @@ def rebuilt_ancestor():
     return create(REPOSITORY + "/.git/hooks/pre-commit")
 
 
-main()
+if __name__ == "__main__":
+    main()
