@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from agent.daemon.journal import Journal
 from agent.daemon.planning import Ground
 from agent.daemon.spec import RunSpec
 from agent.enforce.paths.audit import PathAudit
 from agent.gate import Gate
 from agent.policy.model import Policy
-from agent.session.levels import Offer
+from agent.session.levels import Level, Offer, Point
 
 UNAVAILABLE = (
     "paths.audit: writes needs seccomp user notification, which this machine does not have: what the kernel refuses is"
@@ -17,9 +18,13 @@ UNAVAILABLE = (
 )
 
 
-def unavailable(policy: Policy, offer: Offer) -> str | None:
-    """Why the audit that the policy asks for is not to be had, None where it is, or is not asked for."""
-    return UNAVAILABLE if policy.audits_writes and not offer.notify else None
+def say_unaudited(policy: Policy, offer: Offer, level: Level, journal: Journal) -> list[str]:
+    """Record and return why the audit that the policy asks for is not to be had; nothing where it is, or is not asked
+    for. `level`: that of the paths, which the audit does not change."""
+    if offer.notify or not policy.audits_writes:
+        return []
+    journal.degraded(Point.PATHS, level, UNAVAILABLE)
+    return [UNAVAILABLE]
 
 
 def make_path_audit(spec: RunSpec, ground: Ground, gate: Gate, in_force: Callable[[], Policy]) -> PathAudit | None:

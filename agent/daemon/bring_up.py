@@ -15,7 +15,7 @@ from pathlib import Path
 from agent.channel import Channel, ChannelClosed, Message
 from agent.daemon import places as layout
 from agent.daemon.attribution import Attribution
-from agent.daemon.auditing import make_path_audit, unavailable
+from agent.daemon.auditing import make_path_audit, say_unaudited
 from agent.daemon.canary import Canaries
 from agent.daemon.commanding import command_request
 from agent.daemon.companions import Companions, Company, companions
@@ -32,6 +32,7 @@ from agent.daemon.protecting import Protection, protect
 from agent.daemon.reload import Reloading, Running
 from agent.daemon.spec import RunSpec
 from agent.daemon.supervising import Ring
+from agent.enforce.commands.executable import Executables
 from agent.enforce.commands.hook_server import HookServer
 from agent.enforce.commands.refusal import refusal_line
 from agent.enforce.egress.connect import Connector
@@ -116,7 +117,7 @@ class BringUp:
             offer = probe()
             levels = self._levels = run_levels(policy, offer)
             self._announce(levels, journal)
-            self._say_unaudited(unavailable(policy, offer), levels, journal)
+            self.warnings += say_unaudited(policy, offer, levels[Point.PATHS].level, journal)
             self._judge_command(gate, offer)
             ground = self._lay_out(policy, offer, secrets)
             self._announce_protection(ground.protection, levels, journal)
@@ -260,11 +261,6 @@ class BringUp:
             levels[Point.PATHS] = reached
             self._announce({Point.PATHS: reached}, journal)
 
-    def _say_unaudited(self, why: str | None, levels: dict[Point, Reached], journal: Journal) -> None:
-        if why is not None:
-            journal.degraded(Point.PATHS, levels[Point.PATHS].level, why)
-            self.warnings.append(why)
-
     def _judge_command(self, gate: Gate, offer: Offer) -> None:
         origin = Origin(mechanism="launch", argv=self._spec.command)
         known = command_request(self._spec.command, None, workdir(self._spec), home=self._home(), origin=origin)
@@ -376,6 +372,7 @@ class BringUp:
             traced=ground.offer.trace is not None,
             others=self._others(ground, gate),
             in_force=self._opening.current,
+            executables=Executables(ground.places.home, ground.places.tmpdir),
         )
         return self._ring
 

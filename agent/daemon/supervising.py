@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from agent.daemon.spec import RunSpec
+from agent.enforce.commands.executable import Executables
 from agent.enforce.commands.judge import BuildRequest, CommandGate
 from agent.enforce.commands.refusal import Given
 from agent.enforce.commands.supervisor import ExecSupervisor
@@ -22,7 +23,7 @@ class Ring:
     """One session's exec ring. To be made on the guard's loop, on which `on_fault` is called.
 
     `traced`: whether it is to be a tracer. `others`: who answers for further notified calls. `stderr`: the session's.
-    `in_force`: the policy by which `gate` decides.
+    `in_force`: the policy by which `gate` decides. `executables`: asks which files may be executed.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Ring:
         traced: bool,
         others: Mapping[int, Handler] | None,
         in_force: Callable[[], object],
+        executables: Executables,
     ) -> None:
         self._spec = spec
         self._gate = gate
@@ -50,6 +52,7 @@ class Ring:
         self._traced = traced
         self._others = others
         self._in_force = in_force
+        self._executables = executables
         self._supervisor: ExecSupervisor | ExecTracer | None = None
 
     @property
@@ -73,6 +76,7 @@ class Ring:
             stderr=Given.of(self._stderr),
             others=self._others,
             in_force=self._in_force,
+            executables=self._executables,
         )
         self._supervisor.start()
 
@@ -92,6 +96,7 @@ class Ring:
             ended=self._ended,
             stderr=Given.of(self._stderr),
             in_force=self._in_force,
+            executables=self._executables,
         )
         self._supervisor.start(pid)
 

@@ -7,13 +7,14 @@ they are now, where the guard sees them.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from typing import assert_never
 
 from agent.enforce.commands.hook_protocols import Ask, AskArgv, AskPath, AskText, AskTool, AskUrl, ProtocolError
-from agent.policy.request import Access, EgressRequest, Origin, PathRequest, Request, Stage, ToolRequest
+from agent.enforce.commands.redirected import redirected
+from agent.policy.request import Access, CommandRequest, EgressRequest, Origin, PathRequest, Request, Stage, ToolRequest
 from agent.policy.request import Protocol as Spoken
 from agent.policy.targets import TargetError, parse_target
 from agent.shell.requests import from_argv, from_text
@@ -30,6 +31,11 @@ class Requests:
     tmpdir: str
     supervised: bool
     today: Callable[[], date]
+
+    def of(self, ask: Ask, origin: Origin) -> list[Request]:
+        """The requests for this ask: of a text, also those for the files that it opens itself. Raises as `make`."""
+        made = self.make(ask, origin)
+        return [made, *_opened(self, made)] if isinstance(made, CommandRequest) else [made]
 
     def make(self, ask: Ask, origin: Origin) -> Request:
         """The request for this ask. Raises ProtocolError, OSError."""
@@ -55,6 +61,19 @@ class Requests:
                 return _egress(url, today, origin)
             case _:
                 assert_never(ask)
+
+
+def _opened(requests: Requests, text: CommandRequest) -> Iterator[PathRequest]:
+    for access, path in redirected(text):
+        yield PathRequest(
+            access=access,
+            path=_resolved(path, follow=True),
+            today=text.today,
+            origin=text.origin,
+            asked=path,
+            home=requests.home,
+            tmpdir=requests.tmpdir,
+        )
 
 
 def _resolved(path: str, *, follow: bool) -> str:

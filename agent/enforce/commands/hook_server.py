@@ -159,7 +159,7 @@ class HookServer:
         return read_call(question.protocol, read_payload(payload), home=self._requests.home)
 
     def _ask(self, call: Call, origin: Origin) -> list[Request]:
-        return [self._requests.make(ask, origin) for ask in call.asks]
+        return [request for ask in call.asks for request in self._requests.of(ask, origin)]
 
     def _refused(self, question: _Question, rule: str, reason: str) -> None:
         if self._record is None:

@@ -24,6 +24,7 @@ from typing import Protocol
 from agent.describe import describe
 from agent.enforce.commands.approvals import Approval, Approvals, approval, observed
 from agent.enforce.commands.environment import read_environment
+from agent.enforce.commands.executable import Executables
 from agent.enforce.commands.files import Files
 from agent.enforce.commands.permitted import Asked, Moment, Permitted, leaves_no_line
 from agent.enforce.commands.program import AT_FDCWD, Run, resolve
@@ -36,7 +37,7 @@ from agent.linux.notify import Notification
 from agent.linux.process import FilesystemIdentity
 from agent.linux.syscalls import number
 from agent.policy.decision import Decision, Severity, Verdict
-from agent.policy.request import CommandRequest, Origin
+from agent.policy.request import CommandRequest, Origin, PathRequest
 from agent.record.event import Event, RecordError
 from agent.shell.scripts import Environment
 from agent.shell.steps import basename
@@ -73,7 +74,7 @@ class Wanted:
 class CommandGate(Protocol):
     """What is needed of `agent.gate.Gate`."""
 
-    def check(self, request: CommandRequest, /) -> Decision: ...
+    def check(self, request: CommandRequest | PathRequest, /) -> Decision: ...
 
 
 @dataclass(slots=True)
@@ -105,6 +106,7 @@ class ExecJudge:
     `post` takes the events that are not the gate's own. `is_valid` says whether a notification still waits. `eyes` is
     the file-system identity in which this thread looks at the session. `stderr`: see `refusal.tell`. `programs`: the
     machine's, of which a copy or link is known. `in_force`: the policy by which `gate` decides (see `Permitted`).
+    `executables`: asks whether each file may be executed; None: only what the command does is asked.
     """
 
     def __init__(
@@ -119,7 +121,9 @@ class ExecJudge:
         stderr: Given | None = None,
         programs: Programs | None = None,
         in_force: Callable[[], object] | None = None,
+        executables: Executables | None = None,
     ) -> None:
+        self._executables = executables
         self._stderr = stderr
         self._programs = programs or Programs()
         self._files = Files(self._programs)
@@ -242,6 +246,10 @@ class ExecJudge:
                 quiet = quiet and leaves_no_line(decision)
                 if decision.verdict is Verdict.DENY:
                     break  # observed only: one line for one exec, not one for each of its names
+            may = self._may_execute(run, origin)
+            if may is not None and not may.permitted:
+                return self._refused(stopped, wanted, may)
+            quiet = quiet and (may is None or leaves_no_line(may))
         for found in wanted.scripts:
             if self._scripts.is_cleared(found, request, decision):
                 continue
@@ -253,6 +261,11 @@ class ExecJudge:
             self._permitted.add(asked, wanted.moment)
         self._approvals.add(wanted.identity.tgid, wanted.approval)
         return CONTINUE
+
+    def _may_execute(self, run: Run, origin: Origin) -> Decision | None:
+        """What the policy's paths say of the file; None where there is nothing to ask."""
+        asked = None if self._executables is None else self._executables.request(run, origin)
+        return None if asked is None else self._gate.check(asked)
 
     def _refused(self, stopped: Notification, wanted: Wanted, decision: Decision) -> int:
         self._last = Refusal(wanted.identity.tgid, wanted.approval, {wanted.runs[0].asked})

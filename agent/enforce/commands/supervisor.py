@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from agent.enforce.commands.executable import Executables
 from agent.enforce.commands.judge import (
     CONTINUE,
     BuildRequest,
@@ -54,6 +55,7 @@ class ExecSupervisor:
         stderr: Given | None = None,
         others: Mapping[int, Handler] | None = None,
         in_force: Callable[[], object] | None = None,
+        executables: Executables | None = None,
     ) -> None:
         eyes = process.FilesystemIdentity(session_uid, session_gid)
         self._observe = observe
@@ -68,6 +70,7 @@ class ExecSupervisor:
             stderr=stderr,
             programs=self._programs,
             in_force=in_force,
+            executables=executables,
         )
         self._arch_prctl = number("arch_prctl")
         own: dict[int, Handler] = {found: self for name in _CALLS if (found := number(name)) is not None}

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum, auto
 
+from agent.enforce.commands.executable import Executables
 from agent.enforce.commands.judge import (
     CONTINUE,
     BuildRequest,
@@ -80,6 +81,7 @@ class ExecTracer:
         deadline: float = DEADLINE_S,
         stderr: Given | None = None,
         in_force: Callable[[], object] | None = None,
+        executables: Executables | None = None,
     ) -> None:
         self._programs = Programs(session_uid)
         self._judge = ExecJudge(
@@ -92,6 +94,7 @@ class ExecTracer:
             stderr=stderr,
             programs=self._programs,
             in_force=in_force,
+            executables=executables,
         )
         self._exited = exited
         self._observe = observe

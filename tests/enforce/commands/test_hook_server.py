@@ -23,7 +23,7 @@ from agent.enforce.commands import hook_connection, hook_wire
 from agent.enforce.commands.hook_server import HookServer
 from agent.policy.decide import decide
 from agent.policy.decision import Decision
-from agent.policy.request import CommandRequest, Request, ToolRequest
+from agent.policy.request import CommandRequest, PathRequest, Request, ToolRequest
 from tests.conftest import require
 from tests.enforce.commands.hook_clients import command_of
 
@@ -143,6 +143,15 @@ def test_a_dangerous_command_is_blocked_with_rule_reason_and_what_to_do_instead(
     assert answer["hookEventName"] == "PreToolUse"
     assert answer["permissionDecision"] == "deny"
     assert "recursive-delete-system" in answer["permissionDecisionReason"]
+
+
+def test_a_redirection_to_what_is_not_granted_is_blocked_as_a_path(running: Running) -> None:
+    done = running.ask(bash("echo done 2>/dev/null > notes && echo x >> /srv/shared/x"))
+    assert done.returncode == 2
+    assert "denied by paths-default: no rule of the policy grants writing /srv/shared/x" in done.stderr
+    paths = [request for request in running.gate.asked if isinstance(request, PathRequest)]
+    assert {request.asked for request in paths} == {"/dev/null", "/vol/parhelia/workspaces/notes", "/srv/shared/x"}
+    assert paths[-1].asked == "/srv/shared/x"
 
 
 def test_no_objection_leaves_the_agents_own_prompts_in_force(running: Running) -> None:

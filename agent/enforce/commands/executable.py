@@ -1,0 +1,31 @@
+"""May the session execute this file? What the exec ring asks the path guard, besides what the command does.
+
+Rules kept here: the file is the one that will really run, by its own path; what has no path any more (a deleted file, a
+memory file) is left to the kernel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from agent.enforce.commands.program import Run
+from agent.policy.request import Access, Origin, PathRequest
+
+_DELETED = " (deleted)"
+
+
+@dataclass(frozen=True, slots=True)
+class Executables:
+    """Of one session; `home` and `tmpdir` are its own directories."""
+
+    home: str
+    tmpdir: str
+
+    def request(self, run: Run, origin: Origin) -> PathRequest | None:
+        """The question about one program of an exec, None where its file has no path."""
+        path = run.file.path
+        if not path.startswith("/") or path.endswith(_DELETED):
+            return None
+        today = datetime.now(UTC).date()
+        return PathRequest(Access.EXECUTE, path, today, origin, run.asked, home=self.home, tmpdir=self.tmpdir)
