@@ -112,11 +112,11 @@ class EgressLink:
         """The session starts: from here on the end of an egress process is survived."""
         self._enduring = True
 
-    def follow(self, policy: Policy) -> None:
-        """Another policy is in force. Raises EgressFault where it cannot be told to the process that serves."""
+    def follow(self, policy: Policy) -> asyncio.Future[int] | None:
+        """Another policy is in force. The result: how many connections were cut, once none is allowed by the last one;
+        None while no process serves. Raises EgressFault where it cannot be told to the process that serves."""
         self._policy = policy
-        if not self._absent:
-            self._peer.send({"type": "policy", "policy": _packed(policy)})
+        return None if self._absent else self._peer.follow(_packed(policy))
 
     async def listen(self, doors: list[Door], listeners: list[int]) -> None:
         """Hand over listening sockets, each with what it is for, and wait until they are served."""
@@ -206,7 +206,7 @@ class EgressLink:
         """The policy in force, of which it is told where that is not what it knows. Raises EgressFault."""
         policy = self._policy or told
         if policy is not told:
-            peer.send({"type": "policy", "policy": _packed(policy)})
+            peer.follow(_packed(policy))
         return policy
 
     def _accounts(self) -> dict[str, list[int]]:

@@ -15,6 +15,7 @@ import os
 import select
 import socket
 import struct
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -86,6 +87,7 @@ class EgressPeer:
         """Its interception CA, certificate and key (PEM); None where it needs none."""
         self.ready: asyncio.Future[None] = loop.create_future()
         self.gone: asyncio.Future[None] = loop.create_future()
+        self._following: deque[asyncio.Future[int]] = deque()
         attribution.on_look = self._looked
         timeout = struct.pack("ll", SEND_SECONDS, 0)
         channel.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
@@ -98,6 +100,14 @@ class EgressPeer:
         except ChannelClosed as error:
             self._end(f"egress channel: {error}", self._on_gone)
             raise EgressFault(str(error)) from error
+
+    def follow(self, policy: str) -> asyncio.Future[int]:
+        """Tell it of another policy, as it travels. The result: how many connections it has cut, once it decides by
+        that; 0 where it is gone, and all of them with it. Raises EgressFault."""
+        self.send({"type": "policy", "policy": policy})
+        followed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._following.append(followed)
+        return followed
 
     def expect_end(self) -> None:
         """Its end is nobody's loss from here on."""
@@ -137,7 +147,7 @@ class EgressPeer:
             case "stats":
                 self._stats(message)
             case "policy":
-                log.info("policy %s is followed, %d connections cut", str(message["digest"])[:12], int(message["cut"]))
+                self._followed(int(message["cut"]))
             case "ca":
                 if not self.certified.done():
                     self.certified.set_result(_ca(message["ca"]))
@@ -146,6 +156,13 @@ class EgressPeer:
                     self.ready.set_result(None)
             case unknown:
                 raise EgressFault(f"message {unknown!r} is not allowed")
+
+    def _followed(self, cut: int) -> None:
+        if not self._following:
+            raise EgressFault("it follows a policy that it was not told of")
+        told = self._following.popleft()
+        if not told.done():
+            told.set_result(cut)
 
     def _event(self, number: int, wanted: bool, fields: dict[str, Any]) -> None:
         event = event_of(fields)
@@ -214,6 +231,8 @@ class EgressPeer:
             if not waiting.done():
                 waiting.set_exception(EgressFault(reason))
                 waiting.exception()
+        while self._following:
+            self._followed(0)
         if not self._stopping:
             tell(reason)
 

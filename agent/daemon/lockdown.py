@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +32,7 @@ log = logging.getLogger(__name__)
 AGENT: Final = "agent"
 _EVIDENCE_SECONDS: Final = 30.0
 _PATIENT_SECONDS: Final = 1.0
+_CUT_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +85,9 @@ class Lockdown:
         async with self._one:
             if self.state.measure is not None:
                 measure = max(measure, self.state.measure, key=[*Measure].index)
-            if self.state.measure is None:
-                self._close(Lock.EGRESS)
             details: dict[str, Json] = {}
+            if self.state.measure is None:
+                details["cut_connections"] = await self._close(Lock.EGRESS)
             if measure is not Measure.CUT:
                 left = await self._freeze()
                 details["frozen"] = len(self._freezer.processes()) - len(left)
@@ -109,7 +109,7 @@ class Lockdown:
             if self.state.measure in (None, Measure.KILL):
                 return False
             lifted: list[Json] = [str(measure) for measure in self.state.measure.all]
-            self._close(Lock.NONE)
+            await self._close(Lock.NONE)
             if self._freezer.frozen:
                 await self._freezer.thaw()
             self.state = replace(State(), evidence=self.state.evidence)
@@ -120,14 +120,21 @@ class Lockdown:
         """What still runs. Commands are refused only once their processes are held, for those that are later let go on
         must not find that one of theirs had failed; where they do not come to rest at once, that does not matter."""
         left = await self._freezer.freeze(_PATIENT_SECONDS)
-        self._close(Lock.ALL)
+        await self._close(Lock.ALL)
         return await self._freezer.freeze() if left else left
 
-    def _close(self, lock: Lock) -> None:
-        """From here on every enforcement point of this process obeys it, and the egress process when it has read so."""
+    async def _close(self, lock: Lock) -> int:
+        """From here on every enforcement point obeys it; how many connections were cut. An egress process that does not
+        say in time that it has followed is not to be trusted with any."""
         policy = self._company.store.lock(lock)
-        with suppress(EgressFault):  # it is gone, which closes more; another one starts with the policy in force
-            self._company.link.follow(policy)
+        try:
+            followed = self._company.link.follow(policy)
+            return 0 if followed is None else await asyncio.wait_for(followed, _CUT_SECONDS)
+        except EgressFault:  # it is gone, and another one starts with the policy in force
+            return 0
+        except TimeoutError:
+            self._company.end_session(Point.EGRESS, "the egress process did not follow a lockdown")
+            return 0
 
     def _record(self, actor: str, cause: str, measures: tuple[Measure, ...], details: dict[str, Json]) -> None:
         try:

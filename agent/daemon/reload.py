@@ -65,7 +65,7 @@ class Running:
     ledger: Ledger
     metrics: Metrics
     journal: Journal
-    follow: Callable[[Policy], None]
+    follow: Callable[[Policy], object]
 
 
 class Reloading:

@@ -76,7 +76,7 @@ def test_a_session_is_cut_frozen_let_go_and_ended_on_demand(runtime: Runtime) ->
         ["cut", "freeze", "kill"],
     ]
     assert {event["actor"] for event in lockdowns} == {"user:root"}
-    assert lockdowns[0]["details"]["cause"] == "try it"
+    assert (lockdowns[0]["details"]["cause"], lockdowns[0]["details"]["cut_connections"]) == ("try it", 1)
     assert lockdowns[2]["details"]["lifted"] == ["cut", "freeze"]
     blocked = [event["details"]["rule"] for event in of(events, "network.egress_blocked")]
     assert blocked.count("lockdown") >= 2  # the tunnel, and the next one
