@@ -38,7 +38,7 @@ WINDOW_SECONDS: Final = 0.25
 SLOW_SECONDS: Final = 1.0
 """How long changes are gathered, and how long after there were many."""
 MANY_CHANGES: Final = 64
-_SETTLE_SECONDS: Final = 3.0
+_SETTLE_SECONDS: Final = 1.5
 _MAX_TOLD: Final = 4096
 _ACTION: Final = {Change.CREATED: Action.CREATE, Change.DELETED: Action.DELETE}
 _REASON: Final = {
@@ -71,12 +71,13 @@ class IntegrityWatch:
     def _begin(self) -> None:
         from agent.enforce.paths.watch import Watch  # watchdog: 30 ms, while the session runs already
 
-        areas = [*own_areas(self._company), *protected_areas(self._company)]
+        areas = [*protected_areas(self._company), *own_areas(self._company)]  # a session may be over soon
         self._watch = Watch(areas, self._changes, self._say)
         self._watch.start()
         self._thread.start()
 
     def _end(self, watch: Watch) -> None:
+        watch.hurry()
         if not watch.settle(_SETTLE_SECONDS):
             self._say("the session ended before all of its changes were looked at")
         watch.stop()

@@ -74,16 +74,22 @@ class Watch:
         self._spots: dict[int, Spot] = {}
         self._roots: list[Spot] = []
         self._ids = count(1)
-        self._directories = self._files = 0
+        self._directories = {True: 0, False: 0}  # of what the session may write, and of the agent's
+        self._files = 0
         self._digested = 0
         self._told: set[str] = set()
         self._begun = threading.Event()
         self._looked_at = 0.0
+        self._hurried = False
         self._known: dict[str, Spot] = {}
 
     def start(self) -> None:
         """Begin; the first look at everything is taken on the thread."""
         self._reader.start()
+
+    def hurry(self) -> None:
+        """The session has ended: what it can write is still looked through, the rest of the first look is left."""
+        self._hurried = True
 
     def settle(self, seconds: float) -> bool:
         """Wait until everything that happened before this call has been noted; False where that takes longer."""
@@ -141,7 +147,8 @@ class Watch:
         self._reader.remove_callbacks([(WatchDescriptor(wd), spot.id) for wd, spot in self._spots.items()])
         self._spots.clear()
         self._roots.clear()
-        self._directories = self._files = self._digested = 0
+        self._directories = {True: 0, False: 0}
+        self._files = self._digested = 0
         self.begin()
         self._known = {}
         now = {spot.path: spot for spot in self._all() if spot.inside}
@@ -217,7 +224,7 @@ class Watch:
         """Watch the directory and all below it, breadth first; `news`: nothing in it was there before."""
         queue = deque([(top, 0)])
         began = time.monotonic()
-        while queue and not self._reader.ending:
+        while queue and not self._reader.ending and (top.area.contents or not self._hurried):
             spot, depth = queue.popleft()
             for child in self._enter(spot, news=news):
                 if depth < spot.area.depth:
@@ -229,8 +236,10 @@ class Watch:
 
     def _enter(self, spot: Spot, *, news: bool) -> Iterator[Spot]:
         """Watch this directory and take in what it holds; gives the directories in it that are to be entered."""
-        if self._directories >= (self._room if news else self._room * 3 // 4):
-            self._leave_out(f"{self._directories} directories are watched, and not those beyond")
+        bounded = spot.area.contents
+        most = MAX_DIRECTORIES if not bounded else self._room if news else self._room * 3 // 4
+        if self._directories[bounded] >= most:
+            self._leave_out(f"{most} directories of {spot.area.kind} places are watched, and not those beyond")
             return
         try:
             at = place(spot.path)
@@ -243,7 +252,7 @@ class Watch:
                 mask |= _C.IN_ATTRIB if spot.area.contents else _CONTENTS
             if not self._add(spot, at, mask):
                 return
-            self._directories += 1
+            self._directories[bounded] += 1
             spot.counted = True
             if spot.parent is not None:
                 spot.parent.children[spot.name] = spot
@@ -346,7 +355,7 @@ class Watch:
         if spot.counted:
             spot.counted = False
             if spot.directory:
-                self._directories -= 1
+                self._directories[spot.area.contents] -= 1
             else:
                 self._files -= 1
 

@@ -239,7 +239,7 @@ def test_what_the_bounds_leave_out_is_said(tmp_path: Path, monkeypatch: pytest.M
     for number in range(9):
         repository(tmp_path / f"r{number}")
     with watching(protected(tmp_path, depth=3)) as watched:
-        assert any(" directories are watched" in text for text in watched.said)
+        assert any("directories of protected places" in text for text in watched.said)
         shutil.rmtree(tmp_path / "r0")
         (tmp_path / "a/b/c/d/e").mkdir(parents=True)
         watched.seen()
@@ -296,7 +296,7 @@ def test_the_kernels_watches_are_given_back(tmp_path: Path) -> None:
             (tmp_path / "away").rename(tmp_path / "repo")
         watched.seen()
         assert len(watched.watch._spots) < 20
-        assert (watched.watch._directories, watched.watch._files) == (4, 2)
+        assert (watched.watch._directories[True], watched.watch._files) == (4, 2)
 
 
 def test_where_the_kernel_gives_no_inotify_everything_is_looked_at_again_and_again(
