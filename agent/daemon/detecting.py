@@ -19,8 +19,9 @@ from typing import Protocol
 
 from agent.daemon.journal import Journal
 from agent.policy.detection import Detection, Sighting, Watch
+from agent.policy.lockdown import Measure
 from agent.policy.model import Policy
-from agent.policy.model_detect import Response
+from agent.policy.model_detect import Detector
 from agent.record.event import Event, RecordError
 from agent.record.ledger import Ledger
 from agent.session.levels import Level, Point
@@ -28,6 +29,7 @@ from agent.session.levels import Level, Point
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
+ANSWER_SECONDS = 5.0
 
 
 class Counted(Protocol):
@@ -55,16 +57,30 @@ class Surroundings(Protocol):
     def link(self) -> Counted: ...
     @property
     def places(self) -> Home: ...
+
+
+class Containment(Protocol):
+    """What contains the session (`agent.daemon.lockdown`)."""
+
     @property
-    def end_session(self) -> Callable[[Point, str], None]: ...
+    def measure(self) -> Measure | None:
+        """What holds now."""
+
+    async def engage(self, measure: Measure, cause: str) -> object: ...
 
 
 class Detecting:
     """The companion. `clock`: monotonic nanoseconds."""
 
-    def __init__(self, company: Surroundings, clock: Callable[[], int] = time.monotonic_ns) -> None:
+    def __init__(
+        self, company: Surroundings, containment: Containment, clock: Callable[[], int] = time.monotonic_ns
+    ) -> None:
         self._company = company
+        self._containment = containment
         self._clock = clock
+        self._engaging: Measure | None = None
+        self._answers: set[asyncio.Task[object]] = set()
+        self._stopping = False
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()  # the ledger's threads, and the loop's
         self._policy = company.policy()
@@ -80,6 +96,7 @@ class Detecting:
 
     async def stop(self) -> None:
         """The last bytes, and the bursts that the log still holds, are looked at first."""
+        self._stopping = True  # the session is over: what is still seen is told, and there is nobody to contain
         if self._task is not None:
             self._task.cancel()
         self._count_bytes()
@@ -87,6 +104,8 @@ class Detecting:
             await asyncio.to_thread(self._company.ledger.flush)
         await asyncio.sleep(0)  # what was handed to the loop before is told before
         self._company.ledger.watch_with(None)
+        if self._answers:
+            await asyncio.wait(self._answers, timeout=ANSWER_SECONDS)
 
     # --- on any thread, under the ledger's lock
 
@@ -135,8 +154,31 @@ class Detecting:
         detector = detection.detector
         self._company.journal.detected(detection)
         log.warning("detector %s: %d within %d s", detector.id, detection.occurrences, detector.within)
-        if Response.KILL in detector.respond:
-            self._company.end_session(Point.AGENT, f"the detector {detector.id} ended the session")
+        self._answer(detector)
+
+    def _answer(self, detector: Detector) -> None:
+        """The strongest of its measures, unless as much holds already or is about to."""
+        measures = [each.measure for each in detector.respond if each.measure is not None]
+        if not measures or self._stopping:
+            return
+        measure = max(measures, key=[*Measure].index)
+        if any(held is not None and measure in held.all for held in (self._engaging, self._containment.measure)):
+            return
+        self._engaging = measure
+        task: asyncio.Task[object] = self._loop.create_task(self._engage(measure, detector.id))
+        self._answers.add(task)
+        task.add_done_callback(self._answers.discard)
+
+    async def _engage(self, measure: Measure, detector: str) -> None:
+        try:
+            await self._containment.engage(measure, f"the detector {detector}")
+        except Exception as error:  # what could not be contained is on record, and tried again by the next detection
+            log.exception("no lockdown")
+            reason = f"the detector {detector} could not contain the session: {type(error).__name__}: {error}"
+            self._company.journal.degraded(Point.AGENT, Level.PARTIAL, reason)
+        finally:
+            if self._engaging is measure:
+                self._engaging = None
 
 
 def _sighting(event: Event) -> Sighting:

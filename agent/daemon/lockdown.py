@@ -76,6 +76,11 @@ class Lockdown:
         self._stopped = True
         await self._freezer.stop()
 
+    @property
+    def measure(self) -> Measure | None:
+        """What contains the session now."""
+        return self.state.measure
+
     def status(self) -> dict[str, Json]:
         """The agent's state, with what contains the session."""
         return self._status.document(self.state.document())

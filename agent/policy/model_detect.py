@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from agent.policy.decision import Severity
+from agent.policy.lockdown import Measure
 from agent.policy.model_common import Where
 
 MOST_OCCURRENCES: Final = 10_000
@@ -44,10 +45,25 @@ other)."""
 
 
 class Response(StrEnum):
-    """What answers a detection besides its event, counter and alert. RECORD: nothing. KILL: the session ends."""
+    """What answers a detection besides its event, counter and alert. RECORD: nothing; the others: a lockdown, by the
+    measure of that name (`agent.policy.lockdown.Measure`), each including the one before."""
 
     RECORD = "record"
+    CUT_EGRESS = "cut-egress"
+    FREEZE = "freeze"
     KILL = "kill"
+
+    @property
+    def measure(self) -> Measure | None:
+        """How the session is contained, None where it is not."""
+        return _MEASURES.get(self)
+
+
+_MEASURES: Final = {
+    Response.CUT_EGRESS: Measure.CUT,
+    Response.FREEZE: Measure.FREEZE,
+    Response.KILL: Measure.KILL,
+}
 
 
 class Outcome(StrEnum):

@@ -67,8 +67,8 @@ _DETECTOR: Final = RecordShape(
         Key(
             "respond",
             _some(
-                "What answers it besides the event, the counter and the alert: record (nothing), kill (the session"
-                " ends).",
+                "What answers it besides the event, the counter and the alert: record (nothing), cut-egress, freeze"
+                " or kill: a lockdown, each with what stands before it.",
                 TextShape("A response.", tuple(str(each) for each in Response), meant="a response"),
             ),
         ),

@@ -15,10 +15,10 @@ from agent.daemon import detecting
 from agent.daemon.detecting import Detecting
 from agent.daemon.journal import Journal
 from agent.policy.detection import severities
+from agent.policy.lockdown import Measure
 from agent.policy.model import Policy
 from agent.record.ledger import Ledger
 from agent.record.metrics import Metrics
-from agent.session.levels import Point
 from tests.daemon.test_spec import SPEC
 from tests.escape.runtime import read_log
 from tests.policy.given import policy
@@ -55,13 +55,18 @@ class Company:
     in_force: Policy
     link: Link = field(default_factory=Link)
     places: Places = field(default_factory=Places)
-    ended: list[tuple[Point, str]] = field(default_factory=list)
+    engaged: list[tuple[Measure, str]] = field(default_factory=list)
+    broken: bool = False
+    measure: Measure | None = None
 
     def policy(self) -> Policy:
         return self.in_force
 
-    def end_session(self, point: Point, reason: str) -> None:
-        self.ended.append((point, reason))
+    async def engage(self, measure: Measure, cause: str) -> None:
+        self.engaged.append((measure, cause))
+        if self.broken:
+            raise OSError("no such cgroup")
+        self.measure = measure
 
 
 def beside(
@@ -77,7 +82,7 @@ def beside(
         ledger = Ledger(tmp_path / "log", session_id="s", boot="b", policy_digest="d", metrics=metrics)
         ledger.start()
         company.append(Company(ledger, Journal(ledger, SPEC), in_force))
-        companion = Detecting(company[0])
+        companion = Detecting(company[0], company[0])
         await companion.start()
         try:
             await test(company[0])
@@ -116,7 +121,7 @@ def test_ten_denials_from_several_threads_are_one_detection_with_its_event_and_c
         "response": ["record"],
         "reason": "too many",
     }.items() <= details.items()
-    assert company.ended == []
+    assert company.engaged == []
     assert b'detections_total{detector="many",severity="critical"} 1.0' in metrics.render()
 
 
@@ -153,18 +158,81 @@ def test_bytes_are_those_sent_since_it_began(tmp_path: Path, monkeypatch: pytest
     assert (told["details"]["counted"], told["details"]["occurrences"]) == ("bytes", 1000)
 
 
-def test_a_detector_may_end_the_session_and_is_recorded_before(tmp_path: Path) -> None:
+def test_a_detector_may_contain_the_session_and_is_recorded_before(tmp_path: Path) -> None:
     async def two(company: Company) -> None:
         company.ledger.post(denial("a.test:443"))
         company.ledger.post(denial("b.test:443"))
         async with asyncio.timeout(20):
-            while not company.ended:
+            while not company.engaged:
                 await asyncio.sleep(0.01)
         assert company.ledger.seq == 3
 
     (told,), company, _ = beside(tmp_path, two, KILL)
     assert told["details"]["response"] == ["kill"]
-    assert company.ended == [(Point.AGENT, "the detector k ended the session")]
+    assert company.engaged == [(Measure.KILL, "the detector k")]
+
+
+ANSWERS = """\
+version: 1
+detect:
+  - {id: cuts, when: {events: network.egress_blocked}, count: 1, within: 1s, respond: cut-egress}
+  - {id: freezes, when: {events: network.egress_blocked}, count: 3, within: 1h, respond: [record, cut-egress, freeze]}
+"""
+
+
+def test_a_stronger_measure_is_added_and_the_same_is_not_engaged_twice(tmp_path: Path) -> None:
+    async def three(company: Company) -> None:
+        for number in range(3):
+            company.ledger.post(denial(f"{number}.test:443"))
+            await asyncio.sleep(0.01)
+        async with asyncio.timeout(20):
+            while len(company.engaged) < 2:
+                await asyncio.sleep(0.01)
+
+    _, company, _ = beside(tmp_path, three, ANSWERS)
+    assert company.engaged == [(Measure.CUT, "the detector cuts"), (Measure.FREEZE, "the detector freezes")]
+
+
+def test_a_measure_that_cannot_be_taken_is_on_record_and_tried_again(tmp_path: Path) -> None:
+    async def broken(company: Company) -> None:
+        company.broken = True
+        company.ledger.post(denial("a.test:443"))
+        await asyncio.sleep(0.05)
+        company.ledger.post(denial("b.test:443"))
+        await asyncio.sleep(0.05)
+        company.ledger.post(denial("c.test:443"))
+        async with asyncio.timeout(20):
+            while len(company.engaged) < 2:
+                await asyncio.sleep(0.01)
+
+    _, company, _ = beside(tmp_path, broken, ANSWERS)
+    assert [measure for measure, _ in company.engaged] == [Measure.CUT, Measure.FREEZE]
+    degraded = [event for event in read_log(tmp_path / "log") if event["details"]["event_type"] == "agent.degraded"]
+    assert ["no such cgroup" in event["details"]["reason"] for event in degraded] == [True, True]
+
+
+def test_what_is_seen_after_the_end_is_told_and_contains_nobody(tmp_path: Path) -> None:
+    async def burst(company: Company) -> None:
+        for _ in range(10):
+            company.ledger.post(denial())  # five of them the log holds until it is flushed, which is at the end
+
+    told, company, _ = beside(tmp_path, burst, KILL.replace("count: 2", "count: 10"))
+    assert [each["details"]["detector"] for each in told] == ["k"]
+    assert company.engaged == []
+
+
+def test_a_lockdown_that_was_lifted_is_engaged_again_by_the_next_detection(tmp_path: Path) -> None:
+    async def lifted(company: Company) -> None:
+        for number in range(2):
+            company.ledger.post(denial(f"{number}-a.test:443"))
+            async with asyncio.timeout(20):
+                while len(company.engaged) <= number:
+                    await asyncio.sleep(0.01)
+            company.measure = None  # by an operator
+            await asyncio.sleep(1.05)  # while the detector rests
+
+    _, company, _ = beside(tmp_path, lifted, ANSWERS)
+    assert company.engaged == [(Measure.CUT, "the detector cuts")] * 2
 
 
 def test_another_policy_in_force_is_followed_from_the_next_event(tmp_path: Path) -> None:

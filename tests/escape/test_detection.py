@@ -83,14 +83,47 @@ def test_a_detection_is_counted_and_pushed(host: Host, gateway: tuple[str, list[
     assert b'parhelia_agent_detections_total{detector="ten-denials",severity="critical"} 0.0' in bodies[-1]
 
 
+def answered(measure: str) -> str:
+    return DETECT.replace("    within: 60s\n    severity", f"    within: 60s\n    respond: [{measure}]\n    severity")
+
+
 def test_a_detector_that_kills_ends_the_session_and_the_log_is_whole(runtime: Runtime) -> None:
-    kills = DETECT.replace("    within: 60s\n    severity", "    within: 60s\n    respond: [kill]\n    severity")
     script = f"{NAMES}n=0; while [ $n -lt 3000 ]; do n=$((n+1)); $rm -rf /etc/$n 2>&1; done; echo survived; exit 5"
-    outcome = runtime.run(Case(("/bin/sh", "-c", script), policy() + kills))
+    outcome = runtime.run(Case(("/bin/sh", "-c", script), policy() + answered("kill")))
     assert "survived" not in outcome.stdout
     assert outcome.status == 137, outcome.stderr
     (told,) = outcome.of("detection.triggered")
     assert told["details"]["response"] == ["kill"]
+    (contained,) = outcome.of("agent.lockdown")
+    assert contained["details"]["measures"] == ["cut", "freeze", "kill"]
+    assert "ten-denials" in contained["details"]["cause"]
+    assert contained["actor"] == "agent"
     (ended,) = outcome.of("session.terminate")
     assert "ten-denials" in ended["details"]["reason"]
+    assert outcome.verified == 0
+
+
+GET = """\
+import sys, urllib.error, urllib.request
+try:
+    print(urllib.request.urlopen(sys.argv[1], timeout=20).status)
+except urllib.error.HTTPError as error:
+    print(error.code)
+"""
+
+
+def test_a_detector_that_cuts_egress_closes_what_was_allowed_and_the_session_goes_on(runtime: Runtime) -> None:
+    url = f"http://allowed.test:{runtime.upstream.ports['http']}/"
+    write = f"cat > /tmp/get.py <<'EOF'\n{GET}EOF\nget() {{ /usr/bin/python3 /tmp/get.py {url}; }}\n"
+    refused = "for n in 1 2 3 4 5 6 7 8 9 10; do $rm -rf /etc/$n; done"
+    cut = 'n=0; while [ $n -lt 100 ] && [ "$(get)" != 403 ]; do n=$((n+1)); sleep 0.1; done'
+    script = f"{write}{NAMES}get; {refused}; {cut}; get; exit 5"
+    outcome = runtime.run(Case(("/bin/sh", "-c", script), policy() + answered("cut-egress")))
+    assert outcome.status == 5, outcome.stderr
+    assert outcome.stdout.split() == ["200", "403"], outcome.stderr
+    (contained,) = outcome.of("agent.lockdown")
+    assert contained["details"]["measures"] == ["cut"]
+    blocked = outcome.of("network.egress_blocked")
+    assert {event["details"]["rule"] for event in blocked} == {"lockdown"}
+    assert blocked[-1]["resource"] == f"allowed.test:{runtime.upstream.ports['http']}"
     assert outcome.verified == 0
