@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +38,39 @@ def own(held: Held, home: str, run_dir: str, user: User) -> Held:
         kept = any(entry.path == path or below(path, entry.path) for path in read_only)
         change(entry, 0, user.gid, _closed(entry.mode) if kept or not stat.S_ISDIR(entry.mode) else _sticky(entry.mode))
     return mine
+
+
+def sticky_holds(directory: str, user: User) -> bool:
+    """Does a sticky directory keep root's files from this user? Tried in a child, in a new directory below `directory`:
+    gVisor of 2022 lets a rename replace them."""
+    place = Path(tempfile.mkdtemp(dir=directory))
+    try:
+        for name, owner in (("roots", 0), ("own", user.uid)):
+            (place / name).touch()
+            os.chown(place / name, owner, user.gid)
+        os.chown(place, 0, user.gid)
+        place.chmod(0o1770)
+        return not _replaces(place, user)
+    finally:
+        shutil.rmtree(place)
+
+
+def _replaces(place: Path, user: User) -> bool:
+    child = os.fork()
+    if child == 0:
+        status = 0
+        try:
+            os.chdir(place)
+            os.setgroups([])
+            os.setresgid(user.gid, user.gid, user.gid)
+            os.setresuid(user.uid, user.uid, user.uid)
+            Path("own").rename("roots")
+            status = 1
+        except PermissionError:
+            status = 2
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 2
 
 
 def _before(places: Held) -> Iterator[Owned]:

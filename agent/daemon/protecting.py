@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agent.daemon.demands import paths_observed
-from agent.daemon.owning import own
+from agent.daemon.owning import own, sticky_holds
 from agent.daemon.places import closed
 from agent.daemon.reserved import is_placeholder
 from agent.daemon.reserving import Owner, reserve
@@ -112,6 +112,8 @@ def _owned(protection: Protection, home: str, spec: RunSpec) -> Protection:
     """Without mounts: by ownership in the home, where the session has a uid of its own; by nothing elsewhere."""
     if spec.egress_user is None:
         return unheld(protection, f"{NO_MOUNTS}, and one user for all")
+    if not sticky_holds(f"{spec.run_dir}/private", spec.session_user):
+        return unheld(protection, f"{NO_MOUNTS}, and a sticky directory does not keep root's files here")
     names = tuple(name for name in protection.reserved if covers(home, name.path))
     user = spec.session_user
     lost = reserve(names, home, spec.run_dir, Owner(user.uid, user.gid))

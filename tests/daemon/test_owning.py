@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.daemon.owned import LIST, give_back
-from agent.daemon.owning import own
+from agent.daemon.owning import own, sticky_holds
 from agent.daemon.spec import User
 from agent.session.plan import Hold
 from tests.conftest import require
@@ -65,6 +65,11 @@ def test_what_root_owns_in_a_home_stays_and_everything_else_goes_on(home: Path, 
     (home / "mine").unlink()
     give_back(str(tmp_path))
     assert state(home) == before
+
+
+def test_that_a_sticky_directory_holds_is_found_by_trying(home: Path) -> None:
+    assert sticky_holds(str(home.parent), NOBODY)
+    assert not sticky_holds(str(home.parent), User("root", 0, 0, "/", "/bin/sh"))
 
 
 def test_only_the_very_file_is_given_back(home: Path, tmp_path: Path) -> None:

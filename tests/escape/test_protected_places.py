@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.escape.containers import Docker
+from tests.escape.containers import Docker, Gvisor
 from tests.escape.runtime import CHECKOUT, Case, Host, Outcome, policy
 
 PROTECT = (
@@ -172,6 +172,17 @@ def test_without_mounts_the_homes_protected_places_are_held_by_ownership(docker_
     outcome = docker_sessions.run(Case(("/bin/sh", "-c", IN_A_HOME), text, flags=("--require", "contained")))
     assert (outcome.status, outcome.stdout) == (0, "done\n"), outcome.stderr
     assert outcome.of("session.create")[0]["details"]["reserved"] > 10
+
+
+@pytest.mark.root
+@pytest.mark.docker
+@pytest.mark.gvisor
+def test_where_neither_mounts_nor_ownership_hold_a_place_it_is_said(gvisor_2022: Gvisor) -> None:
+    text = policy() + "  protect: [~/.bashrc]\n"
+    outcome = gvisor_2022.run(Case(("/bin/true",), text))
+    said = [event["details"]["reason"] for event in outcome.of("agent.degraded") if event["resource"] == "paths"]
+    assert outcome.status == 0, outcome.stderr
+    assert any("/.bashrc is protected and held by nothing: no mount namespace" in reason for reason in said), said
 
 
 @pytest.mark.root
