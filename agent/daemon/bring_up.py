@@ -162,8 +162,8 @@ class BringUp:
 
     async def _start_companions(self, ground: Ground, plan: Plan, gate: Gate, ledger: Ledger, journal: Journal) -> None:
         """From here on the policy may change."""
-        store, link, metrics = self._opening.store, self._link, self._opening.metrics
-        if store is None or link is None:
+        store, link, metrics, launch = self._opening.store, self._link, self._opening.metrics, self._launch
+        if store is None or link is None or launch is None:
             raise Refused(Exit.UNPROTECTED, "the session came before its policy")
         running = Running(self._spec, ground.policy, ground.offer, ledger, metrics, journal, link.follow)
         self._reloading = Reloading(store, running)
@@ -180,6 +180,7 @@ class BringUp:
             places=ground.places,
             grants=ground.grants,
             plan=plan,
+            launch=launch,
             session_pid=lambda: self.pid,
             end_session=self._on_fault,
             kill_session=self._kill,
@@ -353,8 +354,7 @@ class BringUp:
         self._first.status.add_done_callback(lambda status: self._exited(status.result()))
 
     def _lost(self) -> None:
-        """The init is gone, and all that it started goes with it; after the first command's end that is as it must."""
-        if self._first is None or not self._first.status.done():
+        if self._first is None or not self._first.status.done():  # after the first command's end that is as it must
             self._on_fault(Point.AGENT, "the session's init died")
 
     def _make_ring(self, ground: Ground, gate: Gate, stderr: int) -> Ring:

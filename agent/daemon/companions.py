@@ -19,6 +19,7 @@ from agent.daemon.control_verbs import ControlVerbs
 from agent.daemon.detecting import Detecting
 from agent.daemon.egress_link import EgressLink
 from agent.daemon.journal import Journal
+from agent.daemon.launcher import LaunchLink
 from agent.daemon.lockdown import Lockdown, freezer_of
 from agent.daemon.places import Places
 from agent.daemon.policy_store import PolicyStore
@@ -49,9 +50,10 @@ class Companion(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Company:
-    """What a companion may use of the run. `policy`: the one in force. `session_pid`: of the session's first command, 0
-    where there is none. `end_session` ends it because a point of the agent's fails, `kill_session` for a reason of
-    others; `reload` reads the policy anew (for a cause; why the last good one stays, empty where it does not)."""
+    """What a companion may use of the run. `policy`: the one in force. `launch` starts further commands in the
+    confinement (`LaunchLink.run`) and names its init. `session_pid`: of the session's first command, 0 where there is
+    none. `end_session` ends it because a point of the agent's fails, `kill_session` for a reason of others; `reload`
+    reads the policy anew (for a cause; why the last good one stays, empty where it does not)."""
 
     spec: RunSpec
     policy: Callable[[], Policy]
@@ -65,6 +67,7 @@ class Company:
     places: Places
     grants: Grants
     plan: Plan
+    launch: LaunchLink
     session_pid: Callable[[], int]
     end_session: Callable[[Point, str], None]
     kill_session: Callable[[str], None]
