@@ -62,6 +62,13 @@ def _captured(offer: Offer) -> str:
     return BY_THE_GUARD if offer.connect and not offer.jail else str(offer.capture)
 
 
+def _holding(offer: Offer) -> str:
+    """What holds `paths.protect`; `policy explain paths` says it of each place."""
+    if offer.mounts:
+        return "mounts"
+    return "ownership, in the home only (tried at the start)" if offer.root else "nothing"
+
+
 def _mechanisms(offer: Offer) -> dict[str, Any]:
     held = capabilities()
     return {
@@ -69,6 +76,7 @@ def _mechanisms(offer: Offer) -> dict[str, Any]:
         "network_namespace": offer.jail or f"no ({offer.jail_why})",
         "captured_connections": _captured(offer),
         "mount_namespace": offer.mounts,
+        "protected_places": _holding(offer),
         "process_namespace": offer.pids or "no",
         "landlock_abi": offer.landlock,
         "seccomp_filter": offer.seccomp,

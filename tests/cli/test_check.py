@@ -209,6 +209,31 @@ def test_symlinks_are_resolved_as_they_are_now(capsys: pytest.CaptureFixture[str
     assert run("path", "delete", f"{tmp_path}/w/out/x") == 3
 
 
+@pytest.mark.parametrize(
+    ("access", "name", "status"),
+    [
+        ("write", ".env", 3),
+        ("write", ".env/", 3),
+        ("write", "x/../.env", 3),
+        ("write", "in/.env", 3),  # through a symlink
+        ("delete", ".env", 3),
+        ("delete", "p/.git/", 3),
+        ("delete", "p/.git/hooks/", 3),
+        ("write", "p/.git/hooks/pre-commit", 3),
+        ("read", ".env", 0),
+        ("write", ".ENV", 0),  # another name
+        ("write", "p/.git/config", 0),
+    ],
+)
+def test_a_protected_place_is_found_however_its_path_is_written(
+    tmp_path: Path, own_policy: Path, access: str, name: str, status: int
+) -> None:
+    (tmp_path / "w/p").mkdir(parents=True)
+    (tmp_path / "w/in").symlink_to("p")
+    (own_policy / "p.yaml").write_text(f"paths: {{write: [{tmp_path}/w], protect: [.env, '.git/hooks/**']}}")
+    assert run("path", access, f"{tmp_path}/w/{name}") == status
+
+
 # --jsonl
 
 
