@@ -82,7 +82,8 @@ def test_a_session_is_cut_frozen_let_go_and_ended_on_demand(runtime: Runtime) ->
     assert blocked.count("lockdown") >= 2  # the tunnel, and the next one
     (ended,) = of(events, "session.terminate")
     assert ended["details"]["reason"] == "lockdown: enough"
-    assert of(events, "agent.degraded")[len(seen["degraded"]) :] == []
+    degraded = of(events, "agent.degraded")[len(seen["degraded"]) :]
+    assert [event for event in degraded if not event["resource"].startswith("process:")] == []  # the stand-in servers
     check_evidence(audit, lockdowns)
 
 
