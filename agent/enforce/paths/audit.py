@@ -170,7 +170,7 @@ def _want(task: Task, target: Target, name: str, arguments: tuple[int, ...]) -> 
             return blind, by_text(task, start, raw), readable(raw)
     if place.path is None:
         raise Passes  # an open file that has no name: the task holds it already
-    return target.wants(place, flags), place.path, readable(raw)
+    return target.wants(place, flags, raw), place.path, readable(raw)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from agent.enforce.paths.place import Place
 from agent.policy.request import Access
 
 AT_SYMLINK_NOFOLLOW, AT_SYMLINK_FOLLOW = 0x100, 0x400  # linux/fcntl.h
-RENAME_EXCHANGE = 2  # linux/fs.h
+RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2  # linux/fs.h
 _CREAT: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 
 
@@ -32,6 +32,9 @@ class Kind(Enum):
     CHANGE = auto()  # content or attributes of what is there
 
 
+_OF_A_NAME = (Kind.REMOVE, Kind.REPLACE)
+
+
 class Passes(Exception):
     """The call needs no answer of the policy: the kernel refuses it by itself, or nothing is changed."""
 
@@ -39,13 +42,15 @@ class Passes(Exception):
 @dataclass(frozen=True, slots=True)
 class Target:
     """One path of a call. `path`, `directory`, `flags`: positions of arguments; `directory` None: the working
-    directory. `follow`: is a link in the last name followed, where no flag says otherwise?"""
+    directory. `follow`: is a link in the last name followed, where no flag says otherwise? `of_content`: it changes
+    what is in a file, which a directory is not."""
 
     kind: Kind
     path: int
     directory: int | None = None
     flags: int | None = None
     follow: bool = False
+    of_content: bool = False
 
     def follows(self, flags: int) -> bool:
         """By `flags`, those of this call."""
@@ -57,8 +62,12 @@ class Target:
             return bool(flags & AT_SYMLINK_FOLLOW)
         return self.follow and not flags & AT_SYMLINK_NOFOLLOW
 
-    def wants(self, place: Place, flags: int) -> Access:
-        """What is asked of the policy. Raises Passes."""
+    def wants(self, place: Place, flags: int, asked: bytes) -> Access:
+        """What is asked of the policy, of the path that was `asked` for. Raises Passes."""
+        if asked.endswith(b"/") and place.exists and not stat.S_ISDIR(place.mode):
+            raise Passes  # ENOTDIR
+        if self.kind in _OF_A_NAME and asked.rstrip(b"/").rpartition(b"/")[2] in (b"", b".", b".."):
+            raise Passes  # EBUSY, EINVAL, ENOTEMPTY
         match self.kind:
             case Kind.OPEN:
                 return _opening(place, flags)
@@ -67,11 +76,17 @@ class Target:
             case Kind.REMOVE:
                 return _if(place.exists, Access.DELETE)
             case Kind.REPLACE:
-                return Access.DELETE if flags & RENAME_EXCHANGE else Access.WRITE
+                return _replacing(place, flags)
             case Kind.SOURCE:
                 return _if(place.exists and not stat.S_ISDIR(place.mode), Access.WRITE)
             case Kind.CHANGE:
-                return _if(place.exists, Access.WRITE)
+                return _if(place.exists and not (self.of_content and stat.S_ISDIR(place.mode)), Access.WRITE)
+
+
+def _replacing(place: Place, flags: int) -> Access:
+    if flags & RENAME_EXCHANGE:
+        return _if(place.exists, Access.DELETE)
+    return _if(not (flags & RENAME_NOREPLACE and place.exists), Access.WRITE)
 
 
 def _if(wanted: bool, access: Access) -> Access:
@@ -85,6 +100,8 @@ def _opening(place: Place, flags: int) -> Access:
         return _if(bool(flags & os.O_CREAT), Access.WRITE)
     if flags & os.O_CREAT and flags & os.O_EXCL:
         raise Passes
+    if flags & os.O_DIRECTORY and not stat.S_ISDIR(place.mode):
+        raise Passes  # ENOTDIR
     if stat.S_ISDIR(place.mode):  # EISDIR, but for an unnamed file in it
         return _if(flags & os.O_TMPFILE == os.O_TMPFILE, Access.WRITE)
     return _if(not stat.S_ISLNK(place.mode) and bool(flags & (os.O_ACCMODE | os.O_TRUNC)), Access.WRITE)
@@ -106,7 +123,7 @@ CALLS: Final[dict[str, tuple[Target, ...]]] = {
     "open": (Target(Kind.OPEN, 0, None, 1),),
     "openat": (Target(Kind.OPEN, 1, 0, 2),),
     "creat": (Target(Kind.OPEN, 0),),
-    "truncate": _change(0),
+    "truncate": (Target(Kind.CHANGE, 0, follow=True, of_content=True),),
     "mkdir": (Target(Kind.MAKE, 0),),
     "mkdirat": (Target(Kind.MAKE, 1, 0),),
     "mknod": (Target(Kind.MAKE, 0),),
