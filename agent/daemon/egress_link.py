@@ -19,6 +19,7 @@ import logging
 import os
 import pickle
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from secrets import token_bytes
 from typing import Final
 
@@ -39,6 +40,16 @@ log = logging.getLogger(__name__)
 _MINUTE: Final = 61.0
 
 type Hold = Callable[[list[str], list[int]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkState:
+    """What makes one egress process as good as another: the token, the interception CA (see `EgressPeer`), and what
+    else it is told at its start."""
+
+    token: bytes
+    ca: Mapping[str, str] | None
+    equipment: Message
 
 
 class EgressLink:
@@ -81,6 +92,8 @@ class EgressLink:
         """What makes the preamble of a forwarded connection true (agent.session.preamble)."""
         self.generation = 0
         """How many processes have been replaced."""
+        self.on_follow: Callable[[], None] = lambda: None
+        """Called where another policy is in force, before anybody else is told."""
         self._peer = self._meet(channel, 0)
 
     @property
@@ -95,7 +108,7 @@ class EgressLink:
 
     async def start(self, policy: Policy, user: User | None, ca_file: str | None, secrets: Secrets) -> str | None:
         """Hand over the policy; returns the interception CA's certificate (PEM), None where none is needed."""
-        self._secrets = secrets
+        self._secrets = self._peer.secrets = secrets
         self._equipment = {
             "actor": self._actor,
             "uid": None if user is None else user.uid,
@@ -104,9 +117,32 @@ class EgressLink:
             "secrets": secrets.dump(),
             "token": self.token.hex(),
         }
-        self._peer.secrets = secrets
         self._ca = await self._equip(self._peer, policy)
         return None if self._ca is None else self._ca["certificate"]
+
+    def resume(self, left: LinkState, counted: Counted, policy: Policy, secrets: Secrets) -> None:
+        """In the place of another guard's link, which left this: `serve` gives it to the process that is there."""
+        self.token, self._ca, self._policy = left.token, left.ca, policy
+        self._equipment = dict(left.equipment)
+        self._secrets = self._peer.secrets = secrets
+        self._counted.up, self._counted.down = counted.up, counted.down
+        self._counted.accounts.update(counted.accounts)
+        self._enduring = True
+
+    @property
+    def state(self) -> LinkState:
+        """For the link of another guard."""
+        return LinkState(self.token, self._ca, self._equipment)
+
+    @property
+    def counted(self) -> Counted:
+        """The same, once a second."""
+        return self._counted
+
+    def serve(self, doors: list[str], listeners: list[int]) -> None:
+        """After `resume`: have the process that is there serve these. Takes over the listeners."""
+        work = self._take_over(self._peer, doors, listeners)
+        self._replacing = asyncio.get_running_loop().create_task(work)
 
     def endure(self) -> None:
         """The session starts: from here on the end of an egress process is survived."""
@@ -116,6 +152,7 @@ class EgressLink:
         """Another policy is in force. The result: how many connections were cut, once none is allowed by the last one;
         None while no process serves. Raises EgressFault where it cannot be told to the process that serves."""
         self._policy = policy
+        self.on_follow()
         return None if self._absent else self._peer.follow(_packed(policy))
 
     async def listen(self, doors: list[Door], listeners: list[int]) -> None:
@@ -131,8 +168,8 @@ class EgressLink:
             self._replacing.cancel()
         self._peer.drain()
         self.generation += 1
-        peer = self._peer = self._meet(channel, self._peer.numbered)
-        self._replacing = asyncio.get_running_loop().create_task(self._take_over(peer, doors, listeners))
+        self._peer = self._meet(channel, self._peer.numbered)
+        self.serve(doors, listeners)
 
     async def stop(self, seconds: float) -> None:
         """Ask for the last numbers and the end."""

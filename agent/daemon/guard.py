@@ -1,8 +1,9 @@
 """The guard: policy, gate, audit writer, supervisor and sockets of one session.
 
 Started by the keeper. Brings everything up in order (policy, log, egress, launcher, proofs), lets the session start,
-and when it has ended writes the last events. Rules: whatever fails before the session starts ends the run with a reason
-and the contract's exit code; a dead keeper or egress process ends the session at once.
+and when it has ended writes the last events; or takes a running session over from a guard that died. Rules: whatever
+fails before the session starts ends the run with a reason and the contract's exit code; what fails of a take-over, and
+a dead keeper, ends the session at once.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from agent.channel import Channel, ChannelClosed, Message
 from agent.daemon.bring_up import BringUp
 from agent.daemon.leavings import sweep
 from agent.daemon.opening import Refused
+from agent.daemon.parts import Parts
 from agent.daemon.spec import RunSpec
+from agent.daemon.standing import Estate
+from agent.daemon.taking_over import TakeOver
 from agent.exits import Exit
 from agent.linux.process import set_dumpable
 from agent.session.levels import Point
@@ -41,29 +45,46 @@ class Guard:
         self._loop = asyncio.get_running_loop()
         self._exited: asyncio.Future[int] = self._loop.create_future()
         self._finish: asyncio.Future[None] = self._loop.create_future()
-        self._session: BringUp | None = None
+        self._session: Parts | None = None
         self._orphaned = False
         self._account: int | None = None
 
     async def run(self, spec: RunSpec, stdio: tuple[int, int, int], keepers: int) -> int:
         """Returns this process's exit status; the session's own goes to the keeper. `keepers`: the end of the keeper's
         channel that the session's init gets."""
-        self._loop.add_signal_handler(signal.SIGCHLD, self._reap)
-        self._loop.add_reader(self._keeper.fileno(), self._from_keeper)
-        self._account = None if spec.egress_user is None else spec.session_user.uid
-        session = self._session = BringUp(spec, self._egress, self._fault, self._ended, self._tell)
+        self._attend(spec)
+        bring_up = self._session = BringUp(spec, self._egress, self._fault, self._ended, self._tell)
         try:
-            await session.start(stdio, keepers)
+            await bring_up.start(stdio, keepers)
         except Refused as refused:
             self._tell({"type": "failed", "exit": int(refused.exit), "text": refused.reason})
-            await session.finish(None, refused.reason)
+            await bring_up.finish(None, refused.reason)
             return int(refused.exit)
         _take_all_descriptors()
         for fd in {*stdio, keepers}:
             os.close(fd)
-        for warning in session.warnings:
+        for warning in bring_up.warnings:
             self._tell({"type": "say", "text": warning})
-        self._tell({"type": "started", "pid": session.pid})
+        self._tell({"type": "started", "pid": bring_up.pid})
+        return await self._to_the_end(spec, bring_up)
+
+    async def take_over(self, spec: RunSpec, held: dict[str, int], doors: list[str], listeners: list[int]) -> int:
+        """The same for a session that another guard had. `held`: what it had the keeper hold, and the channel to the
+        session's init, by name."""
+        self._attend(spec)
+        _take_all_descriptors()
+        init = Channel(socket.socket(fileno=held["init"]))
+        estate = Estate(held)
+        session = self._session = TakeOver(spec, self._egress, self._fault, self._ended, self._tell, estate=estate)
+        try:
+            await session.resume(init, held, doors, listeners)
+        except Exception as error:  # by half is not taken over
+            log.exception("the session cannot be taken over")
+            self._fault(Point.AGENT, f"the session could not be taken over: {type(error).__name__}: {error}")
+            self._ended(signal.SIGKILL)
+        return await self._to_the_end(spec, session)
+
+    async def _to_the_end(self, spec: RunSpec, session: Parts) -> int:
         status = await self._exited
         if not self._orphaned:
             self._tell({"type": "exited", "status": status})
@@ -75,6 +96,11 @@ class Guard:
             return 1
         await session.finish(status, session.cause)
         return 0
+
+    def _attend(self, spec: RunSpec) -> None:
+        self._loop.add_signal_handler(signal.SIGCHLD, self._reap)
+        self._loop.add_reader(self._keeper.fileno(), self._from_keeper)
+        self._account = None if spec.egress_user is None else spec.session_user.uid
 
     def _tell(self, message: Message, fds: Sequence[int] = ()) -> None:
         with suppress(ChannelClosed):
@@ -119,6 +145,8 @@ class Guard:
         if self._session is not None:
             self._session.failed(point, reason)
         end_all(os.getpid(), (), self._reap, account=self._account)
+        if isinstance(self._session, TakeOver):  # its processes are the keeper's to end: they descend from it
+            self._tell({"type": "end"})
 
     def _signal(self, number: int) -> None:
         if self._session is not None and self._session.pid:
@@ -147,7 +175,12 @@ async def _main() -> int:
     logging.basicConfig(
         level=logging.INFO if spec.verbose else logging.WARNING, format="parhelia: %(levelname)s %(name)s: %(message)s"
     )
-    return await Guard(keeper, egress).run(spec, (fds[0], fds[1], fds[2]), fds[3])
+    guard = Guard(keeper, egress)
+    if message["type"] == "start":
+        return await guard.run(spec, (fds[0], fds[1], fds[2]), fds[3])
+    held = dict(zip(message["names"], fds, strict=True))
+    doors, listeners = keeper.receive()
+    return await guard.take_over(spec, held, doors["doors"], listeners)
 
 
 def _take_all_descriptors() -> None:

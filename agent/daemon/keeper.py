@@ -2,14 +2,16 @@
 
 Standard library only, besides the agent's own ground floor: it must not fail. Rules: an egress process that dies while
 the session runs is replaced, and its successor is given the listening sockets of before, of which copies are held here:
-meanwhile connections wait in them, and nobody can take their place; the death of any other agent process, or of one
-that dies again and again (`agent.daemon.restarts`), ends the session at once; the session's end ends everything it
-started; the operator's terminal is always put back.
+meanwhile connections wait in them, and nobody can take their place; so is a guard, whose successor is given all that it
+had this process hold (`agent.daemon.standing`); one that has left nothing, or a process that dies again and again
+(`agent.daemon.restarts`), ends the session at once; the session's end ends everything it started; the operator's
+terminal is always put back.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import selectors
 import signal
 import socket
@@ -45,6 +47,8 @@ class Keeper:
         self._finishing = False
         self._dead: set[int] = set()
         self._held: tuple[list[str], list[int]] = ([], [])
+        self._kept: dict[str, int] = {}
+        self._guard_deaths = Deaths()
         self._egress_deaths = Deaths()
         self._egress_number = 0
         self._stray_user: int | None = None
@@ -93,21 +97,51 @@ class Keeper:
         return wake
 
     def _start(self, terminal: Terminal) -> Channel:
-        ours, guards = pair()
+        channel = self._start_guard()
         self._init, inits = pair()  # its end, with this process, is the end of the session's init and of all below it
-        egress = self._start_egress()
-        self._guard_pid = _spawn(
-            "agent.daemon.guard",
-            ["--keeper", str(guards.fileno()), "--egress", str(egress.fileno())],
-            [guards, egress],
-        )
-        for sock in (guards, egress):
-            sock.close()
-        channel = Channel(ours)
         with inits:
             streams = (*terminal.stdio, inits.fileno())
             channel.send({"type": "start", "spec": self._spec.dump(), "keeper": os.getpid()}, streams)
         terminal.release_slave()
+        return channel
+
+    def _start_guard(self) -> Channel:
+        """A guard, and an egress process for it; returns the channel to the guard."""
+        ours, guards = pair()
+        with guards, self._start_egress() as egress:
+            arguments = ["--keeper", str(guards.fileno()), "--egress", str(egress.fileno())]
+            self._guard_pid = _spawn("agent.daemon.guard", arguments, [guards, egress])
+        self._dead.discard(self._guard_pid)
+        return Channel(ours)
+
+    def _replace_guard(self) -> Channel | None:
+        """The guard is gone. Another one takes the session over; None where none can, and the session must end."""
+        if self._finishing or self._failure is not None:
+            return None
+        if self._session_pid is None or not self._kept:
+            self._say("the guard died; the session is ended" if self._session_pid else "the guard did not start")
+            return None
+        if not self._guard_deaths.survived(time.monotonic()):
+            self._say(f"the guard died {MOST + 1} times within {WINDOW_SECONDS:.0f} seconds; the session is ended")
+            return None
+        for pid in (self._guard_pid, self._egress_pid):  # a guard may have closed its channel only
+            if pid not in self._dead:
+                os.kill(pid, signal.SIGKILL)
+            self._wait(pid, FINISH_SECONDS)
+        ours, theirs = pair()
+        with ours, theirs:
+            try:
+                Channel(self._init).send({"type": "adopt"}, [theirs.fileno()])
+            except ChannelClosed:
+                self._say("the guard and the session's init died; the session is ended")
+                return None
+            self._say("the guard died; another one takes the session over")
+            channel = self._start_guard()
+            self._egress_number = 0
+            resume = {"type": "resume", "spec": self._spec.dump(), "names": ["init", *self._kept]}
+            with suppress(ChannelClosed):  # dead again, and that is seen
+                channel.send(resume, [ours.fileno(), *self._kept.values()])
+                channel.send({"type": "doors", "doors": self._held[0]}, self._held[1])
         return channel
 
     def _start_egress(self) -> socket.socket:
@@ -120,14 +154,23 @@ class Keeper:
         return guard_side
 
     def _loop(self, channel: Channel, terminal: Terminal, wake: socket.socket) -> None:
-        while self._guard_pid not in self._dead:
+        while True:
+            if self._guard_pid in self._dead:
+                self._drain(channel)
+                successor = self._replace_guard()
+                if successor is None:
+                    return
+                self._selector.unregister(channel.fileno())
+                channel.close()
+                channel = successor
             wanted = {wake.fileno(): selectors.EVENT_READ, channel.fileno(): selectors.EVENT_READ, **terminal.wanted()}
             for fd, mask in self._select(wanted):
                 if fd == wake.fileno():
                     self._signals(wake, channel, terminal)
                 elif fd == channel.fileno():
                     if not self._messages(channel):
-                        return
+                        self._await_guard()
+                        break
                 else:
                     terminal.handle(fd, mask)
 
@@ -181,13 +224,18 @@ class Keeper:
             channel.send({"type": "worker_died", "reason": reason})
         self._end_session()
 
+    def _drain(self, channel: Channel) -> None:
+        """What a dead guard had still to say."""
+        looking = select.poll()
+        looking.register(channel.fileno(), select.POLLIN)
+        while looking.poll(0) and self._messages(channel):
+            continue
+
     def _messages(self, channel: Channel) -> bool:
         try:
             channel.sock.setblocking(False)
             messages = channel.feed()
         except ChannelClosed:
-            if not self._finishing:
-                self._say("the guard died; the session is ended" if self._session_pid else "the guard did not start")
             return False
         finally:
             channel.sock.setblocking(True)
@@ -199,6 +247,12 @@ class Keeper:
         match message["type"]:
             case "hold":
                 self._held = ([*self._held[0], *message["doors"]], [*self._held[1], *fds])
+            case "keep":
+                for fd in self._kept.values():
+                    os.close(fd)
+                self._kept = dict(zip(message["names"], fds, strict=True))
+            case "end":
+                self._end_session()
             case "egress_lost":
                 if message["number"] == self._egress_number and self._egress_pid not in self._dead:
                     os.kill(self._egress_pid, signal.SIGKILL)  # it may have closed its channel only
@@ -218,6 +272,15 @@ class Keeper:
                     channel.send({"type": "finish"})
             case _:
                 self._say("the guard sent an unknown message")
+
+    def _await_guard(self) -> None:
+        """Its channel has ended, so it has: after what it is about to write, or at once."""
+        self._wait(self._guard_pid, FINISH_SECONDS if self._finishing else 0.1)
+        if self._guard_pid not in self._dead:
+            with suppress(ProcessLookupError):
+                os.kill(self._guard_pid, signal.SIGKILL)
+            self._wait(self._guard_pid, FINISH_SECONDS)
+        self._dead.add(self._guard_pid)
 
     def _end_session(self) -> None:
         end_all(self._guard_pid, (), self._reap, account=self._account)

@@ -60,6 +60,8 @@ class LaunchLink:
         self._trace = trace
         self._lost = lost
         self.init = 0
+        self.first = 0
+        """The number of the session's first command."""
         self._own_pids = False
         self._channel: Channel | None = None
         self._running: dict[int, asyncio.Future[int]] = {}
@@ -90,6 +92,28 @@ class LaunchLink:
         asyncio.get_running_loop().add_reader(channel.fileno(), self._readable, channel)
         return await self._prove()
 
+    async def adopt(self, channel: Channel, init: int, first: int, pid: int, *, own_pids: bool) -> Started:
+        """Take the place of another guard: `channel` is what the keeper has handed to the session's init, `first` the
+        number of the session's first command, `pid` its process. Raises LaunchFailed."""
+        self.init, self._own_pids, self._channel, self.first = init, own_pids, channel, first
+        channel.sock.setblocking(False)
+        try:
+            ((message, _), *more) = await asyncio.wait_for(_next(channel), LAUNCH_SECONDS)
+            if message["type"] != "adopted" or more:
+                raise LaunchFailed(f"the session's init said {message['type']!r}")
+        except (TimeoutError, ChannelClosed, ValueError) as error:
+            raise LaunchFailed(f"the session's init did not answer: {error}") from error
+        numbers = [each["id"] for each in (*message["running"], *message["ended"])]
+        self._last = max((self._last, first, *numbers))
+        status = asyncio.get_running_loop().create_future()
+        ended = [each["status"] for each in message["ended"] if each["id"] == first]
+        if ended:
+            status.set_result(int(ended[0]))
+        else:
+            self._running[first] = status
+        asyncio.get_running_loop().add_reader(channel.fileno(), self._readable, channel)
+        return Started(pid, status)
+
     async def run(self, command: Command, streams: tuple[int, int, int]) -> Started:
         """Start a command inside the confinement. `streams` become its 0, 1 and 2 and stay the caller's; a terminal
         among them becomes its controlling one and must be no other session's. Where the command does not exist or may
@@ -108,6 +132,7 @@ class LaunchLink:
         except BaseException:
             self._running.pop(number, None)
             raise
+        self.first = self.first or number
         return Started(pid, status)
 
     async def _prove(self) -> list[tuple[str, str]]:

@@ -13,9 +13,10 @@ from pathlib import Path
 from agent.daemon import places as layout
 from agent.daemon.control_callers import role_faults, unknown_names
 from agent.daemon.journal import Journal
-from agent.daemon.policy_store import PolicyStore
+from agent.daemon.policy_store import PolicyStore, StoreState
 from agent.daemon.secrets import SecretMissing, read_secrets, secrets_of
 from agent.daemon.spec import RunSpec
+from agent.daemon.standing import Counts
 from agent.enforce.egress.secrets import Secrets
 from agent.exits import Exit
 from agent.policy.detection import severities
@@ -25,9 +26,12 @@ from agent.record.event import RecordError
 from agent.record.ledger import Ledger, WriterBusy
 from agent.record.metrics import Metrics
 from agent.record.push import Pusher
+from agent.record.unwritten import Unwritten
 from agent.version import version
 
 log = logging.getLogger(__name__)
+
+_RELEASED_SECONDS = 5.0
 
 
 class Refused(Exception):
@@ -40,10 +44,12 @@ class Refused(Exception):
 
 
 class Opening:
-    """One run's log, policy and numbers. `store`, `ledger`, `journal` are there once opened."""
+    """One run's log, policy and numbers. `unwritten`: where the log keeps what it has not written yet. `store`,
+    `ledger`, `journal` are there once opened."""
 
-    def __init__(self, spec: RunSpec) -> None:
+    def __init__(self, spec: RunSpec, unwritten: Unwritten | None = None) -> None:
         self._spec = spec
+        self._unwritten = unwritten
         self.store: PolicyStore | None = None
         self.metrics = Metrics(version=version())
         self.ledger: Ledger | None = None
@@ -63,19 +69,42 @@ class Opening:
     def open_log(self) -> tuple[Ledger, Journal]:
         """Take the log, and say that the agent has started. Raises Refused."""
         spec = self._spec
-        ledger = Ledger(
-            Path(spec.audit_dir),
-            session_id=spec.session_id,
-            boot=spec.boot,
-            policy_digest=lambda: "" if self.store is None else self.store.current.digest,
-            metrics=self.metrics,
-        )
+        ledger = self._make_ledger(spec.boot, spec.audit_dir)
         try:
             ledger.start()
         except WriterBusy as error:
             raise Refused(Exit.UNPROTECTED, f"audit log: {error}") from error
         except (RecordError, OSError) as error:
             raise Refused(Exit.UNPROTECTED, f"audit log {spec.audit_dir}: {error}") from error
+        journal = self._record_with(ledger)
+        journal.agent_started()
+        return ledger, journal
+
+    async def reopen(self, store: StoreState, counts: Counts, secrets: Secrets) -> tuple[Ledger, Journal]:
+        """Go on with the log, the policy and the numbers of a guard that died. Raises RecordError, OSError."""
+        spec = self._spec
+        ledger = self._make_ledger(counts.boot or spec.boot, counts.directory or spec.audit_dir)
+        ledger.redact_with(secrets.redact_event)
+        self.store = PolicyStore([Path(directory) for directory in self._spec.policy_dirs], store)
+        policy = self.store.current
+        ledger.configure(policy.audit)
+        self.metrics.set_policy(policy.digest, [entry.name for entry in secrets_of(policy)], severities(policy))
+        self.metrics.resume(counts.metrics)
+        await _start(ledger, counts.seq)
+        return ledger, self._record_with(ledger)
+
+    def _make_ledger(self, boot: str, directory: str) -> Ledger:
+        return Ledger(
+            Path(directory),
+            session_id=self._spec.session_id,
+            boot=boot,
+            policy_digest=lambda: "" if self.store is None else self.store.current.digest,
+            metrics=self.metrics,
+            unwritten=self._unwritten,
+        )
+
+    def _record_with(self, ledger: Ledger) -> Journal:
+        spec = self._spec
         self.ledger = ledger
         self.journal = Journal(ledger, spec)
         if spec.pushgateway_url:
@@ -86,8 +115,7 @@ class Opening:
                 instance=lambda: f"{spec.session_id}-{ledger.boot}",
             )
             self._pusher.start()
-        self.journal.agent_started()
-        return ledger, self.journal
+        return self.journal
 
     def load_policy(self, ledger: Ledger, journal: Journal) -> Policy:
         """Read the policy and put it in force. Raises Refused."""
@@ -140,3 +168,17 @@ class Opening:
         if self._pusher is not None:
             self.metrics.end_session()
             await asyncio.to_thread(self._pusher.close)
+
+
+async def _start(ledger: Ledger, counted: int) -> None:
+    """Raises WriterBusy, where another process keeps the lock: a child that a dead guard forked may for a moment."""
+    deadline = asyncio.get_running_loop().time() + _RELEASED_SECONDS
+    while True:
+        try:
+            ledger.start(counted)
+        except WriterBusy:
+            if asyncio.get_running_loop().time() > deadline:
+                raise
+            await asyncio.sleep(0.01)
+        else:
+            return

@@ -116,17 +116,33 @@ class Unsettled(Exception):
     """The files are being changed: neither valid nor wrong yet."""
 
 
+@dataclass(frozen=True, slots=True)
+class StoreState:
+    """The policy in force, what is locked of it, and the marks of the files that it was first read from."""
+
+    policy: Policy
+    lock: Lock
+    marks: Marks
+
+
 class PolicyStore:
-    """Holds the policy in force. Raises PolicyError where the first load fails.
+    """Holds the policy in force. Raises PolicyError where the first load fails. `left`: by another guard's store; its
+    policy stays in force until the files hold another good one.
 
     The examples in the shipped packs are the build's to check (`make test`, `policy lint`), not each session's."""
 
-    def __init__(self, directories: Sequence[Path]) -> None:
+    def __init__(self, directories: Sequence[Path], left: StoreState | None = None) -> None:
         self._directories = tuple(directories)
-        self._lock = Lock.NONE
-        self.marks = self.look()
+        self._lock = Lock.NONE if left is None else left.lock
+        self.marks = self.look() if left is None else left.marks
         self._swapping = threading.Lock()  # reloads read files, and so come from another thread
-        self._current = self._first()
+        self._current = self._first() if left is None else left.policy
+
+    @property
+    def state(self) -> StoreState:
+        """For the store of another guard."""
+        with self._swapping:
+            return StoreState(self._current, self._lock, self.marks)
 
     @property
     def current(self) -> Policy:

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from agent.daemon.spec import RunSpec
+from agent.daemon.standing import Estate
 from agent.enforce.commands.executable import Executables
 from agent.enforce.commands.judge import BuildRequest, CommandGate
 from agent.enforce.commands.refusal import Given
@@ -23,7 +24,8 @@ class Ring:
     """One session's exec ring. To be made on the guard's loop, on which `on_fault` is called.
 
     `traced`: whether it is to be a tracer. `others`: who answers for further notified calls. `stderr`: the session's.
-    `in_force`: the policy by which `gate` decides. `executables`: asks which files may be executed.
+    `in_force`: the policy by which `gate` decides. `executables`: asks which files may be executed. `estate`: where
+    what is in hand is kept. `successor`: of another guard's ring.
     """
 
     def __init__(
@@ -35,7 +37,9 @@ class Ring:
         post: Callable[[Event], None],
         observe: Callable[[float], None],
         on_fault: Callable[[Point, str], None],
-        stderr: int,
+        stderr: Given,
+        estate: Estate,
+        successor: bool,
         traced: bool,
         others: Mapping[int, Handler] | None,
         in_force: Callable[[], object],
@@ -49,11 +53,15 @@ class Ring:
         self._on_fault = on_fault
         self._loop = asyncio.get_running_loop()
         self._stderr = stderr
+        self._estate = estate
+        self._successor = successor
         self._traced = traced
         self._others = others
         self._in_force = in_force
         self._executables = executables
         self._supervisor: ExecSupervisor | ExecTracer | None = None
+        self.listener: int | None = None
+        """The seccomp listener, once it is supervised."""
 
     @property
     def traces(self) -> bool:
@@ -73,11 +81,14 @@ class Ring:
             post=self._post,
             observe=self._observe,
             ended=self._ended,
-            stderr=Given.of(self._stderr),
+            stderr=self._stderr,
             others=self._others,
             in_force=self._in_force,
             executables=self._executables,
+            journal=self._estate.journal,
+            successor=self._successor,
         )
+        self.listener = listener
         self._supervisor.start()
 
     async def trace(self, pid: int) -> None:
@@ -94,7 +105,7 @@ class Ring:
             post=self._post,
             observe=self._observe,
             ended=self._ended,
-            stderr=Given.of(self._stderr),
+            stderr=self._stderr,
             in_force=self._in_force,
             executables=self._executables,
         )

@@ -2,7 +2,8 @@
 
 Rules kept here:
 - Whatever goes wrong is EACCES: an exception, a deadline, a call that nobody handles. A task is never left waiting.
-- When the listener is closed (`stop`, a fault, the end of this process), notified calls of the session answer ENOSYS.
+- When the listener is closed everywhere (`stop`, a fault), notified calls of the session answer ENOSYS. While another
+  process holds it, they wait for a successor; what this one had in hand is in its journal, and the successor denies it.
 
 One dedicated thread, because handlers look at the session *as the session's user* (setfsuid(2) is per thread; root in
 Docker has no CAP_SYS_PTRACE, and with it the answers are to be the same). Handlers are called on it. A second thread
@@ -21,11 +22,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from agent.enforce.notify_journal import NotifyJournal
 from agent.linux import notify, process
 
 log = logging.getLogger(__name__)
 
 _STUCK_POLL_S = 0.05
+_LOOP, _CLOCK = range(2)
+"""The slots of the journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,8 @@ class NotifyLoop:
 
     Owns `listener` from `start` on. `handlers`: system call number -> who answers. `eyes`: the file-system identity
     that the handlers take on, tried once at the start. `ended` is called once at the end, with the reason where it was
-    a fault. `deadline`: seconds that one call may wait.
+    a fault. `deadline`: seconds that one call may wait. `journal`: where what is in hand is kept; of what it holds
+    already, every call is denied first.
     """
 
     def __init__(
@@ -76,8 +81,10 @@ class NotifyLoop:
         *,
         deadline: float,
         ended: Callable[[str | None], None] | None = None,
+        journal: NotifyJournal | None = None,
     ) -> None:
         self._listener = listener
+        self._kept = journal or NotifyJournal()
         self._handlers = dict(handlers)
         self._eyes = eyes
         self._ended = ended
@@ -136,6 +143,7 @@ class NotifyLoop:
                 self._ended(fault)
 
     def _serve(self) -> None:
+        self._deny_left()
         poller = select.poll()
         poller.register(self._listener, select.POLLIN)
         poller.register(self._wake, select.POLLIN)
@@ -144,11 +152,20 @@ class NotifyLoop:
             ready = poller.poll()
             if ready == usual or dict(ready).get(self._listener, 0) & select.POLLIN:
                 with self._listening:
-                    stopped = notify.receive(self._listener)
+                    stopped = notify.receive(self._listener, self._kept.slot(_LOOP))
                 if stopped is not None:
                     self._handle(stopped)
+                    self._kept.wipe(_LOOP)
             elif self._listener in dict(ready):  # POLLHUP: no task is left under the filter
                 return
+
+    def _deny_left(self) -> None:
+        """Calls that a predecessor had received; those that it had answered are over, and nothing is said of them."""
+        for slot, stopped in self._kept.left():
+            handler = self._handlers.get(stopped.number)
+            if notify.send_errno(self._listener, stopped.id, errno.EACCES) and handler is not None:
+                handler.fault(stopped)
+            self._kept.wipe(slot)
 
     def _handle(self, stopped: notify.Notification) -> None:
         handler = self._handlers.get(stopped.number)
@@ -208,11 +225,12 @@ class NotifyLoop:
                     return
                 poller.register(self._listener, select.POLLIN)
                 ready = dict(poller.poll(0)).get(self._listener, 0) & select.POLLIN
-                other = notify.receive(self._listener) if ready else None
+                other = notify.receive(self._listener, self._kept.slot(_CLOCK)) if ready else None
             if other is None:
                 self._stopping.wait(_STUCK_POLL_S)
             else:
                 self._deny(other)
+                self._kept.wipe(_CLOCK)
                 self._tell(other)
 
     def _tell(self, stopped: notify.Notification) -> None:

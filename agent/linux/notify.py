@@ -40,16 +40,29 @@ class Notification(NamedTuple):
     arguments: tuple[int, int, int, int, int, int]
 
 
-def receive(listener: int) -> Notification | None:
-    """The next stopped call; blocks where there is none. None: the task vanished, or a signal came."""
-    buffer = bytearray(_NOTIFICATION.size)
+SIZE = _NOTIFICATION.size
+"""Bytes of a notification as the kernel writes it."""
+
+
+def receive(listener: int, buffer: bytearray | memoryview | None = None) -> Notification | None:
+    """The next stopped call; blocks where there is none. None: the task vanished, or a signal came.
+
+    `buffer`: what the kernel writes into, zeroed in its first `SIZE` bytes. It writes there and not into a copy that is
+    copied afterwards only if it is longer than 1,024 bytes (fcntl.ioctl).
+    """
+    buffer = bytearray(SIZE) if buffer is None else buffer
     try:
         ioctl(listener, RECV, buffer, True)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.EINTR):
             return None
         raise
-    ident, tid, _flags, number, arch, pointer, a, b, c, d, e, f = _NOTIFICATION.unpack(buffer)
+    return parse(buffer)
+
+
+def parse(raw: bytes | bytearray | memoryview) -> Notification:
+    """The notification at the start of what the kernel wrote."""
+    ident, tid, _flags, number, arch, pointer, a, b, c, d, e, f = _NOTIFICATION.unpack_from(raw)
     return Notification(ident, tid, number, arch, pointer, (a, b, c, d, e, f))
 
 

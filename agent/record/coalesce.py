@@ -38,6 +38,8 @@ class Coalescer:
         self._window = window_ns
         self._keys = keys
         self._bursts: dict[Hashable, _Burst] = {}
+        self.held: Event | None = None
+        """What `offer` held last, as its burst keeps it."""
 
     def offer(self, event: Event, now_ns: int, timestamp: str) -> bool:
         """True where the event is held (and will come out of `due` or `drain`), False where it is to be written now."""
@@ -57,7 +59,12 @@ class Coalescer:
         burst.first = burst.first or timestamp
         burst.held += event.count
         burst.last, burst.event = timestamp, event if key[3] == event.resource else replace(event, resource=MANY)
+        self.held = burst.event
         return True
+
+    def sums(self) -> list[Event]:
+        """The lines of everything held, which stays held."""
+        return [_line(burst) for burst in self._bursts.values() if burst.held]
 
     @property
     def deadline_ns(self) -> int | None:

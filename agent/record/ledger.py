@@ -7,11 +7,11 @@ Rules:
 - `accept` raises where the event was not taken: the writer failed, the queue is full, the log is closed, the event has
   no canonical form. Under ``durable: strict`` it returns only once the event is synced.
 - `post` never waits. While the disk fails it still takes events, as far as the queue's bounds go.
-- What is written fails whole: a batch stays queued and is tried again, with back-off, until it is on disk. What was not
-  taken is counted, by type, and told by an `audit.gap` event as soon as writing works.
-- Only taken events are counted in the metrics, each once: the counters are the sum of the log's lines. The same events
-  are shown to whoever watches.
+- What is written fails whole: a batch stays queued and is tried again, with back-off. What was not taken is counted, by
+  type, and told by an `audit.gap` event as soon as writing works.
+- Only taken events are counted, each once: the counters are the sum of the log's lines. Whoever watches sees the same.
 - The details named in `agent.record.stamps.STAMPS` are the writer's: an event cannot choose them.
+- What is taken and not written yet, bursts included, is in memory that a successor can have (`agent.record.unwritten`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -30,9 +31,12 @@ from agent.record.chain import CanonicalError, Head, link, timestamp
 from agent.record.coalesce import Coalescer
 from agent.record.event import Event, Json, RecordError
 from agent.record.log import DEFAULT_ROTATE_BYTES, Log, LogError, WriterBusy
-from agent.record.metrics import Metrics
-from agent.record.notices import gap, recovered
+from agent.record.losses import Losses
+from agent.record.metrics import Metrics, Numbers
+from agent.record.notices import recovered
+from agent.record.replay import events_after
 from agent.record.stamps import Stamps
+from agent.record.unwritten import Unkept, Unwritten, write_left
 from agent.record.waiting import Queued, Waiting
 
 __all__ = ["AuditSettings", "Ledger", "WriterBusy"]
@@ -73,12 +77,14 @@ class Ledger:
         queue_events: int = 16 * 1024,
         queue_bytes: int = 32 * 1024 * 1024,
         coalescer: Coalescer | None = None,
+        unwritten: Unwritten | None = None,
     ) -> None:
         self._log = Log(Path(directory), rotate_bytes=rotate_bytes)
         self._stamps = Stamps(session_id, boot, policy_digest)
         self._metrics = metrics or Metrics(version="")
         self._strict = durability == "strict"
         self._coalescer = coalescer or Coalescer()
+        self._unwritten = unwritten or Unkept()
         self._redact: Callable[[Event], Event] = lambda event: event
         self._watcher: Callable[[Event], None] | None = None
         self._steady: Callable[[], bool] = lambda: True
@@ -90,19 +96,19 @@ class Ledger:
         self._head = Head("")
         self._synced, self._on_disk = 0, (self._head, boot)  # the last event that is, and its boot
         self._hurry = 0
-        self._lost: dict[str, int] = {}
-        self._lost_reason = ""
-        self._disowned: list[int] = []
+        self._losses = Losses()
         self._failure: LogError | None = None
-        self._retry_at = 0.0
-        self._retry_delay = _RETRY_FIRST
+        self._retry_at, self._retry_delay = 0.0, _RETRY_FIRST
         self._told = (0, 0)  # how many of the log's recoveries are told, and the seq of the last such event
         self._running = self._closing = self._giving_up = False
         self._thread = threading.Thread(target=self._run, name="audit-writer", daemon=True)
 
-    def start(self) -> None:
-        """Open the log and go on where it ends. Raises WriterBusy, LogError (both are RecordError)."""
-        head = self._log.open()
+    def start(self, counted: int | None = None) -> None:
+        """Open the log and go on where it ends. `counted`: go on for another writer, with what it left; its metrics,
+        which these go on with, count all up to this `seq`. Raises WriterBusy, LogError (both are RecordError)."""
+        head = write_left(self._log, self._log.open(), self._unwritten)
+        for event in [] if counted is None else events_after(self._log.directory, counted):
+            self._metrics.count(event)
         with self._lock:
             self._head = head or Head(str(uuid.uuid4()))
             self._synced = self._head.seq
@@ -110,6 +116,7 @@ class Ledger:
             self._running = True
             self._metrics.set_sequence(self._synced)
             self._tell_recovered()
+            self._release(list(self._unwritten.left().bursts))
         self._thread.start()
 
     def configure(self, settings: AuditSettings) -> None:
@@ -153,6 +160,7 @@ class Ledger:
         with self._lock:
             now = time.monotonic_ns()
             if self._running and not self._closing and self._coalescer.offer(event, now, timestamp(time.time_ns())):
+                self._unwritten.hold(self._coalescer, self._queue)
                 self._work.notify()
                 return
             self._admit(event)
@@ -166,7 +174,7 @@ class Ledger:
                 raise RecordError(str(self._failure)) from self._failure
             seq = self._admit(event)
             if self._strict and not self._wait_synced(seq, _STRICT_SECONDS):
-                self._disown(seq)
+                self._losses.disown(seq, str(self._failure or "not synced in time"))
                 raise RecordError(str(self._failure or "the audit log did not reach the disk in time"))
 
     def flush(self, timeout: float = 5.0) -> None:
@@ -189,13 +197,17 @@ class Ledger:
             self._work.notify()
         self._thread.join(timeout)
         with self._lock:
-            left, self._running = len(self._queue), False
-            lost = sum(self._lost.values())
+            left, lost, self._running = len(self._queue), self._losses.total, False
         if self._thread.is_alive():
             raise RecordError(f"the audit log did not close within {timeout:g} s; {left} events are not on disk")
         self._log.close()
         if left or lost:
             raise RecordError(f"{left} queued and {lost} lost events are not in the audit log: {self._failure}")
+
+    def counts(self) -> tuple[str, Path, int, Numbers]:
+        """Boot, directory, `seq` of the last event taken, and the metrics in which it and all before it are counted."""
+        with self._lock:
+            return self._stamps.boot, self._log.directory, self._head.seq, self._metrics.numbers()
 
     @property
     def boot(self) -> str:
@@ -215,8 +227,7 @@ class Ledger:
     @property
     def failure(self) -> str | None:
         """Why writing does not work at the moment, None while it does."""
-        failure = self._failure
-        return None if failure is None else str(failure)
+        return None if (failure := self._failure) is None else str(failure)
 
     # -- under the lock --------------------------------------------------------------------------------------------
 
@@ -246,6 +257,7 @@ class Ledger:
         except CanonicalError as error:
             raise RecordError(f"{event.type} cannot be written: {error}") from error
         self._head = head
+        self._unwritten.line(line, event)
         self._queue.add(head, line)
         self._metrics.count(event)
         if self._watcher is not None:
@@ -255,16 +267,8 @@ class Ledger:
         return head.seq
 
     def _lose(self, event: Event, reason: str) -> None:
-        count = max(1, event.count)
-        self._lost[event.type.value] = self._lost.get(event.type.value, 0) + count
-        self._lost_reason = reason
-        self._metrics.lost(count)
+        self._metrics.lost(self._losses.add(event, reason))
         self._work.notify()
-
-    def _disown(self, seq: int) -> None:
-        """The event will be in the log, but its caller was told that it is not: the gap event says so."""
-        self._disowned.append(seq)
-        self._lost_reason = str(self._failure or "not synced in time")
 
     def _release(self, lines: list[Event]) -> None:
         """Write what was held back; what cannot be taken is counted as lost by `_take_or_lose`."""
@@ -290,20 +294,12 @@ class Ledger:
             self._release([recovered(found)])
             self._told = (self._told[0] + 1, self._head.seq)
 
-    def _tell_gap(self) -> None:
-        event = gap(self._lost, self._disowned, self._lost_reason)
-        try:
-            self._take(event)
-        except RecordError:
-            return  # still full: tried again after the next commit
-        self._lost, self._disowned = {}, []
-
     def _begin_anew(self, stamps: Stamps, details: Mapping[str, Json]) -> None:
         first = began(*self._on_disk, details)
         waiting = self._queue.take_all()
+        self._unwritten.begin_anew()
         self._told, self._failure = (0, 0), None
-        self._stamps, self._head = stamps, Head(str(uuid.uuid4()))
-        self._synced = 0
+        self._stamps, self._head, self._synced = stamps, Head(str(uuid.uuid4())), 0
         self._metrics.begin_anew()
         self._release([first, *map(again, waiting)])
 
@@ -327,8 +323,10 @@ class Ledger:
                 self._release(self._coalescer.due(time.monotonic_ns()))
                 if self._giving_up:
                     return []
-                if self._failure is None and (self._lost or self._disowned):
-                    self._tell_gap()
+                if self._failure is None and self._losses:
+                    with suppress(RecordError):  # still full: tried again after the next commit
+                        self._take(self._losses.notice())
+                        self._losses.told()
                 if self._queue:
                     wait = self._group_wait(now)
                     if wait <= 0:
@@ -398,3 +396,4 @@ class Ledger:
             self._on_disk = batch[-1].head, self._stamps.boot
             self._metrics.set_sequence(self._synced)
             self._done.notify_all()
+            self._unwritten.tidy(self._queue, self._coalescer)

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
+from copy import deepcopy
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent.record.event import DENIALS, AuthFailure, Event, EventType, Integrity, Json, Result
 from agent.record.timings import BUCKETS, Timings
@@ -46,6 +47,26 @@ _URGENT = (
     | {EventType.AUTH_FAILURE, EventType.AGENT_DEGRADED, EventType.AGENT_RECOVERED, EventType.AUDIT_GAP}
     | {EventType.AGENT_LOCKDOWN, EventType.INTEGRITY_CHANGED, EventType.DETECTION}
 )
+
+
+_COUNTS = frozenset(
+    {
+        "_denied",
+        "_auth_failures",
+        "_secrets",
+        "_detections",
+        "_integrity",
+        "_lockdowns",
+        "_bytes",
+        "_connections",
+        "_lost",
+        "_push_failures",
+        "_restarts",
+        "_timings",
+    }
+)
+
+type Numbers = dict[str, Any]
 
 
 class Metrics:
@@ -184,6 +205,17 @@ class Metrics:
         """A process of the agent's died and was replaced. Raises KeyError outside `RESTARTABLE`."""
         with self._lock:
             self._restarts[process] += 1
+
+    def numbers(self) -> Numbers:
+        """All counts, for the metrics of another process that goes on with them."""
+        with self._lock:
+            return deepcopy({name: getattr(self, name) for name in _COUNTS})
+
+    def resume(self, numbers: Numbers) -> None:
+        """Go on from these. Levels and policy are not among them."""
+        with self._lock:
+            for name in _COUNTS & numbers.keys():
+                setattr(self, name, numbers[name])
 
     def push_failed(self) -> None:
         with self._lock:

@@ -66,9 +66,14 @@ class Waiting:
             self._lines.popleft()
             self._size -= len(queued.line)
 
+    @property
+    def lines(self) -> list[bytes]:
+        """All of them, which go on waiting."""
+        return [queued.line for queued in self._lines]
+
     def take_all(self) -> list[bytes]:
         """All lines; none waits any more."""
-        lines = [queued.line for queued in self._lines]
+        lines = self.lines
         self._lines.clear()
         self._size = 0
         return lines

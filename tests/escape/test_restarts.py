@@ -9,10 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tests.escape.conftest import RUNTIMES
 from tests.escape.containers import SHARED, Container
 from tests.escape.runtime import AUDIT, Case, Host, Runtime, policy, read_log, verify
 
 KILLER = Path(__file__).parent / "killer.py"
+KILLABLE = RUNTIMES[:2]
+"""Where execs are notified, and not traced."""
 RULES = """\
     - {host: forbidden.test, ports: [{tls}], methods: [GET], paths: ["/pub/**"], addresses: [127.0.0.0/8]}
     - {host: forbidden.test, ports: [{http}], protocol: http, addresses: [127.0.0.0/8], limits: {upload: 4000}}
@@ -109,7 +114,7 @@ class Killed:
 
 def run_with_killer(runtime: Runtime, script: str, rules: str = "", flags: tuple[str, ...] = ()) -> Killed:
     """A session that runs `script` behind TOOLS."""
-    ports = [str(runtime.upstream.ports[name]) for name in ("http", "tls", "raw")]
+    ports = [*(str(runtime.upstream.ports[name]) for name in ("http", "tls", "raw")), "mkfs"]
     case = Case(("/usr/bin/env", "python3", "-c", TOOLS + script, *ports), policy(extra_egress=rules), flags)
     return run_case(runtime, case)
 
@@ -175,3 +180,76 @@ def test_an_egress_process_that_dies_again_and_again_ends_the_session(host: Host
     ended = [event for event in killed.events if event["details"]["event_type"] == "session.terminate"]
     assert "4 times" in ended[0]["details"]["reason"]
     assert (killed.verified, killed.left) == (0, 0)
+
+
+GUARD = """
+import subprocess, threading
+def run(*argv):
+    try: return subprocess.run(argv, capture_output=True, text=True).stdout
+    except PermissionError: return "denied"
+
+def storm():
+    while not ends.is_set():
+        ran[run("/bin/echo", "x")] += 1
+        refused[run(sys.argv[4], "/dev/null")] += 1
+
+def looks():
+    return [run("/bin/echo", "b"), run(sys.argv[4], "/dev/null"), ask(f"http://allowed.test:{http}/"),
+            ask("http://evil.test/"), ask(f"https://forbidden.test:{tls}/pub/b"),
+            ask(f"http://forbidden.test:{http}/", b"x" * 2500)]
+
+import collections
+ends, ran, refused = threading.Event(), collections.Counter(), collections.Counter()
+threads = [threading.Thread(target=storm) for _ in range(6)]
+for thread in threads: thread.start()
+sock, first = tunnel()
+tells = []
+for _ in range(3):
+    tells.append(looks())
+    time.sleep(1.5)
+    kill("agent.daemon.guard")
+    squatted = list(squat())
+tells.append(looks())
+ends.set()
+for thread in threads: thread.join(60)
+tell(first=first, looks=tells, squatted=squatted, ran=ran, refused=refused, hung=sum(t.is_alive() for t in threads))
+"""
+
+
+@pytest.mark.parametrize("runtime", KILLABLE, indirect=True)
+def test_a_guard_that_dies_is_replaced_and_what_was_asked_meanwhile_is_decided_or_denied(runtime: Runtime) -> None:
+    """Under a storm of execs: none hangs, none that is refused ever runs, each refusal is in the log; a limit that was
+    reached stays reached, and programs that trusted the interception CA trust it still."""
+    killed = run_with_killer(runtime, GUARD, RULES)
+    assert killed.status == 0, killed.stderr
+    (found,) = killed.lines
+    first, *later = found["looks"]
+    assert first == ["b\n", "denied", 200, 403, 200, 200]
+    assert later == [["b\n", "denied", 200, 403, 200, 403]] * 3
+    assert (found["squatted"], found["hung"], runtime.upstream.escapes) == ([], 0, 0)
+    # denied: what was in hand of either thread of the supervisor's; nothing: it had not come to its first instruction
+    assert set(found["ran"]) <= {"x\n", "denied", ""}, found
+    assert sum(found["ran"].get(answer, 0) for answer in ("denied", "")) <= 2 * 3
+    assert set(found["refused"]) == {"denied"}
+    rules = [(event["details"].get("rule"), event["details"].get("count", 1)) for event in killed.events]
+    assert sum(count for rule, count in rules if rule == "commands.deny[0]") >= found["refused"]["denied"]
+    changes = [event["details"] for event in killed.events if event["details"]["event_type"] == "agent.recovered"]
+    assert [each["process"] for each in changes].count("guard") == 3
+    assert (killed.verified, killed.left) == (0, 0)
+
+
+def test_a_guard_that_dies_again_and_again_ends_the_session(host: Host) -> None:
+    script = LOOP.replace("agent.enforce.egress.main", "agent.daemon.guard")
+    script = script.replace(
+        "    tell(", "    time.sleep(1)  # the first egress process may still accept, and end\n    tell(", 1
+    )
+    killed = run_with_killer(host, script)
+    assert killed.lines == [{"status": 200}] * 3
+    assert killed.status == 137
+    assert "the guard died 4 times within 60 seconds; the session is ended" in killed.stderr
+    assert (killed.verified, killed.left) == (0, 0)
+
+
+def test_where_execs_are_traced_the_session_ends_with_its_guard(host_without_notify: Host) -> None:
+    killed = run_with_killer(host_without_notify, 'kill("agent.daemon.guard"); time.sleep(20); tell(still="here")')
+    assert (killed.lines, killed.status, killed.verified, killed.left) == ([], 137, 0, 0)

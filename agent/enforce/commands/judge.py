@@ -31,7 +31,7 @@ from agent.enforce.commands.program import AT_FDCWD, Run, resolve
 from agent.enforce.commands.programs import Programs
 from agent.enforce.commands.refusal import Given, tell
 from agent.enforce.commands.scripts import Found, Scripts, is_loader, loaded, named_scripts
-from agent.enforce.memory import MAX_PATH, Identity, Task, Unreadable, path_of, readable
+from agent.enforce.memory import MAX_ARGUMENT_BYTES, MAX_PATH, Identity, Task, Unreadable, path_of, readable
 from agent.enforce.who import signed
 from agent.linux.notify import Notification
 from agent.linux.process import FilesystemIdentity
@@ -107,6 +107,8 @@ class ExecJudge:
     the file-system identity in which this thread looks at the session. `stderr`: see `refusal.tell`. `programs`: the
     machine's, of which a copy or link is known. `in_force`: the policy by which `gate` decides (see `Permitted`).
     `executables`: asks whether each file may be executed; None: only what the command does is asked.
+    `successor`: another one approved execs before, which ones is not known: what a process of unknown approval shows is
+    decided then, when it makes its first call.
     """
 
     def __init__(
@@ -122,8 +124,10 @@ class ExecJudge:
         programs: Programs | None = None,
         in_force: Callable[[], object] | None = None,
         executables: Executables | None = None,
+        successor: bool = False,
     ) -> None:
         self._executables = executables
+        self._successor = successor
         self._stderr = stderr
         self._programs = programs or Programs()
         self._files = Files(self._programs)
@@ -277,10 +281,27 @@ class ExecJudge:
 
     def _verify(self, stopped: Notification) -> int:
         """A program's first call: is it what was approved? `tid` is the process: exec leaves one thread (execve(2))."""
-        if not self._approvals.expected(stopped.tid) or self.approved(stopped.tid):
+        expected = self._approvals.expected(stopped.tid)
+        good = self.approved(stopped.tid) if expected else not self._successor or self._approve_late(stopped.tid)
+        if good:
             return CONTINUE
         self._kill(stopped)
         return errno.EACCES
+
+    def _approve_late(self, pid: int) -> bool:
+        """Decide by what /proc shows now: the program runs, and has made no call that matters yet."""
+        try:
+            with self._eyes:
+                seen, request = observed(pid), bare_request(pid, MAX_ARGUMENT_BYTES + 1)
+        except OSError as error:
+            log.warning("process %d cannot be looked at: %s", pid, error)
+            return False
+        origin = request.origin
+        asked = self._build(origin.argv or (), origin.exe or "?", request.cwd, ()).made_by(origin, "")
+        permitted = self._gate.check(asked).permitted
+        if permitted:
+            self._approvals.add(pid, seen)
+        return permitted
 
     def _kill(self, stopped: Notification) -> None:
         try:
@@ -302,13 +323,13 @@ def own_decision(rule: str, reason: str, severity: Severity) -> Decision:
     return Decision(verdict=Verdict.DENY, rule=rule, reason=reason, policy_digest="", severity=severity)
 
 
-def bare_request(pid: int) -> CommandRequest:
-    """What /proc shows of a process, for records and not for decisions."""
+def bare_request(pid: int, most: int = 1 << 14) -> CommandRequest:
+    """What /proc shows of a process, which it may have changed: for records. `most`: bytes of its argv."""
     argv: tuple[str, ...] = ()
     exe = cwd = "?"
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
-            argv = tuple(readable(word) for word in file.read(1 << 14).split(b"\0")[:-1])
+            argv = tuple(readable(word) for word in file.read(most).split(b"\0")[:-1])
         exe = os.readlink(f"/proc/{pid}/exe")  # noqa: PTH115
         cwd = os.readlink(f"/proc/{pid}/cwd")  # noqa: PTH115
     except OSError as error:

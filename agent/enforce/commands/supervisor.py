@@ -19,6 +19,7 @@ from agent.enforce.commands.judge import (
 )
 from agent.enforce.commands.programs import Programs
 from agent.enforce.commands.refusal import Given
+from agent.enforce.notify_journal import NotifyJournal
 from agent.enforce.notify_loop import PROCEED, Answer, Handler, NotifyLoop
 from agent.linux import notify, process
 from agent.linux.syscalls import number
@@ -37,6 +38,7 @@ class ExecSupervisor:
     Owns `listener` from `start` on. `session_uid` and `session_gid`: whose memory is read; None where the session has
     the agent's own. `post` takes the events that are not the gate's (a race, unreadable memory, a deadline). `observe`
     gets the seconds each exec took to decide. `ended` is called once at the end, with the reason where it was a fault.
+    `journal`: see `NotifyLoop`. `successor`: of another supervisor, whose approvals are not known.
     """
 
     def __init__(
@@ -56,6 +58,8 @@ class ExecSupervisor:
         others: Mapping[int, Handler] | None = None,
         in_force: Callable[[], object] | None = None,
         executables: Executables | None = None,
+        journal: NotifyJournal | None = None,
+        successor: bool = False,
     ) -> None:
         eyes = process.FilesystemIdentity(session_uid, session_gid)
         self._observe = observe
@@ -71,10 +75,12 @@ class ExecSupervisor:
             programs=self._programs,
             in_force=in_force,
             executables=executables,
+            successor=successor,
         )
         self._arch_prctl = number("arch_prctl")
         own: dict[int, Handler] = {found: self for name in _CALLS if (found := number(name)) is not None}
-        self._loop = NotifyLoop(listener, own | dict(others or {}), eyes, deadline=deadline, ended=ended)
+        handlers = own | dict(others or {})
+        self._loop = NotifyLoop(listener, handlers, eyes, deadline=deadline, ended=ended, journal=journal)
 
     def start(self) -> None:
         """Start answering. Raises OSError where the session's file-system identity cannot be taken."""

@@ -1,0 +1,121 @@
+"""What a guard leaves to a successor: all that a running session stands on, and the numbers of the last second.
+
+Rules kept here: what is left is whole before the session's first instruction, and is left again before a change of
+policy takes effect anywhere; it is in the guard's and the keeper's memory only (`agent.daemon.kept`), since it holds
+the values of the secrets. Numbers are left once a second; what a log's lines say is counted again from the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from agent.channel import Message
+from agent.daemon.egress_link import LinkState
+from agent.daemon.kept import Kept
+from agent.daemon.planning import Ground
+from agent.daemon.policy_store import StoreState
+from agent.enforce.commands.refusal import Given
+from agent.enforce.notify_journal import NotifyJournal
+from agent.record.metrics import Numbers
+from agent.record.unwritten import Unwritten
+from agent.session.levels import Point, Reached
+from agent.session.plan import Plan
+
+NUMBERS_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """The session's init, and its first command: process ids, and the number that init knows the command by."""
+
+    init: int
+    own_pids: bool
+    first: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """`forwarded`, `port`: the doors of a session without a jail. `stderr`: the session's, for refusal lines; its copy,
+    where it has one, is kept as ``stderr``."""
+
+    ground: Ground
+    plan: Plan
+    levels: Mapping[Point, Reached]
+    port: int
+    forwarded: int | None
+    launched: Launched
+    stderr: Given
+    store: StoreState
+    link: LinkState
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """`boot`, `directory`: of the log, where it is not the specification's (agent.record.branch). `seq`: of the last
+    event that `metrics` has counted. `accounts`, `up`, `down`: see `egress_peer.Counted`."""
+
+    boot: str = ""
+    directory: str = ""
+    seq: int = 0
+    metrics: Numbers = field(default_factory=dict)
+    up: int = 0
+    down: int = 0
+    accounts: Mapping[str, tuple[int, int, int, float]] = field(default_factory=dict)
+
+
+class Estate:
+    """Leaves it, from `open` on. `descriptors`: those of a predecessor's, by name (now its own)."""
+
+    def __init__(self, descriptors: Mapping[str, int] | None = None) -> None:
+        given = descriptors or {}
+        self._standing = Kept([given["standing0"], given["standing1"]] if given else None)
+        self._counts = Kept([given["counts0"], given["counts1"]] if given else None)
+        self.journal = NotifyJournal(given.get("journal"))
+        self.unwritten = Unwritten(given.get("unwritten"))
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def standing(self) -> Standing:
+        """A predecessor's last. Raises LookupError where it left none."""
+        found = pickle.loads(self._standing.data) if self._standing.data else None  # noqa: S301  (our predecessor's)
+        if not isinstance(found, Standing):
+            raise LookupError("the guard before left nothing")
+        return found
+
+    @property
+    def counts(self) -> Counts:
+        """A predecessor's last numbers."""
+        found = pickle.loads(self._counts.data) if self._counts.data else None  # noqa: S301  (our predecessor's)
+        return found if isinstance(found, Counts) else Counts()
+
+    def hand_over(
+        self, tell_keeper: Callable[[Message, Sequence[int]], None], others: Mapping[str, int | None]
+    ) -> None:
+        """Have the keeper hold all this, and those of the `others` that there are."""
+        held = {"journal": self.journal.descriptor, "unwritten": self.unwritten.descriptor}
+        for name, kept in (("standing", self._standing), ("counts", self._counts)):
+            held |= {f"{name}{index}": descriptor for index, descriptor in enumerate(kept.descriptors)}
+        held |= {name: descriptor for name, descriptor in others.items() if descriptor is not None}
+        tell_keeper({"type": "keep", "names": [*held]}, [*held.values()])
+
+    def leave(self, standing: Standing) -> None:
+        """Raises OSError."""
+        self._standing.save(pickle.dumps(standing))
+
+    def count(self, counts: Callable[[], Counts]) -> None:
+        """Leave these numbers once a second, from now on."""
+        self._task = asyncio.get_running_loop().create_task(self._keep_counting(counts))
+
+    def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _keep_counting(self, counts: Callable[[], Counts]) -> None:
+        while True:
+            self._counts.save(pickle.dumps(counts()))
+            await asyncio.sleep(NUMBERS_SECONDS)
