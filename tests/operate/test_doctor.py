@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from agent.operate import doctor
-from agent.session.levels import Offer
+from agent.session.levels import Offer, Point
 
 NATIVE = Offer(root=True, jail="root", mounts=True, landlock=7, seccomp=True, notify=True)
 
@@ -23,3 +23,20 @@ NATIVE = Offer(root=True, jail="root", mounts=True, landlock=7, seccomp=True, no
 def test_it_says_what_holds_protected_places(monkeypatch: pytest.MonkeyPatch, offer: Offer, said: str) -> None:
     monkeypatch.setattr(doctor, "probe", lambda: offer)
     assert doctor.examine()["mechanisms"]["protected_places"] == said
+
+
+def of_paths(offer: Offer) -> str:
+    return dict(doctor.unseen(offer))[Point.PATHS]
+
+
+def test_where_denied_writes_can_be_recorded_it_says_how_and_what_stays_unseen() -> None:
+    said = of_paths(NATIVE)
+    assert "`paths.audit: writes`" in said
+    for hole in ("reads", "open descriptors", "bind", "another thread"):
+        assert hole in said
+
+
+def test_where_they_cannot_it_says_so() -> None:
+    said = of_paths(replace(NATIVE, notify=False))
+    assert "unrecorded" in said
+    assert "not available" in said
