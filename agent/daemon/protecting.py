@@ -70,7 +70,7 @@ def compile_protection(
     )
     places = [place for place in found.places if not is_placeholder(place)]
     for place in (*places, *other_names(roots, found.linked, bounds)):
-        weak += _hold_place(place, roots, held)
+        weak += _hold_place(place, roots, (*roots, protected.home, workdir), held)
     reserved = tuple(_reservations(protected, found, workdir, roots, held))
     for name in reserved:
         held[name.path] = Hold.RESERVE
@@ -153,8 +153,9 @@ def _shown(path: str) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
-def _hold_place(place: str, roots: tuple[str, ...], held: dict[str, Hold]) -> list[str]:
-    """Put into `held` what keeps the place as it is; returns what nothing keeps."""
+def _hold_place(place: str, roots: tuple[str, ...], worked_in: tuple[str, ...], held: dict[str, Hold]) -> list[str]:
+    """Put into `held` what keeps the place as it is; returns what nothing keeps. No symlink makes a directory that the
+    session works in read-only: an earlier session may have made it."""
     first = place
     for _ in range(_MAX_LINKS):
         if not Path(place).is_symlink():
@@ -164,8 +165,8 @@ def _hold_place(place: str, roots: tuple[str, ...], held: dict[str, Hold]) -> li
         target = os.path.join(os.path.realpath(parent or "/"), os.readlink(place))  # noqa: PTH115, PTH118
         above, _, name = os.path.normpath(target).rpartition("/")
         following = f"{os.path.realpath(above or '/')}/{name}" if name else "/"
-        if covers(following, place):
-            return [f"{_shown(first)} is protected and leads to a directory above itself"]
+        if any(covers(following, needed) for needed in (place, *worked_in)):
+            return [f"{_shown(first)} is protected and leads to a directory that the session works in"]
         if not any(covers(root, following) for root in roots):
             return []  # the session cannot write there
         if not os.path.lexists(following):

@@ -29,7 +29,7 @@ class Protected:
     """The protected places of a policy, for a session with this home (resolved, absolute)."""
 
     def __init__(self, policy: Policy, home: str) -> None:
-        self._home = home
+        self.home = home
         self._rules = [(rule, _trimmed(rule.path, home)) for _, found in sections(policy) for rule in found.protect]
         names = {piece for _, parts in self._rules for piece in parts if piece != ANY_DEPTH}
         self._names = frozenset(name for name in names if "*" not in name)
@@ -45,11 +45,11 @@ class Protected:
 
     def rule_of(self, path: str) -> PathRule | None:
         """The rule that protects `path`, None where none does."""
-        return next((rule for rule, _ in self._rules if protects(rule.path, path, self._home)), None)
+        return next((rule for rule, _ in self._rules if protects(rule.path, path, self.home)), None)
 
     def holds(self, path: str) -> bool:
         """Is `path` a directory by name that a pattern leads through (``.git`` for ``.git/hooks``)?"""
-        return any(holds_protected(rule.path, path, self._home) for rule, _ in self._rules)
+        return any(holds_protected(rule.path, path, self.home) for rule, _ in self._rules)
 
     def fixed(self) -> Iterator[Reservation]:
         """The names that the patterns spell out from the root, or from the home."""

@@ -68,8 +68,9 @@ def test_a_symlink_is_pinned_and_what_it_leads_to_is_read_only(root: Path) -> No
     assert [found[name] for name in ("q/.env", "q/step", "target", "q")] == ["pin", "pin", "read-only", "pin"]
 
 
-@pytest.mark.parametrize("target", ["nothing", ".", "../q"])
+@pytest.mark.parametrize("target", ["nothing", ".", "../q", "../p", "../home"])
 def test_a_symlink_to_what_cannot_be_held_is_said(root: Path, target: str) -> None:
+    (root / "home").mkdir()
     (root / "q/.env").symlink_to(target)
     (weak,) = compiled(root).weak
     assert weak.startswith(f"{root}/q/.env is protected and leads to ")

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from agent.daemon.protecting import Protection, compile_protection
@@ -28,10 +28,11 @@ from agent.policy.decide import decide
 from agent.policy.grants import Grants, path_grants
 from agent.policy.load import LayerSource, load_policy
 from agent.policy.model import Policy
-from agent.policy.paths import outermost
+from agent.policy.paths import covers, outermost
 from agent.policy.protection import Protected
 from agent.policy.request import Access, Origin, PathRequest
 from agent.session import mounts
+from agent.session.plan import Hold
 from tests.conftest import require
 
 NOBODY = 65534
@@ -75,9 +76,10 @@ def place() -> Iterator[Path]:
     shutil.rmtree(made)
 
 
-def plant(base: Path, tree: dict[str, list[str] | dict[str, str]]) -> None:
+def plant(base: Path, tree: dict[str, list[str] | dict[str, str]], made: list[str]) -> None:
+    """`made`: the trees to write, which the agent makes where they are missing."""
     (base / "home").mkdir(parents=True)
-    for directory in tree["directories"]:
+    for directory in (*tree["directories"], *made):
         (base / directory).mkdir(parents=True, exist_ok=True)
     for file in tree["files"]:
         (base / file).parent.mkdir(parents=True, exist_ok=True)
@@ -171,6 +173,11 @@ def told(piece: Callable[[], list[object]]) -> list[list[object]]:
 @pytest.mark.root
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(tree=TREES, rules=RULES, acts=ACTS)
+@example(
+    tree={"directories": ["c"], "files": [], "links": {"c/.env": "home"}},
+    rules={"write": ["c"], "read": [], "protect": [".env"]},
+    acts=[(Access.WRITE, "home/f")],
+)
 def test_the_kernel_and_decide_agree(
     place: Path,
     tmp_path: Path,
@@ -180,7 +187,7 @@ def test_the_kernel_and_decide_agree(
 ) -> None:
     base = place / "t"
     shutil.rmtree(base, ignore_errors=True)
-    plant(base, tree)
+    plant(base, tree, rules["write"])
     policy = ruled(base, rules)
     if policy is None:
         return
@@ -195,6 +202,7 @@ def test_the_kernel_and_decide_agree(
     there = {os.path.realpath(path) for path in [*map(str, base.rglob("*"))]} | {str(p) for p in base.rglob("*")}
     pinned = {path for path, _ in protection.held}
     reserved = {name.path for name in protection.reserved}
+    led_to = [path for path, how in protection.held if how is Hold.READ_ONLY and protected.rule_of(path) is None]
 
     def session() -> list[object]:
         confine(grants, protection, str(tmp_path / "empty"))
@@ -213,9 +221,12 @@ def test_the_kernel_and_decide_agree(
         permitted = decide(policy, request).permitted
         said = f"{access} {path} -> {target}: decide {permitted}, errno {number}; {weak}"
         if number == 0 and not permitted:
-            new = target not in there and protected.rule_of(str(target)) is not None
+            named = protected.rule_of(str(target)) is not None or protected.holds(str(target))
+            new = target not in there and named
             assert new or weak, said
-        elif permitted and number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        elif permitted and number == errno.EROFS:
+            assert any(covers(place, str(target)) for place in led_to), said  # by a protected symlink, or a second name
+        elif permitted and number in (errno.EACCES, errno.EPERM):
             assert access == "execute" and (kind == "directory" or target in reserved), said  # neither is a program
         elif permitted and number == errno.EBUSY:
             assert target in pinned, said
