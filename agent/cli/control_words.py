@@ -12,10 +12,15 @@ from agent.exits import Exit
 from agent.operate.control_client import Unreachable, ask, reach, run_root
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Which agent is meant, and how the answer is shown."""
+def reaching(parser: argparse.ArgumentParser) -> None:
+    """Which agent is meant."""
     parser.add_argument("--session", metavar="ID", help="the session, where several run here")
     parser.add_argument("--run-dir", metavar="DIR", help="where the agent's sockets lie (default /run/parhelia)")
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Which agent is meant, and how the answer is shown."""
+    reaching(parser)
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
 

@@ -13,6 +13,7 @@ from agent.exits import Exit
 
 VERBS = {
     "run": "agent.cli.run",
+    "exec": "agent.cli.exec",
     "check": "agent.cli.check",
     "hook": "agent.cli.hook",
     "policy": "agent.cli.policy",

@@ -18,6 +18,7 @@ from agent.daemon.control_events import ControlEvents
 from agent.daemon.control_verbs import ControlVerbs
 from agent.daemon.detecting import Detecting
 from agent.daemon.egress_link import EgressLink
+from agent.daemon.execs import Execs
 from agent.daemon.journal import Journal
 from agent.daemon.launcher import LaunchLink
 from agent.daemon.lockdown import Lockdown, freezer_of
@@ -85,7 +86,7 @@ def companions(company: Company) -> list[Companion]:
         IntegrityWatch(company),
         Strays(company),
         lockdown,
-        ControlServer(company.spec, callers, events, ControlVerbs(company, lockdown).table()),
+        ControlServer(company.spec, callers, events, ControlVerbs(company, lockdown, Execs(company, events)).table()),
     ]
 
 

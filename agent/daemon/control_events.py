@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from agent.daemon.control_callers import Caller
@@ -51,6 +52,26 @@ class ControlEvents:
             resource=verb,
         )
         return reason
+
+    def attached(self, caller: Caller, details: dict[str, Json]) -> None:
+        """A further command is about to start. Accepted when this returns; raises RecordError where it could not be."""
+        self._ledger.accept(self._of_session(EventType.SESSION_ATTACH, caller, Action.CREATE, details))
+
+    def detached(self, caller: Caller, details: dict[str, Json]) -> None:
+        """It has ended, has not started, or its caller went away."""
+        with suppress(RecordError):  # counted by the ledger, and told by an audit.gap
+            self._ledger.post(self._of_session(EventType.SESSION_DETACH, caller, Action.DELETE, details))
+
+    def _of_session(self, kind: EventType, caller: Caller, action: Action, details: dict[str, Json]) -> Event:
+        return Event(
+            type=kind,
+            actor=caller.actor,
+            action=action,
+            resource=self._session_id,
+            resource_type=ResourceType.SESSION,
+            result=Result.SUCCESS,
+            details={**details, "mechanism": "control", "uid": caller.uid},
+        )
 
     def lockdown(self, actor: str, cause: str, measures: Sequence[str], details: dict[str, Json]) -> None:
         """Containment has begun, was widened, or was lifted (no measures). Raises RecordError where it is not taken."""

@@ -65,6 +65,16 @@ class ControlLink:
         except (OSError, TimeoutError):
             raise Gone from None
 
+    def send_with(self, message: Message, fds: list[int]) -> None:
+        """Send a short message and these descriptors. Raises Gone."""
+        data = encode(message)
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+        try:
+            if self._peer.sendmsg([data], rights, socket.MSG_NOSIGNAL) != len(data):
+                raise Gone
+        except OSError:
+            raise Gone from None
+
     def close(self) -> None:
         """Close it, and what it brought. Any number of times."""
         self.close_fds()

@@ -14,6 +14,7 @@ from agent.daemon.control import Verb
 from agent.daemon.control_callers import Caller
 from agent.daemon.control_link import ControlLink
 from agent.daemon.control_wire import Message, WireError
+from agent.daemon.execs import Execs
 from agent.daemon.lockdown import Lockdown
 from agent.exits import Exit
 from agent.policy.control_roles import Role
@@ -30,14 +31,16 @@ MAX_CAUSE = 500
 class ControlVerbs:
     """The verbs of one session."""
 
-    def __init__(self, company: Company, lockdown: Lockdown) -> None:
+    def __init__(self, company: Company, lockdown: Lockdown, execs: Execs) -> None:
         self._company = company
         self._lockdown = lockdown
+        self._execs = execs
 
     def table(self) -> Mapping[str, Verb]:
         """Verb -> least role and answer."""
         return {
             "status": Verb(Role.VIEWER, self.status),
+            "exec": Verb(Role.OPERATOR, self._execs.answer),
             "lockdown": Verb(Role.OPERATOR, self.lockdown),
             "lift": Verb(Role.ADMIN, self.lift),
             "reload": Verb(Role.ADMIN, self.reload),

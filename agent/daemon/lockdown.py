@@ -174,10 +174,10 @@ class Lockdown:
 
 
 def freezer_of(company: Company) -> Freezer:
-    """The one for this session: below the guard, and by account where the session has one of its own."""
+    """The one for this session: below its init, and by account where the session has one of its own."""
     spec = company.spec
     account = None if spec.egress_user is None else spec.session_user.uid
-    return Freezer(os.getpid, account=account, strangers=_strangers)
+    return Freezer(lambda: company.launch.init, account=account, strangers=_strangers)
 
 
 def _strangers(account: int) -> list[int]:

@@ -52,6 +52,20 @@ class Terminal:
         terminal.resize()
         return terminal
 
+    @staticmethod
+    def relay(inner: int) -> Terminal:
+        """Between the operator's terminal and the outer side of a pty that somebody else has made, with the settings of
+        the operator's. Takes over the descriptor."""
+        terminals = [fd for fd in (0, 1, 2) if os.isatty(fd)]
+        os.set_blocking(inner, False)
+        with suppress(termios.error):
+            termios.tcsetattr(inner, termios.TCSANOW, termios.tcgetattr(terminals[0]))
+        outward = [fd for fd in (1, 2, 0) if fd in terminals]
+        terminal = Terminal((0, 1, 2), inner, None, terminals[0], outward[0])
+        terminal._to_session, terminal._to_operator = bytearray(), bytearray()
+        terminal.resize()
+        return terminal
+
     def raw(self) -> None:
         """Give the keys to the session: Ctrl-C and its kin are for its terminal to interpret."""
         if self._source is not None and self._saved is None:
