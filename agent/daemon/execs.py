@@ -66,7 +66,7 @@ class Execs:
             raise WireError(f"it brings {len(link.fds)} descriptors for its streams, not {STANDARD}")
         for number, fd in enumerate(link.fds):
             if number not in asked.terminals:
-                _check_stream(number, fd)
+                check_stream(number, fd)
         refused = self._refused(caller, asked.command)
         if refused is not None:
             return refused
@@ -187,7 +187,7 @@ class Execs:
                 _signal(pid, signal.Signals[name])
 
 
-def _check_stream(number: int, fd: int) -> None:
+def check_stream(number: int, fd: int) -> None:
     """Raises WireError where the descriptor is more than a stream of bytes, or somebody's terminal."""
     mode = os.fstat(fd).st_mode
     if os.isatty(fd):
