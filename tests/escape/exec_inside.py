@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 STANDING = (
-    "import json, os; status = dict(line.split(':', 1) for line in open('/proc/self/status'));"
+    "import json, os, socket; status = dict(line.split(':', 1) for line in open('/proc/self/status'));"
     "print(json.dumps({**{key: status.get(key, '').split() for key in"
     " ('Uid', 'Gid', 'Groups', 'CapEff', 'CapBnd', 'NoNewPrivs', 'Seccomp', 'Seccomp_filters')},"
     " **{kind: os.readlink(f'/proc/self/ns/{kind}') for kind in os.listdir('/proc/self/ns')},"
+    " 'interfaces': [name for _, name in socket.if_nameindex()],"
     " 'fds': sorted(os.listdir('/proc/self/fd'))[:3], 'more': len(os.listdir('/proc/self/fd')) - 4,"
     " 'cwd': os.getcwd(), 'env': sorted(os.environ)}))"
 )
