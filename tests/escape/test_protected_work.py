@@ -75,7 +75,7 @@ echo '{"name": "app", "version": "1.0.0", "dependencies": {"dep": "file:dep"}}' 
 npm install --offline --no-audit --no-fund --loglevel error
 mkdir -p node_modules/left/.vscode && touch node_modules/left/.env
 npm ci --offline --no-audit --no-fund --loglevel error
-npm config set fund false
+npm config set --location=project fund false
 rm -rf node_modules .venv
 echo packages worked
 """
