@@ -1,10 +1,10 @@
 """Protected places of this machine: found in the trees that the session may write, and compiled to what holds them.
 
 A place that is there is mounted read-only over itself; the directories above it, up to the granted root, are mounted
-over themselves (pinned), so that none is renamed away with it; a symlink is pinned and what it leads to is read-only; a
-file with several names is read-only under each of them. Names that do not exist yet are reserved (agent.daemon.
-reserving) where they are known: in the home, at the top of a working directory that is in use, and wherever the
-directory that a pattern leads through is there already.
+over themselves (pinned), so that none is renamed away with it, and so are symlinks that lead to one of them; a symlink
+of a protected name is pinned and what it leads to is read-only; a file with several names is read-only under each of
+them. Names that do not exist yet are reserved (agent.daemon.reserving) where they are known: in the home, at the top of
+a working directory that is in use, and wherever the directory that a pattern leads through is there already.
 
 Rules kept here: nothing that the session could have put there is followed; the search is bounded, and what the bound
 cut is said; what nothing here can hold is said.
@@ -74,13 +74,21 @@ def compile_protection(
     reserved = tuple(_reservations(protected, found, workdir, roots, held))
     for name in reserved:
         held[name.path] = Hold.RESERVE
-    for path in list(held):
-        for above in _ancestors(path, roots):
-            held.setdefault(above, Hold.PIN)
+    _pin_above(held, roots)
+    for link in found.links:  # another way to a place: what replaces it would be taken for the place
+        if os.path.realpath(link) in held:
+            held.setdefault(link, Hold.PIN)
+    _pin_above(held, roots)
     if len(held) > HELD:
         weak.append(f"{len(held)} mounts would be needed for the protected places, and {HELD} are made")
     ordered = sorted(held.items(), key=lambda item: item[0].split("/"))[:HELD]
     return Protection(tuple(ordered), reserved=reserved, weak=tuple(weak))
+
+
+def _pin_above(held: dict[str, Hold], roots: tuple[str, ...]) -> None:
+    for path in list(held):
+        for above in _ancestors(path, roots):
+            held.setdefault(above, Hold.PIN)
 
 
 def unheld(protection: Protection, why: str) -> Protection:

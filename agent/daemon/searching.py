@@ -18,6 +18,8 @@ from agent.policy.protection import Protected
 
 ENTRIES = 250_000
 """Directory entries that are looked at."""
+LINKS = 10_000
+"""Symlinks that are looked at: each is resolved."""
 REPLACED = frozenset({"node_modules", "site-packages", ".cache"})
 """Directories that package managers delete and make anew, whole: a mount in one would break them. Not searched."""
 _ELSEWHERE = frozenset({"/proc", "/sys", "/dev"})
@@ -35,11 +37,13 @@ class Bounds:
 @dataclass(frozen=True, slots=True)
 class Found:
     """What the search found: protected `places`, `holders` that patterns lead through. `linked`: (device, inode) of
-    protected files with further names. `cut`: where it ended before its time, None where it did not."""
+    protected files with further names. `links`: symlinks of other names. `cut`: where it ended before its time, None
+    where it did not."""
 
     places: tuple[str, ...] = ()
     holders: tuple[str, ...] = ()
     linked: frozenset[tuple[int, int]] = frozenset()
+    links: tuple[str, ...] = ()
     cut: str | None = None
 
 
@@ -48,9 +52,15 @@ def search(roots: Sequence[str], protected: Protected, bounds: Bounds) -> Found:
     places = [root for root in roots if protected.rule_of(root) is not None]
     holders: list[str] = []
     linked: set[tuple[int, int]] = set()
+    links: list[str] = []
     walk = Walk([root for root in roots if root not in places], bounds)
     for path, entry in walk:
         if not protected.speaks_of(entry.name):
+            if entry.is_symlink():
+                links.append(path)
+            if len(links) > LINKS:
+                walk.cut_at(path)
+                break
             continue
         if len(os.fsencode(path)) >= PATH_MAX:
             walk.cut_at(path)
@@ -62,7 +72,7 @@ def search(roots: Sequence[str], protected: Protected, bounds: Bounds) -> Found:
             linked.update((info.st_dev, info.st_ino) for _, info in walk.files(path) if _has_more_names(info))
         elif protected.holds(path):
             holders.append(path)
-    return Found(tuple(places), tuple(holders), frozenset(linked), walk.cut)
+    return Found(tuple(places), tuple(holders), frozenset(linked), tuple(links), walk.cut)
 
 
 def other_names(roots: Sequence[str], linked: frozenset[tuple[int, int]], bounds: Bounds) -> list[str]:

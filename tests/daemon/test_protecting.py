@@ -68,6 +68,16 @@ def test_a_symlink_is_pinned_and_what_it_leads_to_is_read_only(root: Path) -> No
     assert [found[name] for name in ("q/.env", "q/step", "target", "q")] == ["pin", "pin", "read-only", "pin"]
 
 
+def test_a_symlink_on_another_way_to_a_place_is_pinned_and_others_are_not(root: Path) -> None:
+    (root / "q/sub").mkdir()
+    for link, target in (("current", "p"), ("q/sub/way", "../../current"), ("q/other", "x"), ("q/out", "/etc")):
+        (root / link).symlink_to(target)
+    found = held(root, compiled(root))
+    assert {name: found.get(name) for name in ("current", "q/sub/way", "q/sub", "q/other", "q/out")} == {
+        "current": "pin", "q/sub/way": "pin", "q/sub": "pin", "q/other": None, "q/out": None,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("target", ["nothing", ".", "../q", "../p", "../home"])
 def test_a_symlink_to_what_cannot_be_held_is_said(root: Path, target: str) -> None:
     (root / "home").mkdir()

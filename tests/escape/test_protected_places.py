@@ -92,6 +92,8 @@ for name, place in places.items():
     if parent.startswith(f"{project}/"):
         attempt(f"{name}: rename a directory above", lambda: rebuild(project))
         attempt(f"{name}: exchange a directory above", lambda: exchange(project, f"{base}/other"))
+attempt("way: replace a link to the project", lambda: os.rename(f"{base}/other", f"{base}/current"))
+attempt("way: remove a link to the project", lambda: os.unlink(f"{base}/current"))
 print(json.dumps(found))
 print(json.dumps({name: open(place).read() for name, place in places.items() if os.path.isfile(place)}))
 """
@@ -135,6 +137,7 @@ def base(host: Host, tmp_path: Path) -> Iterator[Path]:
     (made / "project/linked-place").symlink_to("../elsewhere/tree")
     (made / "project/linked-file").symlink_to("../elsewhere/step")
     (made / "elsewhere/step").symlink_to("file")
+    (made / "current").symlink_to("project")
     os.link(made / "project/two-names", made / "elsewhere/second-name")
     subprocess.run(["chown", "-hR", "session:session", str(made)], check=True)
     yield made
