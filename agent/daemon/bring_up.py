@@ -20,6 +20,7 @@ from agent.daemon.demands import paths_observed, run_levels, with_protection
 from agent.daemon.egress_link import EgressFault
 from agent.daemon.journal import Journal
 from agent.daemon.launcher import LaunchFailed, LaunchLink, NoWorkdir
+from agent.daemon.limiting import hold_limits
 from agent.daemon.opening import Refused
 from agent.daemon.parts import Parts
 from agent.daemon.placeholders import write_placeholders
@@ -152,7 +153,8 @@ class BringUp(Parts):
         if self._link is None:
             raise Refused(Exit.UNPROTECTED, "the launch came before the proxy")
         ring = self._make_ring(ground, gate, stderr)
-        self._launch = LaunchLink(self._link.listen, ring.supervise, ring.trace, self._lost)
+        limits = hold_limits(self._spec, ground.policy, self._opening.journal, self.warnings)
+        self._launch = LaunchLink(self._link.listen, ring.supervise, ring.trace, self._lost, limits.place)
         with Canaries() as canaries:
             plan = make_plan(
                 self._spec,
@@ -160,6 +162,7 @@ class BringUp(Parts):
                 port=port,
                 canaries=canaries,
                 policy_files=[str(path) for path in policy_sources(ground.policy)],
+                processes=limits.by_account,
             )
             broken = await self._launch.prepare(plan, keeper)
             return plan, [*((str(Point.EGRESS), text) for text in canaries.reached()), *broken]

@@ -46,7 +46,7 @@ class Started:
 class LaunchLink:
     """One launch. `serve` takes the jail's listeners, `supervise` the seccomp listener, `trace` the launcher's process
     id before its first step; all return when in force. `lost` is called when the session's init is gone, on the loop,
-    once, after the launch."""
+    once, after the launch. `place` gets each command's process id before it is let go; may raise OSError."""
 
     def __init__(
         self,
@@ -54,11 +54,13 @@ class LaunchLink:
         supervise: Callable[[int], Awaitable[None]],
         trace: Callable[[int], Awaitable[None]],
         lost: Callable[[], None],
+        place: Callable[[int], None] = lambda pid: None,
     ) -> None:
         self._serve = serve
         self._supervise = supervise
         self._trace = trace
         self._lost = lost
+        self._place = place
         self.init = 0
         self.first = 0
         """The number of the session's first command."""
@@ -124,11 +126,12 @@ class LaunchLink:
         try:
             birth, pid = await self._bear(number, order, streams)
             with birth:
+                self._place(pid)
                 self._send({"type": "born", "id": number, "pid": pid})
                 birth.send(GO, socket.MSG_NOSIGNAL)
         except OSError as error:
             self._running.pop(number, None)
-            raise LaunchFailed(f"the command's process is gone: {error}") from error
+            raise LaunchFailed(f"the command's process is gone, or has no place: {error}") from error
         except BaseException:
             self._running.pop(number, None)
             raise

@@ -1,5 +1,5 @@
-"""What a run puts on the machine and must take away: temporary directory, canary, run directory, the links to the
-hook's and the control socket, and placeholders of protected names.
+"""What a run puts on the machine and must take away: temporary directory, canary, run directory, control groups, the
+links to the hook's and the control socket, and placeholders of protected names.
 
 Their names follow from the specification (those of placeholders are listed in the run directory), so that whoever is
 left at the end (the keeper; the guard where the keeper is dead) can take them away. Nothing here follows what the
@@ -18,6 +18,7 @@ from agent.daemon.control_wire import control_link
 from agent.daemon.owned import give_back
 from agent.daemon.reserved import release
 from agent.daemon.spec import RunSpec
+from agent.linux import cgroups
 
 CANARY_HOMES = ("/var/tmp", "/dev/shm", "/srv", "/var", "/run")  # noqa: S108  (one world-readable file, not a secret)
 
@@ -25,6 +26,11 @@ CANARY_HOMES = ("/var/tmp", "/dev/shm", "/srv", "/var", "/run")  # noqa: S108  (
 def tmpdir(spec: RunSpec) -> Path:
     """The session's own TMPDIR."""
     return Path("/tmp", f"session-{spec.session_id}-{spec.boot}")  # noqa: S108  (made 0700, fresh, ours)
+
+
+def group_name(boot: str) -> str:
+    """A run's control groups."""
+    return f"parhelia-{boot}"
 
 
 def canaries(spec: RunSpec) -> list[Path]:
@@ -43,6 +49,7 @@ def sweep(spec: RunSpec) -> None:
     give_back(spec.run_dir)
     shutil.rmtree(tmpdir(spec), ignore_errors=True)  # by descriptors: a symlink in it is removed, not followed
     shutil.rmtree(spec.run_dir, ignore_errors=True)
+    cgroups.remove(group_name(spec.boot))
     for canary in canaries(spec):
         with suppress(OSError):
             found = canary.lstat()

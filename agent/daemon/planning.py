@@ -54,8 +54,11 @@ def workdir(spec: RunSpec) -> str:
     return spec.workdir or (DEFAULT_WORKDIR if Path(DEFAULT_WORKDIR).is_dir() else spec.session_user.home)
 
 
-def make_plan(spec: RunSpec, ground: Ground, *, port: int, canaries: Canaries, policy_files: Sequence[str]) -> Plan:
-    """Everything the launcher is told. `port`: the proxy's. Raises places.Exposed."""
+def make_plan(
+    spec: RunSpec, ground: Ground, *, port: int, canaries: Canaries, policy_files: Sequence[str], processes: int | None
+) -> Plan:
+    """Everything the launcher is told. `port`: the proxy's; `processes`: what the session's account may have. Raises
+    places.Exposed."""
     places, grants, offer = ground.places, ground.grants, ground.offer
     separate = spec.egress_user is not None
     landlock = offer.landlock >= LANDLOCK_PATHS
@@ -78,6 +81,7 @@ def make_plan(spec: RunSpec, ground: Ground, *, port: int, canaries: Canaries, p
         capture=offer.capture,
         mounts=offer.mounts,
         pids=offer.pids,
+        processes=processes,
         hide=(*hide, *sockets),
         empty_run=offer.mounts and not any(covers("/run", root) or covers(root, "/run") for root in granted),
         hold=ground.protection.held,

@@ -51,6 +51,7 @@ _FIXED: Final = {
     "layers": "the number of policy directories",
     "paths": "the session's paths, which the kernel was given at its start",
     "session_env": "the session's environment",
+    "process_limits": "the limits of the session's processes",
     "secrets": "the session's secrets",
 }
 

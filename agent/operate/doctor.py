@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.daemon.environment import SHIM
+from agent.daemon.limiting import available
 from agent.daemon.places import NATIVE_CLIENT
 from agent.linux.process import Capability, capabilities
 from agent.session.levels import Offer, Point, Reached, reached, shortfall
@@ -78,6 +79,7 @@ def _mechanisms(offer: Offer) -> dict[str, Any]:
         "mount_namespace": offer.mounts,
         "protected_places": _holding(offer),
         "process_namespace": offer.pids or "no",
+        "process_limits": available(),
         "landlock_abi": offer.landlock,
         "seccomp_filter": offer.seccomp,
         "seccomp_notification": offer.notify,

@@ -33,6 +33,7 @@ from agent.policy.model import (
     Secret,
     Unverifiable,
 )
+from agent.policy.model_session import ProcessLimits
 from agent.policy.packs import pack_rules
 from agent.policy.problem import Problem
 from agent.policy.reader import Reader
@@ -87,6 +88,7 @@ class LayerBuilder:
             exceptions=tuple(exception for exception in exceptions if exception is not None),
             audit=self._audit(),
             session_env=self._passed_on(),
+            process_limits=self._process_limits(),
             secrets=given,
             detect=detectors(self._bench, self._joined(self._records, "detect")),
         )
@@ -135,6 +137,10 @@ class LayerBuilder:
 
     def _passed_on(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(word for record in self._sections("session") for word in record.words("env")))
+
+    def _process_limits(self) -> ProcessLimits:
+        given = [limits for record in self._sections("session") if (limits := record.record("limits")) is not None]
+        return ProcessLimits(self._bound(given, "pids"), self._bound(given, "memory"))
 
     def _commands(self) -> CommandSection | None:
         records = self._sections("commands")

@@ -31,12 +31,13 @@ from agent.policy.model import (
     Secret,
 )
 from agent.policy.model_detect import Detector
+from agent.policy.model_session import ProcessLimits
 from agent.policy.rule_ids import is_by_place
 from agent.policy.tool_rules import ToolRule, ToolSection
 
 type Json = str | int | bool | list["Json"] | dict[str, "Json"] | None
 
-FORM = 4
+FORM = 5
 """Raised when the form changes, so that equal digests always mean equal policies."""
 
 
@@ -73,6 +74,7 @@ def _layer(layer: Layer, *, first: bool) -> dict[str, Json]:
         "exceptions": _sorted(_exception(exception, layer) for exception in layer.exceptions),
         "audit": None if layer.audit is None else _audit(layer.audit),
         "session_env": _sorted(layer.session_env),
+        "process_limits": _set(layer.process_limits),
         "secrets": _sorted(_secret(secret) for secret in layer.secrets),
         "detect": _sorted(_detector(detector) for detector in layer.detect),
     }
@@ -109,7 +111,7 @@ def _host(rule: HostRule) -> Json:
     }
 
 
-def _set(limits: HostLimits | EgressLimits) -> Json:
+def _set(limits: HostLimits | EgressLimits | ProcessLimits) -> Json:
     """The bounds that are set, by their names."""
     return {field.name: getattr(limits, field.name) for field in fields(limits)}
 

@@ -20,6 +20,7 @@ from agent.policy.model_commands import CommandMatch, CommandRule, CommandSectio
 from agent.policy.model_common import NO_EXAMPLES, Examples, Mode, Where
 from agent.policy.model_detect import Detector
 from agent.policy.model_paths import Audited, PathRule, PathSection
+from agent.policy.model_session import UNLIMITED, ProcessLimits, strictest
 from agent.policy.request import Protocol
 
 if TYPE_CHECKING:  # its rules know their place from here
@@ -257,6 +258,7 @@ class Layer:
     exceptions: tuple[RuleException, ...] = ()
     audit: AuditSection | None = None
     session_env: tuple[str, ...] = ()
+    process_limits: ProcessLimits = UNLIMITED
     secrets: tuple[Secret, ...] = ()
     detect: tuple[Detector, ...] = ()
 
@@ -308,6 +310,11 @@ class Policy:
     def secrets(self) -> tuple[Secret, ...]:
         """The secrets; only the first layer can have any."""
         return self.layers[0].secrets if self.layers else ()
+
+    @property
+    def process_limits(self) -> ProcessLimits:
+        """What all processes of the session may take: of all layers the least."""
+        return strictest(layer.process_limits for layer in self.layers)
 
     @property
     def detectors(self) -> tuple[Detector, ...]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Final
 
 from agent.policy.model import Audited, Durability, OnFailure
+from agent.policy.model_session import FEWEST_PROCESSES, LEAST_MEMORY
 from agent.policy.schema_commands import COMMANDS, MATCH, PACKS
-from agent.policy.schema_common import ID, INSTEAD, MODE, REASON, examples
+from agent.policy.schema_common import ID, INSTEAD, MODE, REASON, examples, size
 from agent.policy.schema_control import CONTROL
 from agent.policy.schema_detect import DETECT
 from agent.policy.schema_egress import BUNDLED_HOST, DENIED_HOST, EGRESS, HOST, SECRETS
@@ -136,6 +137,17 @@ DOCUMENT: Final = RecordShape(
                                 meant="a variable's name",
                                 longest=200,
                             ),
+                        ),
+                    ),
+                    Key(
+                        "limits",
+                        RecordShape(
+                            "What all processes of the session may take together. Of several layers the least holds.",
+                            (
+                                Key("pids", NumberShape("Processes and threads at once.", FEWEST_PROCESSES, 4_000_000)),
+                                Key("memory", size("Memory, in bytes.", LEAST_MEMORY)),
+                            ),
+                            name="the limits of the session",
                         ),
                     ),
                 ),

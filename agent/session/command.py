@@ -4,7 +4,7 @@ The confinement is there already, on init and on everything that it forks (agent
 
  1. the standard streams it was given, and no other descriptor but the one to the guard
  2. signals as programs expect them, a new session, the terminal among its streams as the controlling one
- 3. clear supplementary groups, drop the uid
+ 3. the account's number of processes where it is limited; clear supplementary groups, drop the uid
  4. parent-death signal (the uid change clears it: prctl(2))
  5. working directory, with the session's own rights
  6. tell the guard, whose kernel says which process that is, and wait for its word
@@ -19,6 +19,7 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import signal
 import socket
 import termios
@@ -40,10 +41,12 @@ _BIRTH = 3
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Whose the session's processes are; None: whose init is, who then has the same."""
+    """Whose the session's processes are; None: whose init is, who then has the same. `processes`: how many of the uid's
+    there may be, None for what init may (RLIMIT_NPROC)."""
 
     uid: int | None
     gid: int | None
+    processes: int | None = None
 
 
 class Start:
@@ -111,6 +114,8 @@ class Start:
         uid, gid = self._account.uid, self._account.gid
         if uid is None or gid is None:
             return
+        if self._account.processes is not None:
+            resource.setrlimit(resource.RLIMIT_NPROC, (self._account.processes, self._account.processes))
         os.setgroups([])
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)

@@ -195,7 +195,7 @@ class Launch:
     def become_init(self) -> NoReturn:
         """Serve as the session's init."""
         plan = self._plan
-        account = Account(plan.uid, plan.gid)
+        account = Account(plan.uid, plan.gid, plan.processes)
         alone = plan.pids is not None
         init = Init(self._channel, self._keeper, account, alone=alone, first=plan.command, proofs=plan.proofs)
         self._channel.send({"type": "confined"})

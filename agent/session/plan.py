@@ -54,7 +54,8 @@ class Plan:
     """One launch. `jail`: how the network namespace is made (``root``, ``user``) or None; `doors` and `capture`:
     which of agent.session.doors it has. `hide`, `bind`, `empty_run` (a /run without the machine's sockets) and `hold`
     (protected places; `empty_file` is what a reserved file shows) need a mount namespace. `pids`: how the session gets
-    a process namespace and a /proc of its own (``root``, ``user``) or None. `read`, `write`, `devices` are the Landlock
+    a process namespace and a /proc of its own (``root``, ``user``) or None. `processes`: RLIMIT_NPROC of its account,
+    None to leave it. `read`, `write`, `devices` are the Landlock
     grants, used where `landlock` is true; `connect_ports` the TCP ports that stay reachable, None for no TCP rule.
     `trace_exec`: execs stop for the tracer (``plain``, or ``user``: with a user namespace, which makes the tracer its
     owner). `notify_connect`: the guard makes and connects the sockets. `notify_writes`: it is asked before a file is
@@ -70,6 +71,7 @@ class Plan:
     capture: str
     mounts: bool
     pids: str | None
+    processes: int | None
     hide: tuple[str, ...]
     empty_run: bool
     hold: tuple[tuple[str, Hold], ...]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import encodings.idna  # noqa: F401  (children use it, and another thread may be importing it at the fork)
 import os
+import resource
 import signal
 import socket
 import time
@@ -43,6 +44,22 @@ def probe() -> Offer:
         capture=capture,
         connect=jail is None and seccomp.socket_making_available(),
     )
+
+
+def account_limits(uid: int) -> bool:
+    """True where RLIMIT_NPROC of an account with this uid holds: a second process of it is refused. Needs root."""
+
+    def trial() -> int:
+        resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+        os.setresuid(uid, uid, uid)
+        try:
+            if os.fork() == 0:
+                os._exit(0)
+        except BlockingIOError:  # EAGAIN, fork(2)
+            return 0
+        return 1
+
+    return _succeeds(trial)
 
 
 def _jail(root: bool) -> tuple[str | None, Capture, str]:

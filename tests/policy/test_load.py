@@ -14,6 +14,7 @@ from agent.policy.bundles import BundleFault, ToolHost
 from agent.policy.decision import Severity
 from agent.policy.load import LayerSource, PolicyError, load_policy, offer
 from agent.policy.model import CommandMatch, Durability, Mode, OnFailure, Unverifiable
+from agent.policy.model_session import ProcessLimits
 from agent.policy.request import Protocol
 from tests.policy.given import command, layer, policy, problems
 
@@ -89,7 +90,7 @@ def test_every_setting_has_its_place() -> None:
         commands: {mode: observe, unverifiable: deny}
         paths: {mode: observe}
         audit: {on_failure: continue, durable: strict}
-        session: {env: [LANG_OF_WORK, CI]}
+        session: {env: [LANG_OF_WORK, CI], limits: {pids: 300, memory: 2GiB}}
     """
     (loaded,) = policy(text).layers
     assert loaded.egress is not None and loaded.commands is not None and loaded.paths is not None
@@ -98,6 +99,13 @@ def test_every_setting_has_its_place() -> None:
     assert loaded.audit is not None
     assert (loaded.audit.on_failure, loaded.audit.durable) == (OnFailure.CONTINUE, Durability.STRICT)
     assert loaded.session_env == ("LANG_OF_WORK", "CI")
+    assert loaded.process_limits == ProcessLimits(300, 2 << 30)
+
+
+def test_of_the_sessions_limits_the_least_of_all_layers_holds() -> None:
+    loaded = policy("session: {limits: {pids: 300}}", "session: {limits: {pids: 4000, memory: 64MiB}}", "egress: {}")
+    assert loaded.process_limits == ProcessLimits(300, 64 << 20)
+    assert policy("egress: {}").process_limits == ProcessLimits()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from agent.session.plan import Hold, Plan, Proofs
 
 PLAN = Plan(
     argv=("sh", "-c", "id"), env={"A": "b"}, workdir="/tmp", uid=1, gid=2, jail="root", doors=("proxy", "capture"),
-    capture="every-port", mounts=True, pids="root",
+    capture="every-port", mounts=True, pids="root", processes=None,
     hide=("/a",), empty_run=True, hold=(("/p", Hold.PIN), ("/p/q", Hold.RESERVE)), empty_file="/e",
     bind=(("/b", "/c"),), landlock=True, read=("/usr",), write=("/tmp",),
     devices=("/dev/null",),
