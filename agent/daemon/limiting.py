@@ -8,7 +8,7 @@ used where the policy names a number itself. The session's init is in no such gr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agent.daemon.journal import Journal
@@ -72,6 +72,12 @@ def hold_limits(spec: RunSpec, policy: Policy, journal: Journal | None, warnings
     return limits
 
 
+def placing(spec: RunSpec) -> Callable[[int], None]:
+    """How a process is put into the groups that this run has already."""
+    made = cgroups.existing(group_name(spec.boot))
+    return lambda pid: _place(made, pid)
+
+
 def available() -> dict[str, str]:
     """Which limits can be held here, by trying, for `doctor`: controller -> how. Leaves nothing behind."""
     found: dict[str, str] = {}
@@ -87,6 +93,6 @@ def available() -> dict[str, str]:
     return found
 
 
-def _place(made: list[cgroups.Limit], pid: int) -> None:
+def _place(made: Sequence[cgroups.Limit], pid: int) -> None:
     for limit in made:
         limit.add(pid)

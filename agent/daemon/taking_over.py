@@ -15,6 +15,7 @@ from agent.channel import Channel
 from agent.daemon.connecting import make_connector
 from agent.daemon.egress_peer import Counted
 from agent.daemon.launcher import LaunchLink
+from agent.daemon.limiting import placing
 from agent.daemon.parts import Parts
 from agent.enforce.commands.refusal import Given
 from agent.enforce.egress.dialling import Doors
@@ -54,7 +55,8 @@ class TakeOver(Parts):
         await self._start_hooks(ground, ledger)
         stderr = Given(standing.stderr.identity, held.get("stderr"))
         ring = self._make_ring(ground, gate, stderr, successor=True)
-        self._launch = LaunchLink(link.listen, ring.supervise, ring.trace, self._lost)
+        place = placing(self._spec)
+        self._launch = LaunchLink(link.listen, ring.supervise, ring.trace, self._lost, place)
         was = standing.launched
         self._runs(await self._launch.adopt(init, was.init, was.first, was.pid, own_pids=was.own_pids))
         self._open()

@@ -53,6 +53,12 @@ def find(controller: str, name: str, most: int) -> Limit:
     raise FileNotFoundError(errno.ENOENT, f"no control group hierarchy for {controller}")
 
 
+def existing(name: str) -> list[Limit]:
+    """The groups of that name, bounded as they are."""
+    places = [f"{directory}/{name}" for controller in (PIDS, MEMORY) for _, directory in _hierarchies(controller)]
+    return [Limit(place, ()) for place in dict.fromkeys(places) if os.path.isdir(place)]  # noqa: PTH112
+
+
 def remove(name: str) -> None:
     """Remove the groups of that name; what is missing, or still has processes in it, is left."""
     for controller in (PIDS, MEMORY):

@@ -69,6 +69,19 @@ def test_no_more_memory_than_the_group_may_have(name: str) -> None:
     assert outcome(piece) == -9
 
 
+def test_a_group_is_found_again_by_its_name_with_its_bounds(name: str) -> None:
+    group = limit(cgroups.PIDS, name, MOST)
+    assert [found.directory for found in cgroups.existing(name)] == [group.directory]
+
+    def piece() -> None:
+        for found in cgroups.existing(name):
+            found.add(os.getpid())
+        assert str(os.getpid()) in Path(group.directory, "cgroup.procs").read_text().split()
+
+    assert outcome(piece) == 0
+    assert Path(group.directory, "pids.max").read_text() == f"{MOST}\n"
+
+
 def test_a_removed_group_is_gone_and_a_missing_one_no_error(name: str) -> None:
     group = limit(cgroups.PIDS, name, MOST)
     cgroups.remove(name)
