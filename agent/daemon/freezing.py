@@ -3,10 +3,12 @@
 Rules kept here: it is held only where two walks of /proc in a row have found every task of every process at rest (each
 has taken the signal or has it before it can run its own code again); what forks faster than it is walked is reached by
 one kill(2) to all of the account's processes, where they are all this session's (`agent.session.offspring` says why);
-what the session itself had stopped before stays stopped when the rest goes on. The agent's own processes are spared.
+what the session itself had stopped before stays stopped when the rest goes on; what stirs again and again is not held,
+and that is told (`unheld`). The agent's own processes are spared.
 
-SIGSTOP cannot be caught, and nobody of the session is left to send SIGCONT (signal(7)). A task in uninterruptible
-sleep has the signal pending and counts as at rest; so does a traced one that its tracer holds.
+SIGSTOP cannot be caught, and no process of the session is left to send SIGCONT (signal(7)); but the kernel may send it
+for one: a timer that was set before (timer_create(2)), a descriptor that becomes ready (F_SETSIG, fcntl(2)). A task in
+uninterruptible sleep has the signal pending and counts as at rest; so does a traced one that its tracer holds.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from contextlib import suppress
 
 FREEZE_SECONDS = 5.0
 HOLD_SECONDS = 0.5
+STIRRED = 3
+"""Walks that may find something running while all is held: a fork of the last moment, a sleep that ends."""
 _ROUND_SECONDS = 0.01
 _AT_REST = frozenset("TtDZXx")  # proc_pid_stat(5); I is a kernel thread's
 
@@ -45,6 +49,9 @@ class Freezer:
         self._hold_seconds = hold_seconds
         self._resting: set[int] = set()
         self._holding: asyncio.Task[None] | None = None
+        self.unheld: Callable[[], None] = lambda: None
+        """Called on the loop, once for a freeze, where it does not hold: something goes on however often it is
+        stopped."""
 
     @property
     def frozen(self) -> bool:
@@ -80,9 +87,11 @@ class Freezer:
         return {pid: states for pid in found if pid not in self._spare() and (states := _states(pid))}
 
     async def _hold(self) -> None:
-        while True:
+        stirred = 0
+        while stirred < STIRRED:
             await asyncio.sleep(self._hold_seconds)
-            await asyncio.to_thread(self._round)
+            stirred += bool(await asyncio.to_thread(self._round))
+        self.unheld()
 
     def _until_still(self, seconds: float) -> list[int]:
         deadline = time.monotonic() + seconds

@@ -66,6 +66,8 @@ class Lockdown:
         self._status = Status(company)
         self._one = asyncio.Lock()
         self._stopped = False
+        self._freezer.unheld = self._unheld
+        self._ending: asyncio.Task[State] | None = None
         self.state = State()
 
     async def start(self) -> None:
@@ -120,6 +122,12 @@ class Lockdown:
             self.state = replace(State(), evidence=self.state.evidence)
             self._record(actor, cause, (), {"lifted": lifted})
             return True
+
+    def _unheld(self) -> None:
+        """What was held goes on: the kernel sends SIGCONT for it."""
+        if self._ending is None and not self._stopped:
+            ended = self.engage(Measure.KILL, "the freeze did not hold: what was stopped went on by itself")
+            self._ending = asyncio.get_running_loop().create_task(ended)
 
     async def _freeze(self) -> list[int]:
         """What still runs. Commands are refused only once their processes are held, for those that are later let go on

@@ -34,12 +34,30 @@ KINDS = {
 }
 
 
+WOKEN = """
+import signal, time
+def count(path):
+    libc = ctypes.CDLL(None)
+    signal.signal(signal.SIGCONT, lambda *_: None)  # an ignored one would not be sent again
+    event, period, timer = (ctypes.c_int * 16)(0, 0, signal.SIGCONT, 0), 5_000_000, ctypes.c_void_p()
+    libc.timer_create(1, event, ctypes.byref(timer))  # by CLOCK_MONOTONIC, which goes on
+    libc.timer_settime(timer, 0, (ctypes.c_long * 4)(0, period * 10, 0, period * 10), None)
+    n = 0
+    while True:
+        n += 1
+        with open(path, "w") as file: file.write(str(n))
+        time.sleep(0.001)
+count(sys.argv[1])
+"""
+"""What the kernel lets go on, by a timer of its own."""
+
+
 class Counter:
     """Something that counts below `root`."""
 
     def __init__(self, kind: str, path: Path) -> None:
         self._path = path
-        argv = [sys.executable, "-c", COUNT + KINDS[kind], str(path)]
+        argv = [sys.executable, "-c", COUNT + KINDS.get(kind, WOKEN), str(path)]
         self._shell = subprocess.Popen(["/bin/sh", "-c", '"$@" & wait', "sh", *argv])
         self.root = self._shell.pid
         self.freezer = Freezer(lambda: self.root, hold_seconds=0.02)
@@ -97,6 +115,38 @@ def test_what_somebody_lets_go_is_stopped_again(counter: Counter) -> None:
             os.kill(pid, signal.SIGCONT)
         await asyncio.sleep(0.3)
         assert not await asyncio.to_thread(counter.moves)
+
+    held(counter, test)
+
+
+def test_what_goes_on_by_itself_is_told_once(tmp_path: Path) -> None:
+    counter = Counter("woken", tmp_path / "count")
+
+    async def body() -> None:
+        told = asyncio.Event()
+        calls = []
+        counter.freezer.unheld = lambda: (calls.append(1), told.set())[1]
+        if await counter.freezer.freeze() == []:  # else it is told at once
+            await asyncio.wait_for(told.wait(), 30)
+            await asyncio.sleep(0.2)
+            assert calls == [1]
+        await counter.freezer.thaw()
+
+    try:
+        asyncio.run(body())
+    finally:
+        counter.end()
+
+
+def test_what_is_let_go_once_is_no_fault(counter: Counter) -> None:
+    calls: list[int] = []
+    counter.freezer.unheld = lambda: calls.append(1)
+
+    async def test() -> None:
+        for pid in counter.freezer.processes():
+            os.kill(pid, signal.SIGCONT)
+        await asyncio.sleep(0.3)
+        assert calls == []
 
     held(counter, test)
 

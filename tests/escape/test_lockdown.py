@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +114,33 @@ def test_a_lockdown_is_counted_and_pushed(host: Host) -> None:
     assert 'parhelia_agent_lockdowns_total{measure="cut"} 3.0' in lines
     assert 'parhelia_agent_lockdowns_total{measure="freeze"} 2.0' in lines
     assert 'parhelia_agent_lockdowns_total{measure="kill"} 1.0' in lines
+
+
+WOKEN = r"""
+import ctypes, os, signal, sys, time
+libc = ctypes.CDLL(None)
+signal.signal(signal.SIGCONT, lambda *_: None)
+event, timer = (ctypes.c_int * 16)(0, 0, signal.SIGCONT, 0), ctypes.c_void_p()
+libc.timer_create(1, event, ctypes.byref(timer))
+libc.timer_settime(timer, 0, (ctypes.c_long * 4)(0, 100_000_000, 0, 100_000_000), None)
+open(sys.argv[1], "w").close()
+for _ in range(6000): time.sleep(0.01)
+"""
+
+
+@pytest.mark.root
+def test_a_session_whose_own_timer_lets_it_go_on_is_not_held_but_ended(host: Host) -> None:
+    session, ready = f"woken-{os.getpid()}", Path("/tmp", f"woken-{os.getpid()}")
+    case = Case(("/usr/bin/python3", "-c", WOKEN, str(ready)), policy(), env={"PARHELIA_SESSION_ID": session})
+    try:
+        with subprocess.Popen(host.command(case), env=host.environment(case), stdin=subprocess.DEVNULL) as run:
+            while not ready.exists():
+                assert run.poll() is None
+                time.sleep(0.02)
+            assert host.agent("lockdown", "--freeze", "--session", session).returncode == 0
+            assert run.wait(60) == 137
+    finally:
+        ready.unlink(missing_ok=True)
+    lockdowns = of(read_log(host.audit), "agent.lockdown")
+    assert lockdowns[-1]["details"]["measures"] == ["cut", "freeze", "kill"]
+    assert verify(host.audit) == 0
