@@ -75,14 +75,24 @@ def compile_protection(
     for name in reserved:
         held[name.path] = Hold.RESERVE
     _pin_above(held, roots)
+    identities = {identity for path in held if (identity := _identity(path)) is not None}
     for link in found.links:  # another way to a place: what replaces it would be taken for the place
-        if os.path.realpath(link) in held:
+        if _identity(link) in identities:
             held.setdefault(link, Hold.PIN)
     _pin_above(held, roots)
     if len(held) > HELD:
         weak.append(f"{len(held)} mounts would be needed for the protected places, and {HELD} are made")
     ordered = sorted(held.items(), key=lambda item: item[0].split("/"))[:HELD]
     return Protection(tuple(ordered), reserved=reserved, weak=tuple(weak))
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Device and inode of what the path leads to, None where it leads to nothing."""
+    try:
+        info = os.stat(path)  # noqa: PTH116  (of every symlink of the trees)
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
 
 
 def _pin_above(held: dict[str, Hold], roots: tuple[str, ...]) -> None:

@@ -18,8 +18,6 @@ from agent.policy.protection import Protected
 
 ENTRIES = 250_000
 """Directory entries that are looked at."""
-LINKS = 10_000
-"""Symlinks that are looked at: each is resolved."""
 REPLACED = frozenset({"node_modules", "site-packages", ".cache"})
 """Directories that package managers delete and make anew, whole: a mount in one would break them. Not searched."""
 _ELSEWHERE = frozenset({"/proc", "/sys", "/dev"})
@@ -58,9 +56,6 @@ def search(roots: Sequence[str], protected: Protected, bounds: Bounds) -> Found:
         if not protected.speaks_of(entry.name):
             if entry.is_symlink():
                 links.append(path)
-            if len(links) > LINKS:
-                walk.cut_at(path)
-                break
             continue
         if len(os.fsencode(path)) >= PATH_MAX:
             walk.cut_at(path)
