@@ -15,7 +15,7 @@ import json
 import socket
 import struct
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 MAX_FRAME = 16 * 1024 * 1024
@@ -41,6 +41,18 @@ def frame(message: Message, fds: int = 0) -> bytes:
     """One message as it travels, for an end that must not block and keeps a buffer. `fds`: how many go with it."""
     body = _encode({**message, "fds": fds}).encode()
     return _HEADER.pack(len(body)) + body
+
+
+def messages(data: bytes) -> Iterator[Message]:
+    """The whole messages in what was to travel, without descriptors. Raises ValueError where it is none."""
+    at = 0
+    while len(data) - at >= _HEADER.size:
+        (length,) = _HEADER.unpack_from(data, at)
+        end = at + _HEADER.size + length
+        if end > len(data):
+            return
+        yield json.loads(data[at + _HEADER.size : end])
+        at = end
 
 
 class Channel:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
-from agent.channel import Channel, ChannelClosed, Message
+from agent.channel import Channel, ChannelClosed, Message, messages
 from agent.daemon.attribution import Attribution, Connection, Found, plain_address
 from agent.daemon.socket_tables import Endpoint
 from agent.enforce.egress.quota import MAX_HOSTS
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 SEND_SECONDS: Final = 2
 MAX_ACCOUNTS: Final = 2 * MAX_HOSTS
+MAX_LAST_WORDS: Final = 64 << 20
 ALLOWED_TYPES: Final = frozenset({EventType.NETWORK_EGRESS, EventType.NETWORK_EGRESS_BLOCKED, EventType.SECRET_INJECT})
 
 
@@ -83,6 +84,9 @@ class EgressPeer:
         self._on_fault = on_fault
         self._on_gone = on_gone
         self._stopping = False
+        self._waiting: set[int] = set()  # denials that are not recorded yet
+        self._highest = self._taken = 0
+        self._telling = False
         self.certified: asyncio.Future[Mapping[str, str] | None] = loop.create_future()
         """Its interception CA, certificate and key (PEM); None where it needs none."""
         self.ready: asyncio.Future[None] = loop.create_future()
@@ -170,6 +174,9 @@ class EgressPeer:
             raise EgressFault(f"event {event.type} by {event.actor} is not the egress process's to send")
         if event.type is EventType.SECRET_INJECT and event.resource not in self.secrets:
             raise EgressFault("an injection of a secret that the egress process was not given")
+        self._highest = max(self._highest, number)
+        if not wanted:
+            self._waiting.add(number)
         source = (event.source_ip, event.details.get("source_port"))
         if not isinstance(source[0], str) or not isinstance(source[1], int):
             self._record(number, wanted, event, {})
@@ -188,6 +195,7 @@ class EgressPeer:
                 self._ledger.post(event)
             except RecordError:
                 log.warning("a denial could not be recorded; the loss is counted")
+            self._recorded(number)
             return
         try:
             self._ledger.accept(event)
@@ -195,6 +203,20 @@ class EgressPeer:
             self._answer({"type": "refused", "n": number, "error": str(error)})
         else:
             self._answer({"type": "accepted", "n": number})
+
+    def _recorded(self, number: int) -> None:
+        """Say so, once for all that is in one turn of the loop."""
+        self._waiting.discard(number)
+        if not self._telling:
+            self._telling = True
+            asyncio.get_running_loop().call_soon(self._tell_taken)
+
+    def _tell_taken(self) -> None:
+        self._telling = False
+        through = min(self._waiting) - 1 if self._waiting else self._highest
+        if through > self._taken and not self._stopping:
+            self._taken = through
+            self._answer({"type": "taken", "through": through})
 
     def _answer(self, message: Message) -> None:
         if not self.gone.done():
@@ -235,6 +257,22 @@ class EgressPeer:
             self._followed(0)
         if not self._stopping:
             tell(reason)
+
+
+def record_last_words(descriptor: int, ledger: Ledger, actor: str) -> int:
+    """Record what an egress process left that its guard did not live to take; how many events. Raises RecordError, and
+    what is raised where it is no row of such events."""
+    with open(descriptor, "rb") as file:
+        file.seek(0)
+        data = file.read(MAX_LAST_WORDS)
+    found = 0
+    for message in messages(data):
+        event = event_of(message["event"])
+        if event.type not in ALLOWED_TYPES or event.actor != actor or message["accept"]:
+            raise EgressFault(f"event {event.type} by {event.actor} is not the egress process's to leave")
+        ledger.post(event)
+        found += 1
+    return found
 
 
 def _ca(given: Mapping[str, str] | None) -> dict[str, str] | None:

@@ -31,6 +31,7 @@ from agent.session.offspring import adopt_orphans, end_all
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 FINISH_SECONDS = 15.0
+LAST_WORDS_SECONDS = 1.0
 
 
 class Keeper:
@@ -51,6 +52,7 @@ class Keeper:
         self._guard_deaths = Deaths()
         self._egress_deaths = Deaths()
         self._egress_number = 0
+        self._last_words = -1
         self._stray_user: int | None = None
         self._account = None if spec.egress_user is None else spec.session_user.uid
 
@@ -110,7 +112,7 @@ class Keeper:
         ours, guards = pair()
         with guards, self._start_egress() as egress:
             arguments = ["--keeper", str(guards.fileno()), "--egress", str(egress.fileno())]
-            self._guard_pid = _spawn("agent.daemon.guard", arguments, [guards, egress])
+            self._guard_pid = _spawn("agent.daemon.guard", arguments, [guards.fileno(), egress.fileno()])
         self._dead.discard(self._guard_pid)
         return Channel(ours)
 
@@ -124,6 +126,7 @@ class Keeper:
         if not self._guard_deaths.survived(time.monotonic()):
             self._say(f"the guard died {MOST + 1} times within {WINDOW_SECONDS:.0f} seconds; the session is ended")
             return None
+        self._wait(self._egress_pid, LAST_WORDS_SECONDS)
         for pid in (self._guard_pid, self._egress_pid):  # a guard may have closed its channel only
             if pid not in self._dead:
                 os.kill(pid, signal.SIGKILL)
@@ -136,20 +139,26 @@ class Keeper:
                 self._say("the guard and the session's init died; the session is ended")
                 return None
             self._say("the guard died; another one takes the session over")
+            held = {"init": ours.fileno(), "last words": os.dup(self._last_words), **self._kept}
             channel = self._start_guard()
             self._egress_number = 0
-            resume = {"type": "resume", "spec": self._spec.dump(), "names": ["init", *self._kept]}
             with suppress(ChannelClosed):  # dead again, and that is seen
-                channel.send(resume, [ours.fileno(), *self._kept.values()])
+                resume = {"type": "resume", "spec": self._spec.dump(), "names": [*held]}
+                channel.send(resume, [*held.values()])
                 channel.send({"type": "doors", "doors": self._held[0]}, self._held[1])
+            os.close(held["last words"])
         return channel
 
     def _start_egress(self) -> socket.socket:
-        """Returns the guard's end of its channel."""
+        """Returns the guard's end of its channel. What it leaves for the next guard, it leaves in `_last_words`."""
+        if self._last_words >= 0:
+            os.close(self._last_words)
+        self._last_words = os.memfd_create("parhelia-last-words", os.MFD_CLOEXEC)
         guard_side, egress_side = pair()
         with egress_side:
-            arguments = ["--channel", str(egress_side.fileno())]
-            self._egress_pid = _spawn("agent.enforce.egress.main", arguments, [egress_side])
+            arguments = ["--channel", str(egress_side.fileno()), "--last", str(self._last_words)]
+            descriptors = [egress_side.fileno(), self._last_words]
+            self._egress_pid = _spawn("agent.enforce.egress.main", arguments, descriptors)
         self._dead.discard(self._egress_pid)
         return guard_side
 
@@ -318,10 +327,11 @@ class Keeper:
         sys.stderr.flush()
 
 
-def _spawn(module: str, arguments: list[str], sockets: list[socket.socket]) -> int:
-    """Start one agent process with only these sockets beyond the standard streams; stdin and stdout are /dev/null."""
-    for sock in sockets:
-        os.set_inheritable(sock.fileno(), True)
+def _spawn(module: str, arguments: list[str], descriptors: list[int]) -> int:
+    """Start one agent process with only these descriptors beyond the standard streams; stdin and stdout are
+    /dev/null."""
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, True)
     actions = [
         (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
@@ -330,8 +340,8 @@ def _spawn(module: str, arguments: list[str], sockets: list[socket.socket]) -> i
     try:
         return os.posix_spawn(sys.executable, argv, dict(os.environ), file_actions=actions, setsid=True)
     finally:
-        for sock in sockets:
-            os.set_inheritable(sock.fileno(), False)
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)
 
 
 def _exit_code(status: int) -> int:

@@ -13,7 +13,7 @@ from typing import Final
 
 from agent.channel import Channel
 from agent.daemon.connecting import make_connector
-from agent.daemon.egress_peer import Counted
+from agent.daemon.egress_peer import Counted, record_last_words
 from agent.daemon.launcher import LaunchLink
 from agent.daemon.limiting import placing
 from agent.daemon.parts import Parts
@@ -39,6 +39,7 @@ class TakeOver(Parts):
         self._places = ground.places
         self._levels.update(standing.levels)
         ledger, journal = await self._opening.reopen(standing.store, counts, ground.secrets)
+        record_last_words(held["last words"], ledger, self._spec.actor)
         journal.degraded(Point.AGENT, Level.OFF, DIED)
         journal.degraded(Point.EGRESS, Level.OFF, ENDED_WITH_IT)
         for point, reached in self._levels.items():

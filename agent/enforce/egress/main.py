@@ -70,7 +70,7 @@ class Egress:
         self._defaults = limits
         self._lookup = lookup
         self._done: asyncio.Future[int] = self._loop.create_future()
-        self._recorder = ChannelRecorder(channel, self._fault)
+        self._recorder = ChannelRecorder(channel, self._fault, remember=True)
         self._sightings = Sightings(self._recorder.mention)
         self._traffic = Traffic()
         self._timings = Timings()
@@ -95,6 +95,12 @@ class Egress:
         if status == 0:
             await self._wind_down()
         return status
+
+    def leave(self, descriptor: int) -> None:
+        """Write there what the guard may not have recorded, for the next one."""
+        words = memoryview(self._recorder.last_words())
+        while words:
+            words = words[os.write(descriptor, words) :]
 
     async def _wind_down(self) -> None:
         if self._front is not None:
@@ -135,6 +141,8 @@ class Egress:
                     (door, socket.socket(fileno=fd)) for door, fd in zip(doors, fds, strict=True)
                 ]
                 self._listen()
+            case "taken":
+                self._recorder.taken(int(message["through"]))
             case "seen":
                 self._sightings.seen(int(message["through"]))
             case "policy":
@@ -311,7 +319,9 @@ def main(argv: list[str] | None = None, *, limits: Limits | None = None, lookup:
     """Serve until told to stop. `limits` and `lookup` are for tests that make their own names."""
     parser = argparse.ArgumentParser(prog="agent.enforce.egress.main")
     parser.add_argument("--channel", type=int, required=True, help="descriptor of the socket to the guard")
-    descriptor = parser.parse_args(argv).channel
+    parser.add_argument("--last", type=int, help="descriptor for what the guard did not live to take")
+    given = parser.parse_args(argv)
+    descriptor = given.channel
     logging.basicConfig(level=logging.WARNING, format="egress: %(levelname)s %(name)s: %(message)s")
     os.environ["LOCALDOMAIN"] = ""  # no search list: the decided name is looked up and no other (resolv.conf(5))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the session's terminal is the session's
@@ -320,10 +330,16 @@ def main(argv: list[str] | None = None, *, limits: Limits | None = None, lookup:
     collect_rarely()
     sock = socket.socket(fileno=descriptor)
     sock.set_inheritable(False)
+    if given.last is not None:
+        os.set_inheritable(given.last, False)
     sock.setblocking(False)
 
     async def run() -> int:
-        return await Egress(Channel(sock), limits, lookup).serve()
+        egress = Egress(Channel(sock), limits, lookup)
+        status = await egress.serve()
+        if status and given.last is not None:
+            egress.leave(given.last)
+        return status
 
     return asyncio.run(run())
 

@@ -3,7 +3,8 @@
 Rules kept here: nothing blocks (frames wait in one bounded buffer); an allow that cannot be put in the buffer, or is
 not answered because the channel ends, is not accepted; a denial is never lost while the process lives: past the bound,
 equal denials are folded into one event whose `count` is exact, and what cannot be told apart in bounded memory is
-folded by rule under the resource ``(many)``.
+folded by rule under the resource ``(many)``. What the guard has not said it took can be left for another guard
+(`last_words`): that may be told twice, and is not lost.
 """
 
 from __future__ import annotations
@@ -29,10 +30,18 @@ type _Key = tuple[str, str, Json, str]
 class ChannelRecorder:
     """`gate.Recorder` over the channel. Must be made inside the running loop; the socket must be non-blocking.
 
-    `on_end` is called once, when the channel is found closed while writing.
+    `on_end` is called once, when the channel is found closed while writing. `remember`: the other end says which
+    denials it has taken; the others are kept.
     """
 
-    def __init__(self, channel: Channel, on_end: Callable[[str], None], *, max_backlog: int = MAX_BACKLOG) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        on_end: Callable[[str], None],
+        *,
+        max_backlog: int = MAX_BACKLOG,
+        remember: bool = False,
+    ) -> None:
         self._sock = channel.sock
         self._loop = asyncio.get_running_loop()
         self._on_end = on_end
@@ -40,6 +49,8 @@ class ChannelRecorder:
         self._backlog = bytearray()
         self._pending: dict[int, asyncio.Future[None]] = {}
         self._folded: dict[_Key, Event] = {}
+        self._remember = remember
+        self._untaken: dict[int, bytes] = {}
         self._numbers = count(1)
         self._scheduled = False
         self._mentioning = False  # a flush is on its way, some time
@@ -76,6 +87,18 @@ class ChannelRecorder:
             future.set_result(None)
         else:
             future.set_exception(RecordError(error))
+
+    def taken(self, through: int) -> None:
+        """The guard has recorded every denial up to this number."""
+        for number in list(self._untaken):  # in order
+            if number > through:
+                return
+            del self._untaken[number]
+
+    def last_words(self) -> bytes:
+        """The denials that the guard has not said it took, as they would travel."""
+        self._unfold()
+        return b"".join(self._untaken.values())
 
     def mention(self, message: Message) -> bool:
         """What nobody depends on: left out, and False, where the guard is far behind.
@@ -114,7 +137,10 @@ class ChannelRecorder:
 
     def _send_event(self, event: Event, *, wanted: bool) -> int:
         number = next(self._numbers)
-        self._push(frame({"type": "event", "n": number, "accept": wanted, "event": fields_of(event)}))
+        data = frame({"type": "event", "n": number, "accept": wanted, "event": fields_of(event)})
+        if self._remember and not wanted:
+            self._untaken[number] = data
+        self._push(data)
         return number
 
     def _fold(self, event: Event) -> None:

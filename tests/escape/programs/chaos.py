@@ -49,7 +49,12 @@ def run(*argv):
 
 
 def hooked():
-    done = subprocess.run([HOOK, "claude-code"], input=CALL, text=True, capture_output=True, timeout=60, check=False)
+    try:
+        done = subprocess.run(
+            [HOOK, "claude-code"], input=CALL, text=True, capture_output=True, timeout=60, check=False
+        )
+    except PermissionError:
+        return "not executed"  # its exec was in hand when the guard died
     return f"status {done.returncode}, {'decided' if DENIED in done.stderr else 'unanswered'}"
 
 
