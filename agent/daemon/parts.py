@@ -21,7 +21,7 @@ from agent.daemon.egress_link import EgressLink
 from agent.daemon.journal import Journal
 from agent.daemon.launcher import LaunchLink, Started
 from agent.daemon.opening import Opening, Refused
-from agent.daemon.planning import Ground
+from agent.daemon.planning import PUBLIC, Ground
 from agent.daemon.reload import Reloading, Running
 from agent.daemon.spec import RunSpec
 from agent.daemon.standing import Counts, Estate, Launched, Standing
@@ -259,7 +259,7 @@ class Parts:
             traced=ground.offer.trace is not None,
             others=self._others(ground, gate),
             in_force=self._opening.current,
-            executables=Executables(ground.places.home, ground.places.tmpdir),
+            executables=Executables(ground.places.home, ground.places.tmpdir, (PUBLIC, ground.places.public)),
         )
         return self._ring
 
