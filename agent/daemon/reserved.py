@@ -21,7 +21,7 @@ LIST = "private/reserved.json"
 def release(run_dir: str) -> None:
     """Take away what this run reserved. Never raises: an empty file that is left over is found again, and held."""
     names = _listed(Path(run_dir))
-    others = {name for other in Path(run_dir).parent.glob("*") if other != Path(run_dir) for name in _listed(other)}
+    others = listed_by_others(run_dir)
     for name in reversed(names):
         if name not in others:
             with suppress(OSError):
@@ -42,6 +42,11 @@ def _is_ours(info: os.stat_result) -> bool:
     kinds = (stat.S_IFSOCK, stat.S_IFREG, stat.S_IFDIR)
     read_only = stat.S_IMODE(info.st_mode) in (MARK | 0o444, MARK | 0o555)
     return info.st_uid == os.geteuid() and read_only and stat.S_IFMT(info.st_mode) in kinds
+
+
+def listed_by_others(run_dir: str) -> set[str]:
+    """What the other sessions of this machine have made and will take away."""
+    return {name for other in Path(run_dir).parent.glob("*") if other != Path(run_dir) for name in _listed(other)}
 
 
 def _listed(run_dir: Path) -> list[str]:

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.daemon.reserved import DIRECTORY, LIST, MARK, is_placeholder
+from agent.daemon.reserved import DIRECTORY, LIST, MARK, is_placeholder, listed_by_others
 from agent.policy.paths import covers
 from agent.policy.protection import Reservation
 
@@ -37,8 +37,9 @@ def reserve(names: Iterable[Reservation], home: str, run_dir: str, owner: Owner)
     if not wanted:
         return ()
     made: list[str] = []
+    others = listed_by_others(run_dir)
     for name in wanted:
-        made += [*_missing(name.path), name.path]
+        made += [*_missing(name.path, others), name.path]
     text = json.dumps(list(dict.fromkeys(made)))
     Path(run_dir, LIST).write_text(text, encoding="utf-8", errors="surrogateescape")
     return tuple(name.path for name in wanted if not _made(name, owner, made, socket=not covers(home, name.path)))
@@ -54,11 +55,11 @@ def _made(name: Reservation, owner: Owner, listed: list[str], *, socket: bool) -
     return True
 
 
-def _missing(path: str) -> list[str]:
-    """The directories on the way that do not exist, outermost first."""
+def _missing(path: str, others: set[str]) -> list[str]:
+    """The directories on the way that do not exist, or would not without another session, outermost first."""
     found = []
     above = path.rpartition("/")[0]
-    while above and not os.path.lexists(above):
+    while above and (above in others or not os.path.lexists(above)):
         found.append(above)
         above = above.rpartition("/")[0]
     return found[::-1]

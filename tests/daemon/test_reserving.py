@@ -78,7 +78,7 @@ def test_what_another_session_reserves_too_stays_until_that_ends(
     assert (home / ".rc").exists()
     (run_dir / "private/reserved.json").unlink()
     release(str(other))
-    assert not (home / ".rc").exists()
+    assert [*home.iterdir(), *tree.iterdir()] == []
 
 
 def test_what_took_the_name_meanwhile_is_no_placeholder(run_dir: Path, places: tuple[Path, Path]) -> None:
