@@ -21,6 +21,7 @@ VERBS = {
     "doctor": "agent.cli.doctor",
     "status": "agent.cli.status",
     "reload": "agent.cli.reload",
+    "restored": "agent.cli.restored",
     "lockdown": "agent.cli.lockdown",
 }
 """Verb -> module, in the order that help shows."""

@@ -54,7 +54,8 @@ class Company:
     """What a companion may use of the run. `policy`: the one in force. `launch` starts further commands in the
     confinement (`LaunchLink.run`) and names its init. `session_pid`: of the session's first command, 0 where there is
     none. `end_session` ends it because a point of the agent's fails, `kill_session` for a reason of others; `reload`
-    reads the policy anew (for a cause; why the last good one stays, empty where it does not)."""
+    reads the policy anew (for a cause; why the last good one stays, empty where it does not); `renew_egress` has
+    another egress process take the place of the one that serves."""
 
     spec: RunSpec
     policy: Callable[[], Policy]
@@ -73,20 +74,22 @@ class Company:
     end_session: Callable[[Point, str], None]
     kill_session: Callable[[str], None]
     reload: Callable[[str], Awaitable[tuple[str, ...]]]
+    renew_egress: Callable[[], None]
 
 
 def companions(company: Company) -> list[Companion]:
     """All of them, in the order in which they start."""
-    lockdown = Lockdown(company, freezer_of(company))
+    lockdown, restoring = Lockdown(company, freezer_of(company)), Restoring(company)
     callers = Callers(company.spec, company.policy)
     events = ControlEvents(company.ledger, company.spec.session_id)
+    verbs = ControlVerbs(company, lockdown, Execs(company, events), restoring)
     return [
         Detecting(company, lockdown),  # first: it sees the events of all others
-        Restoring(company),
+        restoring,
         IntegrityWatch(company),
         Strays(company),
         lockdown,
-        ControlServer(company.spec, callers, events, ControlVerbs(company, lockdown, Execs(company, events)).table()),
+        ControlServer(company.spec, callers, events, verbs.table()),
     ]
 
 

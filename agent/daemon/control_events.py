@@ -87,6 +87,20 @@ class ControlEvents:
             )
         )
 
+    def restored(self, caller: Caller, checkpoint: str) -> None:
+        """The platform says that it restored the container. Raises RecordError where it is not taken."""
+        self._ledger.accept(
+            Event(
+                type=EventType.CHECKPOINT_RESTORE,
+                actor=caller.actor,
+                action=Action.UPDATE,
+                resource=checkpoint,
+                resource_type=ResourceType.CHECKPOINT,
+                result=Result.SUCCESS,
+                details=_who(caller),
+            )
+        )
+
     def _auth_failure(self, caller: Caller, reason: AuthFailure, details: dict[str, Json]) -> None:
         self._post(
             EventType.AUTH_FAILURE,

@@ -30,7 +30,7 @@ class Status:
         return {
             "version": version(),
             "session_id": company.spec.session_id,
-            "boot": company.spec.boot,
+            "boot": company.ledger.boot,
             "user": company.spec.session_user.name,
             "since": self._since.isoformat(timespec="seconds").replace("+00:00", "Z"),
             "uptime_seconds": uptime,

@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING
 
 from agent.daemon.control import Verb
 from agent.daemon.control_callers import Caller
+from agent.daemon.control_events import ControlEvents
 from agent.daemon.control_link import ControlLink
 from agent.daemon.control_wire import Message, WireError
 from agent.daemon.execs import Execs
 from agent.daemon.lockdown import Lockdown
+from agent.daemon.restoring import Restoring
 from agent.exits import Exit
 from agent.policy.control_roles import Role
 from agent.policy.lockdown import Measure
 from agent.policy.words import shown
+from agent.record.event import RecordError
 
 if TYPE_CHECKING:  # it is made there
     from agent.daemon.companions import Company
@@ -31,10 +34,11 @@ MAX_CAUSE = 500
 class ControlVerbs:
     """The verbs of one session."""
 
-    def __init__(self, company: Company, lockdown: Lockdown, execs: Execs) -> None:
+    def __init__(self, company: Company, lockdown: Lockdown, execs: Execs, restoring: Restoring) -> None:
         self._company = company
         self._lockdown = lockdown
         self._execs = execs
+        self._restoring = restoring
 
     def table(self) -> Mapping[str, Verb]:
         """Verb -> least role and answer."""
@@ -44,6 +48,7 @@ class ControlVerbs:
             "lockdown": Verb(Role.OPERATOR, self.lockdown),
             "lift": Verb(Role.ADMIN, self.lift),
             "reload": Verb(Role.ADMIN, self.reload),
+            "restored": Verb(Role.ADMIN, self.restored),
         }
 
     async def status(self, caller: Caller, message: Message, link: ControlLink) -> Message:
@@ -70,6 +75,16 @@ class ControlVerbs:
             raise WireError("it names no measure") from None
         state = await self._lockdown.engage(measure, _cause(message), caller.actor)
         return {"exit": int(Exit.OK), "lockdown": state.document(), "audit_dir": self._company.spec.audit_dir}
+
+    async def restored(self, caller: Caller, message: Message, link: ControlLink) -> Message:
+        """The container was restored from a checkpoint: a new boot and stream."""
+        try:
+            boot = await self._restoring.restored(caller.actor)
+            ControlEvents(self._company.ledger, self._company.spec.session_id).restored(caller, _cause(message))
+            await asyncio.to_thread(self._company.ledger.flush)
+        except RecordError as error:
+            return {"exit": int(Exit.UNPROTECTED), "error": f"no new stream: {error}"}
+        return {"exit": int(Exit.OK), "boot": boot}
 
     async def lift(self, caller: Caller, message: Message, link: ControlLink) -> Message:
         """Let the session go on."""

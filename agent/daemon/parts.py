@@ -141,6 +141,7 @@ class Parts:
             end_session=self._on_fault,
             kill_session=self._kill,
             reload=self._reloading.ask,
+            renew_egress=lambda: self._tell_keeper({"type": "egress_lost", "number": link.generation}, ()),
         )
         self._companions = Companions(companions(company), journal)
         await self._companions.start()

@@ -5,14 +5,18 @@ another copy of it may do the same. It goes on in a directory of its own inside 
 one hides too, with a boot of its own, under which it also pushes. Until that directory is there nothing is recorded, so
 what must be recorded is refused.
 
-Not renewed, because the session's programs hold them: the placeholders of its secrets, and the interception CA that
-they have read at their start.
+Two copies also have the same state of every random generator, and with it the same keys of the connections to come.
+So the egress process, which makes them, is replaced by one that starts afresh (what was connected is dead anyway), and
+this process's generators are stirred. Not renewed, because the session's programs hold them: the placeholders of its
+secrets, and the interception CA that they have read at their start.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import random
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -29,6 +33,7 @@ from agent.version import version
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS: Final = 1.0
+STIRRED: Final = 64
 PAUSE: Final = "restored: the agent stood still"
 TOLD: Final = "restored: told by the platform"
 
@@ -40,6 +45,8 @@ class Surroundings(Protocol):
     def spec(self) -> RunSpec: ...
     @property
     def ledger(self) -> Ledger: ...
+    @property
+    def renew_egress(self) -> Callable[[], None]: ...
 
 
 class Restoring:
@@ -62,9 +69,12 @@ class Restoring:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._beginning, RETRY_SECONDS)
 
-    async def restored(self, details: dict[str, Json] | None = None) -> str:
-        """The platform says so, which is the sure way; returns the new boot, on whose stream the next event is."""
-        return await self._begin({"reason": TOLD, **(details or {})})
+    async def restored(self, actor: str) -> str:
+        """The platform says so, which is the sure way; returns the new boot, to whose stream the next event belongs.
+
+        Raises RecordError where there is no place for it; then nothing is written any more until there is.
+        """
+        return await self._begin({"reason": TOLD, "told_by": actor})
 
     def _paused(self, seconds: float) -> None:
         self._loop.call_soon_threadsafe(self._begin_soon, seconds)
@@ -90,4 +100,14 @@ class Restoring:
         told = {"version": version(), "directory": directory.name, **details}
         await asyncio.to_thread(self._company.ledger.branch, directory, boot, told)
         self._pulse.settled()
+        _stir()
+        self._company.renew_egress()
         return boot
+
+
+def _stir() -> None:
+    """Mix the kernel's random numbers into the generators of this process (RAND_add(3))."""
+    import ssl  # at no session's start
+
+    ssl.RAND_add(os.urandom(STIRRED), STIRRED)
+    random.seed()

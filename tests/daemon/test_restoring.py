@@ -24,6 +24,10 @@ from tests.record.logs import allowed, denial, events, open_ledger, wait_until
 class Company:
     spec: RunSpec
     ledger: Ledger
+    renewed: int = 0
+
+    def renew_egress(self) -> None:
+        self.renewed += 1
 
 
 @dataclass
@@ -36,20 +40,22 @@ class Clock:
         return (100.0 + self.passed, 100.0 + self.passed)
 
 
-def beside(log: Path, test: Callable[[Restoring, Ledger, Clock], Awaitable[None]]) -> None:
-    async def body() -> None:
+def beside(log: Path, test: Callable[[Restoring, Ledger, Clock], Awaitable[None]]) -> Company:
+    async def body() -> Company:
         ledger, clock = open_ledger(log, boot="first"), Clock()
         ledger.accept(allowed("before.test:443"))
         ledger.flush()
-        companion = Restoring(Company(replace(SPEC, audit_dir=str(log)), ledger), lambda told: Pulse(told, clock))
+        company = Company(replace(SPEC, audit_dir=str(log)), ledger)
+        companion = Restoring(company, lambda told: Pulse(told, clock))
         await companion.start()
         try:
             await test(companion, ledger, clock)
         finally:
             await companion.stop()
             ledger.close()
+        return company
 
-    asyncio.run(body())
+    return asyncio.run(body())
 
 
 def children(log: Path) -> list[Path]:
@@ -65,7 +71,7 @@ def test_after_a_pause_the_first_line_is_of_a_new_boot_and_the_old_stream_has_no
         await asyncio.to_thread(wait_until, lambda: bool(children(log)) and ledger.synced == 2, "the new stream")
         assert ledger.boot != "first"
 
-    beside(log, pause)
+    assert beside(log, pause).renewed == 1, "the egress process starts afresh"
     assert [each.body["resource"] for each in events(log)] == ["before.test:443"]
     (child,) = children(log)
     first, second = events(child)
@@ -82,17 +88,17 @@ def test_told_by_the_platform_it_needs_no_pause_and_each_time_is_another_stream(
     log = tmp_path / "log"
 
     async def told(companion: Restoring, ledger: Ledger, clock: Clock) -> None:
-        first = await companion.restored({"checkpoint": "c-1"})
+        first = await companion.restored("user:root")
         await asyncio.to_thread(ledger.flush)
-        second = await companion.restored()
+        second = await companion.restored("user:root")
         assert ledger.boot == second != first
 
-    beside(log, told)
+    assert beside(log, told).renewed == 2
     begun = [link for child in children(log) for link in events(child) if link.seq == 1]
     firsts = {str(link.details["boot"]): link.details for link in begun}
     assert len(firsts) == 2
     assert {details["reason"] for details in firsts.values()} == {restoring.TOLD}
-    assert "c-1" in {details.get("checkpoint") for details in firsts.values()}
+    assert {details["told_by"] for details in firsts.values()} == {"user:root"}
     assert {details["parent_boot"] for details in firsts.values()} & set(firsts), "the second is a child of the first"
     assert all(report.ok for report in [verify_family(log)[0], *verify_family(log)[1]])
 

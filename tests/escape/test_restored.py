@@ -66,6 +66,9 @@ def test_two_restores_of_one_checkpoint_are_two_streams_that_lead_back_to_one_ev
     assert [ended.status for _, ended in lives] == [5, 5], lives[0][1].words
     assert len({start["boot"] for start in starts} | {before[0]["details"]["boot"]}) == 3
     assert len({start["stream"] for start in starts} | {before[0]["details"]["stream"]}) == 3
+    for child, _ in lives:
+        kinds = [event["details"]["event_type"] for event in read_log(child)]
+        assert "agent.recovered" in kinds, "the egress process starts afresh, with random numbers of its own"
     last = before[-1]
     for start in starts:
         assert (start["parent_stream"], start["parent_boot"]) == (last["details"]["stream"], last["details"]["boot"])
@@ -84,5 +87,6 @@ def life(container: Checkpointed, log: Path, shared: Path) -> tuple[Path, Ended]
         until(lambda: set(log.glob("restored-*")) - known, "a new stream")
         (child,) = set(log.glob("restored-*")) - known
         until(lambda: len(attempts(child)) >= 3, "three more denials")
+        until(lambda: "agent.recovered" in (child / "audit.jsonl").read_text(), "a new egress process")
         (shared / "stop").touch()
     return child, ended
