@@ -62,6 +62,7 @@ class Assault:
 def assault(runtime: Runtime, group: Group, absent: Mapping[str, str]) -> Assault:
     """Run the group's session there."""
     world = {**world_of(group.doors, None, absent), "runtime": runtime.name, "ports": runtime.upstream.ports}
+    world |= {"audit": str(runtime.audit), "policies": str(runtime.policies)}
     env = {"PARHELIA_PUSHGATEWAY_URL": f"http://127.0.0.1:{runtime.upstream.ports['http']}"}
     if isinstance(runtime, Host):
         return _on_host(runtime, group, world, env)

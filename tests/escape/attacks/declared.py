@@ -36,10 +36,11 @@ class Control(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The event of a refusal: its type, its rule, and words that it must hold somewhere (``{port}``: the act's)."""
+    """The event of an attack: its type, its rule where it was a decision, and words that it must hold somewhere
+    (``{port}``: the act's)."""
 
     event_type: str
-    rule: str
+    rule: str | None
     words: str
 
 

@@ -7,6 +7,7 @@ from tests.escape.attacks.declared import Attack, Control, Group, Record, Shown,
 REFUSED, CONTAINED, OPEN, UNTESTED = Verdict.REFUSED, Verdict.CONTAINED, Verdict.OPEN, Verdict.UNTESTED
 INSIDE, UNCONFINED = Control.INSIDE, Control.UNCONFINED
 DANGEROUS = ("bash.dangerous", "recursive-delete-system")
+UNGRANTED = ("permission.denied", "paths-default")
 NO_RIGHTS = "the account has not the right for it anywhere: the attack is on the filter before that"
 DAC_ONLY = (
     "gVisor has no Landlock: what file permissions leave open to everybody is open to the session, outside of the"
@@ -136,8 +137,10 @@ ON_NEIGHBOURS = (
 )  # fmt: skip
 
 ON_PROGRAMS = (
-    landlocked("ungranted_program", "A program outside of the grants is run"),
-    landlocked("loader_of_an_ungranted_program", "The dynamic loader maps a program outside of the grants", 21),
+    Attack("ungranted_program", "A program outside of the grants is run", everywhere(REFUSED), UNCONFINED, (),
+           Record(*UNGRANTED, "victims/open/program")),
+    Attack("loader_of_an_ungranted_program", "The dynamic loader maps a program outside of the grants",
+           everywhere(REFUSED), UNCONFINED, (21,), Record(*UNGRANTED, "victims/open/mapped")),
     refused("copied_program", "A copy of a refused program is run", 22),
     Attack("program_in_shared_memory", "A copy of a refused program is run in /dev/shm",
            everywhere(CONTAINED, gvisor=REFUSED), UNCONFINED, (23,), Record(*DANGEROUS, "program-in-shared-memory")),

@@ -55,7 +55,8 @@ class Stage:
         for name in ("file.txt", "owned", "removable", "truncatable", "movable", "exchangeable"):
             (victims / "open" / name).write_text(secret + "\n")
             (victims / "open" / name).chmod(0o666)
-        shutil.copy("/bin/true", victims / "open" / "program")
+        for name in ("program", "mapped"):
+            shutil.copy("/bin/true", victims / "open" / name)
         (victims / "private").write_text(secret + "\n")
         (victims / "private").chmod(0o600)
         (victims / "open").chmod(0o777)

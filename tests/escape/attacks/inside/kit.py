@@ -119,6 +119,11 @@ def runs(*argv, **more):
     return done.stdout.strip() or "ran"
 
 
+def dangerous(mark):
+    """What a rule refuses, told apart by its mark; there is no such directory."""
+    return ["rm", "-rf", f"/etc/parhelia-{mark}"]
+
+
 def report(act, control):
     """What came of one act, as the line that is printed."""
     if control is not None:

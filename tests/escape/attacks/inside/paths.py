@@ -24,6 +24,7 @@ from kit import (
     attack,
     call,
     create,
+    dangerous,
     main,
     own,
     read,
@@ -34,11 +35,6 @@ from kit import (
 
 O_TMPFILE, AT_FDCWD, AT_EMPTY_PATH = 0o20200000, -100, 0x1000
 OUTSIDER = f"/proc/{WORLD['outsider']}"
-
-
-def dangerous(mark):
-    """What a rule refuses, told apart by its mark; there is no such directory."""
-    return ["rm", "-rf", f"/etc/parhelia-{mark}"]
 
 
 def through_a_link(act, target, name):
@@ -323,7 +319,7 @@ def loader():
 
 @attack()
 def loader_of_an_ungranted_program():
-    return runs("/lib64/ld-linux-x86-64.so.2", VICTIMS + "/open/program")
+    return runs("/lib64/ld-linux-x86-64.so.2", VICTIMS + "/open/mapped")
 
 
 @attack()
