@@ -58,9 +58,10 @@ class Freezer:
         """True from a `freeze` that held to the `thaw`."""
         return self._holding is not None
 
-    async def freeze(self, seconds: float = FREEZE_SECONDS) -> list[int]:
-        """Stop them all, and hold them. Returns what still runs after `seconds`: empty is success."""
-        if self._holding is None:
+    async def freeze(self, seconds: float = FREEZE_SECONDS, *, others: bool = True) -> list[int]:
+        """Stop them all, and hold them. Returns what still runs after `seconds`: empty is success. `others`: what is
+        stopped already is so by somebody else, and stays so when the rest goes on."""
+        if self._holding is None and others:
             self._resting = {pid for pid, states in self.processes().items() if "T" in states}
         left = await asyncio.to_thread(self._until_still, seconds)
         if not left and self._holding is None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # it is made there
 log = logging.getLogger(__name__)
 
 AGENT: Final = "agent"
+TAKEN_OVER: Final = "begun before the guard was replaced"
 _EVIDENCE_SECONDS: Final = 30.0
 _PATIENT_SECONDS: Final = 1.0
 _CUT_SECONDS: Final = 5.0
@@ -71,7 +72,14 @@ class Lockdown:
         self.state = State()
 
     async def start(self) -> None:
-        """Nothing is begun before it is asked for."""
+        """Nothing is begun before it is asked for, but what a guard before this one had begun goes on."""
+        lock = self._company.store.current.lock
+        if lock is Lock.NONE:
+            return
+        measure = Measure.CUT if lock is Lock.EGRESS else Measure.FREEZE
+        self.state = State(measure, TAKEN_OVER, AGENT, _now())
+        if measure is Measure.FREEZE and await self._freezer.freeze(others=False):
+            self._company.kill_session("lockdown: the session does not come to rest")
 
     async def stop(self) -> None:
         """The session is over."""
@@ -102,8 +110,7 @@ class Lockdown:
                     details["unfrozen"] = len(left)
                     measure = Measure.KILL  # what cannot be held is ended
             name = f"evidence-{self._company.ledger.seq:012d}-{datetime.now(tz=UTC):%Y%m%dT%H%M%S}"
-            since = datetime.now(tz=UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-            self.state = State(measure, cause, actor, since, (*self.state.evidence, name))
+            self.state = State(measure, cause, actor, _now(), (*self.state.evidence, name))
             self._record(actor, cause, measure.all, {**details, "evidence": name})
             await self._keep(name)
             if measure is Measure.KILL and not self._stopped:
@@ -179,6 +186,10 @@ class Lockdown:
             EventType.AGENT_LOCKDOWN, AGENT, Action.READ, "", ResourceType.SESSION, Result.SUCCESS, None, details
         )
         return dict(self._company.ledger.redacted(event).details)
+
+
+def _now() -> str:
+    return datetime.now(tz=UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def freezer_of(company: Company) -> Freezer:

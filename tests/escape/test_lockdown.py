@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -15,9 +16,19 @@ import pytest
 
 from tests.escape.containers import SHARED, Container
 from tests.escape.runtime import AUDIT, Case, Host, Runtime, policy, read_log, verify
+from tests.escape.test_live_policy import until
 from tests.escape.test_secrets import Gateway
 
 OPERATOR = Path(__file__).with_name("lockdown_inside.py")
+COUNT = """
+import os, sys, time
+n = 0
+while True:
+    n += 1
+    with open(sys.argv[1] + ".new", "w") as file: file.write(str(n))
+    os.replace(sys.argv[1] + ".new", sys.argv[1])
+    time.sleep(0.01)
+"""
 CONTROL = "control: {viewer: [daemon], operator: [bin]}\n"
 
 
@@ -144,3 +155,57 @@ def test_a_session_whose_own_timer_lets_it_go_on_is_not_held_but_ended(host: Hos
     lockdowns = of(read_log(host.audit), "agent.lockdown")
     assert lockdowns[-1]["details"]["measures"] == ["cut", "freeze", "kill"]
     assert verify(host.audit) == 0
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("measure", ["cut", "freeze"])
+def test_a_lockdown_outlasts_the_guard(host: Host, measure: str) -> None:
+    session, counter = f"outlast-{os.getpid()}", Path(f"/tmp/outlast-{os.getpid()}-{measure}")
+    case = Case(("/usr/bin/python3", "-c", COUNT, str(counter)), policy(), env={"PARHELIA_SESSION_ID": session})
+    run = subprocess.Popen(host.command(case), env=host.environment(case), stdin=subprocess.DEVNULL)
+
+    def ask(*words: str) -> dict[str, Any]:
+        done = host.agent(*words, "--session", session, "--json")
+        return {"exit": done.returncode, **json.loads(done.stdout or "{}")}
+
+    def moves() -> bool:
+        before = counter.read_text()
+        time.sleep(0.7)
+        return counter.read_text() != before
+
+    try:
+        until(lambda: counter.exists() and ask("status")["exit"] == 0, "the session")
+        assert ask("lockdown", f"--{measure}")["exit"] == 0
+        guard = ask("status")["status"]["pids"]["guard"]
+        os.kill(guard, signal.SIGKILL)
+        until(lambda: ask("status").get("status", {}).get("pids", {}).get("guard", guard) != guard, "another guard")
+        assert ask("status")["status"]["lockdown"]["measures"][-1] == measure
+        for pid in pids_of(str(counter)):  # somebody lets them go: they are held, not only stopped
+            os.kill(pid, signal.SIGCONT)
+        time.sleep(1.2)
+        assert moves() is (measure == "cut")
+        refused = host.agent("exec", "--session", session, "--", "/bin/true")
+        assert refused.returncode == (0 if measure == "cut" else 126), refused.stderr
+        assert ask("lockdown", "--lift")["exit"] == 0
+        assert moves()
+        assert ask("lockdown", "--kill")["exit"] == 0
+        assert run.wait(60) == 137
+        assert verify(host.audit) == 0
+    finally:
+        run.kill()
+        run.wait()
+        for path in (counter, Path(f"{counter}.new")):
+            path.unlink(missing_ok=True)
+
+
+def pids_of(word: str) -> list[int]:
+    """Processes of the session that have this argument."""
+    found = []
+    for entry in (int(name) for name in os.listdir("/proc") if name.isdigit()):
+        try:
+            argv = Path(f"/proc/{entry}/cmdline").read_text().split("\0")
+        except OSError:
+            continue
+        if word in argv and argv[0] == "/usr/bin/python3":
+            found.append(entry)
+    return found
