@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection
@@ -48,6 +49,8 @@ class Freezer:
         self._strangers = strangers
         self._hold_seconds = hold_seconds
         self._resting: set[int] = set()
+        self._walking = threading.Lock()  # a walk that nobody waits for any more may still be under way
+        self._let_go = False
         self._holding: asyncio.Task[None] | None = None
         self.unheld: Callable[[], None] = lambda: None
         """Called on the loop, once for a freeze, where it does not hold: something goes on however often it is
@@ -63,6 +66,7 @@ class Freezer:
         stopped already is so by somebody else, and stays so when the rest goes on."""
         if self._holding is None and others:
             self._resting = {pid for pid, states in self.processes().items() if "T" in states}
+        self._let_go = False
         left = await asyncio.to_thread(self._until_still, seconds)
         if not left and self._holding is None:
             self._holding = asyncio.get_running_loop().create_task(self._hold())
@@ -107,19 +111,24 @@ class Freezer:
 
     def _round(self) -> list[int]:
         """One walk: what was found running, and has been sent the signal."""
-        running = [pid for pid, states in self.processes().items() if not set(states) <= _AT_REST]
-        if running and self._account is not None and not self._strangers(self._account):
-            signal_account(self._account, signal.SIGSTOP)
-        for pid in running:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGSTOP)
-        return running
+        with self._walking:
+            if self._let_go:
+                return []
+            running = [pid for pid, states in self.processes().items() if not set(states) <= _AT_REST]
+            if running and self._account is not None and not self._strangers(self._account):
+                signal_account(self._account, signal.SIGSTOP)
+            for pid in running:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGSTOP)
+            return running
 
     def _continue(self) -> None:
-        for pid in self.processes():
-            if pid not in self._resting:
-                with suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGCONT)
+        with self._walking:
+            self._let_go = True
+            for pid in self.processes():
+                if pid not in self._resting:
+                    with suppress(ProcessLookupError, PermissionError):
+                        os.kill(pid, signal.SIGCONT)
 
 
 def signal_account(account: int, number: signal.Signals) -> None:

@@ -36,6 +36,10 @@ from agent.session.offspring import adopt_orphans, end_all
 log = logging.getLogger(__name__)
 
 
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+"""What a session that a lockdown holds still could not answer to, and would be killed for without a last word."""
+
+
 class Guard:
     """One session's guard, on one asyncio loop."""
 
@@ -150,6 +154,8 @@ class Guard:
 
     def _signal(self, number: int) -> None:
         if self._session is not None and self._session.pid:
+            if number in _ENDING and self._session.held:
+                self._session.end(f"{signal.Signals(number).name} while the session was held still")
             with suppress(ProcessLookupError):
                 os.killpg(self._session.pid, number)
 

@@ -34,6 +34,7 @@ from agent.enforce.notify_loop import Handler
 from agent.enforce.paths.audit import PathAudit
 from agent.exits import Exit
 from agent.gate import Gate
+from agent.policy.lockdown import Lock
 from agent.policy.request import Origin
 from agent.record.ledger import Ledger
 from agent.session.levels import Level, Point, Reached
@@ -139,7 +140,7 @@ class Parts:
             launch=launch,
             session_pid=lambda: self.pid,
             end_session=self._on_fault,
-            kill_session=self._kill,
+            kill_session=self.end,
             reload=self._reloading.ask,
             renew_egress=lambda: self._tell_keeper({"type": "egress_lost", "number": link.generation}, ()),
         )
@@ -151,7 +152,12 @@ class Parts:
         if self._reloading is not None:
             self._reloading.ask()
 
-    def _kill(self, reason: str) -> None:
+    @property
+    def held(self) -> bool:
+        """True while a lockdown holds the session still."""
+        return self._opening.store is not None and self._opening.store.current.lock is Lock.ALL
+
+    def end(self, reason: str) -> None:
         """End the session though no part of the agent has failed."""
         self.cause = reason
         self._on_fault(Point.AGENT, reason)

@@ -63,16 +63,21 @@ class Counter:
         self.freezer = Freezer(lambda: self.root, hold_seconds=0.02)
         self.until_it_counts()
 
-    def moves(self) -> bool:
-        before = self._path.read_bytes()
-        time.sleep(0.2)
-        return self._path.read_bytes() != before
+    def moves(self, seconds: float = 0.3) -> bool:
+        """Whether it counts on within this time."""
+        before, deadline = self._path.read_bytes(), time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            time.sleep(0.01)
+            if self._path.read_bytes() != before:
+                return True
+        return False
 
     def until_it_counts(self) -> None:
         deadline = time.monotonic() + 30
-        while not (self._path.exists() and self.moves()):
+        while not self._path.exists():
             assert time.monotonic() < deadline
             time.sleep(0.01)
+        assert self.moves(30)
 
     def end(self) -> None:
         for pid in self.freezer.processes():
@@ -174,7 +179,7 @@ def test_what_is_spared_goes_on(tmp_path: Path) -> None:
         counter.freezer = Freezer(lambda: counter.root, spare=lambda: spared)
 
         async def test() -> None:
-            assert await asyncio.to_thread(counter.moves)
+            assert await asyncio.to_thread(counter.moves, 30)
 
         held(counter, test)
     finally:

@@ -71,8 +71,9 @@ def until(path: Path, run: subprocess.Popen[bytes]) -> str:
 
 def counts(directory: Path) -> bool:
     """Whether the session's counter goes on."""
-    before = (directory / "count").read_text()
-    time.sleep(0.7)
+    before, deadline = (directory / "count").read_text(), time.monotonic() + 1.0
+    while time.monotonic() < deadline and (directory / "count").read_text() == before:
+        time.sleep(0.02)
     return (directory / "count").read_text() != before
 
 
