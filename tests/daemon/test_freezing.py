@@ -39,9 +39,11 @@ import signal, time
 def count(path):
     libc = ctypes.CDLL(None)
     signal.signal(signal.SIGCONT, lambda *_: None)  # an ignored one would not be sent again
-    event, period, timer = (ctypes.c_int * 16)(0, 0, signal.SIGCONT, 0), 5_000_000, ctypes.c_void_p()
-    libc.timer_create(1, event, ctypes.byref(timer))  # by CLOCK_MONOTONIC, which goes on
-    libc.timer_settime(timer, 0, (ctypes.c_long * 4)(0, period * 10, 0, period * 10), None)
+    event = (ctypes.c_int * 16)(0, 0, signal.SIGCONT, 0)
+    for turn in range(1, 65):  # a SIGSTOP takes a pending SIGCONT away, and the timer that sent it never fires again
+        timer = ctypes.c_void_p()
+        libc.timer_create(1, event, ctypes.byref(timer))  # by CLOCK_MONOTONIC, which goes on
+        libc.timer_settime(timer, 0, (ctypes.c_long * 4)(0, 50_000_000 + turn * 1_000_000, 0, turn * 7_000_000), None)
     n = 0
     while True:
         n += 1
