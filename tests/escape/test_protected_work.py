@@ -114,3 +114,23 @@ def test_ordinary_work_goes_on_beside_protected_places(host: Host, base: Path, s
     assert outcome.of("session.create")[0]["details"]["reserved"] > 20
     assert (base / "project/.env").read_text() == "old"
     assert list((base / "project").glob(".vscode*")) == []
+
+
+ELSEWHERE = r"""
+set -e
+cp -r .git "$TMPDIR/other"
+git config --file "$TMPDIR/other/config" core.fsmonitor 'touch fsmonitor-ran; false'
+printf '%s\n' "$TMPDIR/other" > .git/commondir
+git status > /dev/null
+test -e fsmonitor-ran
+"""
+
+
+@pytest.mark.root
+def test_a_repository_whose_configuration_and_hooks_are_moved_elsewhere_is_on_record(host: Host, base: Path) -> None:
+    text = policy().partition("paths:\n")[0] + "paths:\n" + SHIPPED.read_text().partition("\npaths:\n")[2]
+    case = Case(("/bin/bash", "-c", ELSEWHERE), text, flags=("--workdir", str(base / "project")))
+    outcome = host.run(case)
+    assert outcome.status == 0, outcome.stderr  # git does obey it
+    changed = {event["resource"]: event["details"]["kind"] for event in outcome.of("integrity.changed")}
+    assert changed.get(str(base / "project/.git/commondir")) == "protected"
