@@ -17,7 +17,6 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import NoReturn
 
 from agent.channel import Channel, ChannelClosed, Message
@@ -207,8 +206,6 @@ def main() -> NoReturn:
     os.chdir("/")
     os.umask(0o022)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end of the keeper's channel says the same, in order
-    with suppress(OSError):  # needs CAP_SYS_RESOURCE; the launcher resets it for the session
-        Path("/proc/self/oom_score_adj").write_text("-500\n", encoding="ascii")
     try:
         status = asyncio.run(_main())
     except ChannelClosed:

@@ -11,6 +11,7 @@ terminal is always put back.
 from __future__ import annotations
 
 import os
+import resource
 import select
 import selectors
 import signal
@@ -32,6 +33,8 @@ from agent.session.offspring import adopt_orphans, end_all
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 FINISH_SECONDS = 15.0
 LAST_WORDS_SECONDS = 1.0
+OOM_SCORE = -500
+"""proc_pid_oom_score_adj(5)."""
 
 
 class Keeper:
@@ -59,6 +62,7 @@ class Keeper:
     def run(self) -> int:
         """Returns the status to exit with."""
         set_dumpable(False)
+        protect()
         if not adopt_orphans() and self._spec.egress_user is not None:
             self._stray_user = self._spec.session_user.uid
         os.umask(0o022)
@@ -325,6 +329,14 @@ class Keeper:
         for line in text.splitlines():
             sys.stderr.write(f"parhelia: {line}\r\n" if os.isatty(2) else f"parhelia: {line}\n")
         sys.stderr.flush()
+
+
+def protect() -> None:
+    """For this process and those that it starts: the session is to be killed for memory before them, and none leaves an
+    image of its memory behind. The session's init undoes the first for itself."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError):  # needs CAP_SYS_RESOURCE; without it the session is made the likelier one
+        Path("/proc/self/oom_score_adj").write_text(f"{OOM_SCORE}\n", encoding="ascii")
 
 
 def _spawn(module: str, arguments: list[str], descriptors: list[int]) -> int:

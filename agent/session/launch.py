@@ -85,8 +85,10 @@ class Launch:
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.umask(0o022)
-        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-            file.write("0\n")  # not the guard's protection
+        with open("/proc/self/oom_score_adj", "r+", encoding="ascii") as file:
+            score = oom_score(int(file.read()))
+            file.seek(0)
+            file.write(f"{score}\n")
 
     def enter_namespaces(self) -> None:
         plan = self._plan
@@ -209,6 +211,12 @@ class Launch:
         message, _ = self._channel.receive()
         if message["type"] != kind:
             raise ChannelClosed(f"expected {kind!r}, got {message['type']!r}")
+
+
+def oom_score(agents: int) -> int:
+    """The session's (proc_pid_oom_score_adj(5)), by the agent's: not its protection, and where it has none, more likely
+    to be killed for memory than it. Of the latter the session can rid itself: it is against accidents."""
+    return 0 if agents < 0 else min(1000, agents + 100)
 
 
 def _hide(path: str) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from agent.channel import Channel, pair
 from agent.linux import namespaces, process
-from agent.session.launch import Launch
+from agent.session.launch import Launch, oom_score
 from tests.conftest import require
 from tests.linux.forked import outcome
 from tests.session.test_plan import PLAN
@@ -35,3 +37,8 @@ def test_what_stands_in_below_an_empty_run_has_the_kind_of_what_it_stands_for(tm
 
     with ours, theirs:
         assert outcome(piece) == 0
+
+
+@pytest.mark.parametrize(("agents", "session"), [(-500, 0), (-1, 0), (0, 100), (985, 1000), (1000, 1000)])
+def test_the_session_is_killed_for_memory_before_the_agent(agents: int, session: int) -> None:
+    assert oom_score(agents) == session

@@ -317,6 +317,7 @@ def warm_up() -> None:
 
 def main(argv: list[str] | None = None, *, limits: Limits | None = None, lookup: Lookup = system_lookup) -> int:
     """Serve until told to stop. `limits` and `lookup` are for tests that make their own names."""
+    set_dumpable(False)  # the change of user sets it back (prctl(2)), and is followed by another
     parser = argparse.ArgumentParser(prog="agent.enforce.egress.main")
     parser.add_argument("--channel", type=int, required=True, help="descriptor of the socket to the guard")
     parser.add_argument("--last", type=int, help="descriptor for what the guard did not live to take")
