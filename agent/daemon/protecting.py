@@ -82,8 +82,19 @@ def compile_protection(
     _pin_above(held, roots)
     if len(held) > HELD:
         weak.append(f"{len(held)} mounts would be needed for the protected places, and {HELD} are made")
-    ordered = sorted(held.items(), key=lambda item: item[0].split("/"))[:HELD]
-    return Protection(tuple(ordered), reserved=reserved, weak=tuple(weak))
+    return Protection(_ordered(held, (workdir, protected.home)), reserved=reserved, weak=tuple(weak))
+
+
+def _ordered(held: dict[str, Hold], near: tuple[str, ...]) -> tuple[tuple[str, Hold], ...]:
+    """Each parent before what is below. Where there are too many: those of the directories `near` first, then those
+    near the top, with the directories above them; else an earlier session could crowd them out with names of its own.
+    """
+
+    def rank(path: str) -> tuple[bool, int, str]:
+        return not any(covers(place, path) or covers(path, place) for place in near), path.count("/"), path
+
+    chosen = sorted(held, key=rank)[:HELD]
+    return tuple((path, held[path]) for path in sorted(chosen, key=lambda path: path.split("/")))
 
 
 def _identity(path: str) -> tuple[int, int] | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.protecting import Protection, compile_protection, unheld
+from agent.daemon.protecting import HELD, Protection, compile_protection, unheld
 from agent.daemon.reserving import Owner, reserve
 from agent.daemon.searching import Bounds
 from agent.session.plan import Hold
@@ -106,6 +106,19 @@ def test_every_name_of_a_protected_file_is_held(root: Path) -> None:
 def test_where_the_search_ended_before_its_time_is_said(root: Path) -> None:
     (weak,) = compiled(root, entries=3).weak
     assert weak.startswith("protected places were not looked for, or not found, behind /")
+
+
+def test_many_places_do_not_crowd_out_those_of_the_working_directory(root: Path) -> None:
+    for number in range(HELD):
+        (root / f"a/{number}").mkdir(parents=True)
+        (root / f"a/{number}/.env").touch()
+    (root / "p/.git/hooks").mkdir()
+    protection = compiled(root, entries=20_000)
+    found = held(root, protection)
+    assert len(found) == HELD
+    assert found["p/.git/hooks"] == found["p/sub/.env"] == "read-only"
+    assert {"p", "p/.git", "p/sub", "p/.env"} <= found.keys()
+    assert any("mounts would be needed" in text for text in protection.weak)
 
 
 def _deep(root: Path, levels: int) -> int:
