@@ -190,11 +190,11 @@ class LaunchLink:
                     status.set_result(int(message["status"]))
         except ChannelClosed:
             asyncio.get_running_loop().remove_reader(channel.fileno())
+            self._lost()  # first: it tells from the first command's status whether this was the session's end
             for status in self._running.values():
                 if not status.done():
                     status.set_result(signal.SIGKILL)
             self._running.clear()
-            self._lost()
 
     # --- the launch
 

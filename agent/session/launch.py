@@ -11,8 +11,9 @@ The order is the security argument, so the code is the list (docs/architecture.m
  6. no_new_privs
  7. Landlock
  8. the seccomp filter; hand its listener to the guard (which, where there is none, traces since before step 1)
- 9. empty the bounding set, give up every capability but those to become the session's user and to end its processes,
-    PR_SET_DUMPABLE 0: from here on it is the init (agent.session.init), and whatever it forks is confined alike
+ 9. /dev/null for 0-2, empty the bounding set, give up every capability but those to become the session's user and to
+    end its processes, PR_SET_DUMPABLE 0: from here on it is the init (agent.session.init), and whatever it forks is
+    confined alike
 
 A command's own steps, from the fork to the execve, are in agent.session.command; the first of them makes the attempts
 that must fail. A step that fails ends the launch: the guard is told which, and nothing of the session has run.
@@ -192,6 +193,10 @@ class Launch:
             process.drop_capability_bounding_set()
         process.keep_capabilities(KEPT if separate else ())
         os.environ.clear()
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        for stream in (0, 1, 2):  # the operator's may be among them; gVisor lets anybody open what root has open
+            os.dup2(null, stream)
+        os.close(null)
         process.set_dumpable(False)
 
     def become_init(self) -> NoReturn:
