@@ -375,8 +375,6 @@ def hook_connections():
             link.connect(HOOK)
             link.send(b"parhelia-hook 1 claude-code\n{")
             held.append(link)
-    if len(held) < 20:
-        raise Absent(f"only {len(held)} connections were taken")
     return still_deciding("hook-connections")
 
 
@@ -414,8 +412,6 @@ def proxy_connections():
     for _ in range(600):
         with contextlib.suppress(OSError):
             held.append(socket.create_connection((place.hostname, place.port), 0.2))
-    if len(held) < 100:
-        raise Resisted(f"only {len(held)} connections were taken")
     return still_deciding("proxy-connections")
 
 

@@ -123,7 +123,7 @@ def fast_open_at_connect():
 
 def datagram(family, act):
     with socket.socket(family, socket.SOCK_DGRAM) as link:
-        link.settimeout(0.4)
+        link.settimeout(0.8)
         link.sendto(act, (LOOPBACK[family], WORLD["udp"]))
         try:
             return secret_in(link.recv(200))
@@ -320,10 +320,10 @@ def unix_datagram_abstract():
     return send_datagram("\0" + WORLD["abstract"] + ".d", b"unix_datagram_abstract")
 
 
-def listen(where, number):
+def listen(where, number, seconds):
     """Serve at all addresses, and wait for the process outside, which dials."""
     with socket.create_server((where, number)) as server:
-        server.settimeout(1)
+        server.settimeout(seconds)
         try:
             peer, _ = server.accept()
         except TimeoutError:
@@ -337,12 +337,12 @@ def listen(where, number):
 
 @attack()
 def inbound():
-    return listen("0.0.0.0", WORLD["inbound"][0][1])
+    return listen("0.0.0.0", WORLD["inbound"][0][1], 1.5)
 
 
 @attack()
 def inbound_on_loopback():
-    return listen("127.0.0.1", WORLD["inbound"][1][1])
+    return listen("127.0.0.1", WORLD["inbound"][1][1], 2.5)
 
 
 def squat(number):
