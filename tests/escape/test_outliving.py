@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.leavings import CANARY_HOMES
+from agent.daemon.leavings import CANARY_HOMES, group_name
+from agent.linux import cgroups
 from tests.escape.containers import SHARED, Container
 from tests.escape.runtime import Case, Host, policy, read_log
 
@@ -45,7 +46,9 @@ def test_nothing_outlives_a_session_of_this_machine(either_host: Host) -> None:
 
 
 def take_away(boots: set[str]) -> None:
-    """The files of runs of which nobody was left to remove them."""
+    """The files and groups of runs of which nobody was left to remove them."""
+    for boot in boots:
+        cgroups.remove(group_name(boot))
     for place in (Path("/tmp"), Path("/run/parhelia"), *(Path(home) for home in CANARY_HOMES)):
         for path in (found for boot in boots for found in (place.glob(f"*{boot}*") if place.is_dir() else ())):
             if path.is_dir():
