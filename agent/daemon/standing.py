@@ -2,7 +2,8 @@
 
 Rules kept here: what is left is whole before the session's first instruction, and is left again before a change of
 policy takes effect anywhere; it is in the guard's and the keeper's memory only (`agent.daemon.kept`), since it holds
-the values of the secrets. Numbers are left once a second; what a log's lines say is counted again from the log.
+the values of the secrets. Numbers are left four times a second (the egress process tells its own once a second); what a
+log's lines say is counted again from the log.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from agent.record.unwritten import Unwritten
 from agent.session.levels import Point, Reached
 from agent.session.plan import Plan
 
-NUMBERS_SECONDS: Final = 1.0
+NUMBERS_SECONDS: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ class Estate:
         self._standing.save(pickle.dumps(standing))
 
     def count(self, counts: Callable[[], Counts]) -> None:
-        """Leave these numbers once a second, from now on."""
+        """Leave these numbers again and again, from now on."""
         self._task = asyncio.get_running_loop().create_task(self._keep_counting(counts))
 
     def stop(self) -> None:

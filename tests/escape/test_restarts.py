@@ -204,9 +204,9 @@ threads = [threading.Thread(target=storm) for _ in range(6)]
 for thread in threads: thread.start()
 sock, first = tunnel()
 tells = []
-for _ in range(3):
+for _ in range(2):
     tells.append(looks())
-    time.sleep(1.5)
+    time.sleep(2.2)  # what was counted is told once a second, and left four times a second
     kill("agent.daemon.guard")
     squatted = list(squat())
 tells.append(looks())
@@ -225,16 +225,16 @@ def test_a_guard_that_dies_is_replaced_and_what_was_asked_meanwhile_is_decided_o
     (found,) = killed.lines
     first, *later = found["looks"]
     assert first == ["b\n", "denied", 200, 403, 200, 200]
-    assert later == [["b\n", "denied", 200, 403, 200, 403]] * 3
+    assert later == [["b\n", "denied", 200, 403, 200, 403]] * 2
     assert (found["squatted"], found["hung"], runtime.upstream.escapes) == ([], 0, 0)
     # denied: what was in hand of either thread of the supervisor's; nothing: it had not come to its first instruction
     assert set(found["ran"]) <= {"x\n", "denied", ""}, found
-    assert sum(found["ran"].get(answer, 0) for answer in ("denied", "")) <= 2 * 3
+    assert sum(found["ran"].get(answer, 0) for answer in ("denied", "")) <= 2 * 2
     assert set(found["refused"]) == {"denied"}
     rules = [(event["details"].get("rule"), event["details"].get("count", 1)) for event in killed.events]
     assert sum(count for rule, count in rules if rule == "commands.deny[0]") >= found["refused"]["denied"]
     changes = [event["details"] for event in killed.events if event["details"]["event_type"] == "agent.recovered"]
-    assert [each["process"] for each in changes].count("guard") == 3
+    assert [each["process"] for each in changes].count("guard") == 2
     assert (killed.verified, killed.left) == (0, 0)
 
 
