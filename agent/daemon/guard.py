@@ -85,6 +85,7 @@ class Guard:
             log.exception("the session cannot be taken over")
             self._fault(Point.AGENT, f"the session could not be taken over: {type(error).__name__}: {error}")
             self._ended(signal.SIGKILL)
+        self._tell({"type": "started", "pid": session.pid})  # it may be that nobody has said so yet
         return await self._to_the_end(spec, session)
 
     async def _to_the_end(self, spec: RunSpec, session: Parts) -> int:

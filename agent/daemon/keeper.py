@@ -124,7 +124,7 @@ class Keeper:
         """The guard is gone. Another one takes the session over; None where none can, and the session must end."""
         if self._finishing or self._failure is not None:
             return None
-        if self._session_pid is None or not self._kept:
+        if not self._kept:
             self._say("the guard died; the session is ended" if self._session_pid else "the guard did not start")
             return None
         if not self._guard_deaths.survived(time.monotonic()):

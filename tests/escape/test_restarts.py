@@ -162,6 +162,7 @@ def test_an_egress_process_that_dies_is_replaced_and_gives_nothing_away(runtime:
 
 
 LOOP = """
+time.sleep(1)  # a guard that has not left anything yet has no successor
 for _ in range(3):
     kill("agent.enforce.egress.main")
     tell(status=ask(f"http://allowed.test:{http}/"))
