@@ -16,6 +16,10 @@ DAC_ONLY = (
 METADATA = (
     "neither Landlock nor the filter knows metadata: modes, times and sizes outside of the grants follow permissions"
 )
+WATCHED = (
+    "watching a directory (inotify) is no access to Landlock: names of what is made, changed or opened there are seen"
+    " where permissions let the account list it"
+)
 NAMED_TWICE = "a file with a second name below a grant is granted by that name, if permissions allow it"
 UNHELD = "`paths.protect` is held by mounts; without a mount namespace, `check` and the tool hook alone decide by it"
 MADE_LATER = (
@@ -99,6 +103,8 @@ ON_GRANTS = (
            UNCONFINED, hole=METADATA),
     Attack("looked_at", "Existence and size of a file outside of the grants are seen", everywhere(OPEN), UNCONFINED,
            hole=METADATA),
+    Attack("watched_directory", "What happens in a directory outside of the grants is watched", everywhere(OPEN),
+           UNCONFINED, hole=WATCHED),
 )  # fmt: skip
 
 ON_PROTECTED = (

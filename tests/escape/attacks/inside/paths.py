@@ -260,6 +260,18 @@ def looked_at():
 
 
 @attack()
+def watched_directory():
+    """inotify(7): what changes is told by name; here it is the times of an own file that change."""
+    queue = LIBC.inotify_init1(os.O_NONBLOCK)
+    if LIBC.inotify_add_watch(queue, os.fsencode(VICTIMS + "/open"), 0x4) == -1:  # IN_ATTRIB
+        raise OSError(ctypes.get_errno(), "not to be watched")
+    os.utime(VICTIMS + "/open/owned")
+    if b"owned" not in os.read(queue, 4096):
+        raise Resisted("told no name")
+    return "names of what changes in a directory outside of the grants"
+
+
+@attack()
 def long_path():
     """Below a directory that only a path of more than PATH_MAX bytes names."""
     os.chdir(VICTIMS + "/open")
