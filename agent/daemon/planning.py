@@ -114,7 +114,7 @@ def _proofs(ground: Ground, port: int, canaries: Canaries, private: Sequence[str
     return Proofs(
         dial=canaries.targets if closed else (),
         token=canaries.token,
-        ungranted=(ground.places.canary,) if landlock and ground.places.canary else (),
+        ungranted=(ground.places.canary,) if (landlock or offer.mounts) and ground.places.canary else (),
         private=tuple(private) if separate or landlock else (),
         signal=(os.getpid(), os.getppid()) if separate or offer.landlock >= LANDLOCK_SCOPE else (),
         protected=tuple(path for path, how in ground.protection.places if how is not Hold.PIN)[:PROVED],

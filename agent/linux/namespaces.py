@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import socket
 import struct
 
@@ -37,6 +38,7 @@ _AT_RECURSIVE = 0x8000
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 1
+_OCTAL = re.compile(rb"\\([0-7]{3})")
 _IFREQ = struct.Struct("=16sh22x")  # struct ifreq with ifr_flags
 
 
@@ -98,7 +100,7 @@ def bind_read_only(source: str, target: str) -> None:
 
 def make_read_only(place: int) -> None:
     """Make the mount that `place` (O_PATH) is the root of, and all below it, read-only (mount_setattr(2), Linux 5.12;
-    before that, and where the call is refused, that mount alone)."""
+    one by one before that, and where the call is refused)."""
     attributes = struct.pack("=QQQQ", _MOUNT_ATTR_RDONLY, 0, 0, 0)  # struct mount_attr, linux/mount.h
     try:
         flags = _AT_EMPTY_PATH | _AT_RECURSIVE
@@ -106,8 +108,21 @@ def make_read_only(place: int) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSYS, errno.EPERM):
             raise
-        path = f"/proc/self/fd/{place}"
-        mount("none", path, None, MS_BIND | MS_REMOUNT | MS_RDONLY | _locked_flags(path))
+        link = f"/proc/self/fd/{place}"
+        for path in (link, *mount_points(os.readlink(link))):  # noqa: PTH115
+            mount("none", path, None, MS_BIND | MS_REMOUNT | MS_RDONLY | _locked_flags(path))
+
+
+def mount_points(root: str) -> list[str]:
+    """Mount points below `root`, each after those above it (proc_pid_mountinfo(5): the fifth field, with blanks, tabs,
+    newlines and backslashes in octal)."""
+    try:
+        with open("/proc/self/mountinfo", "rb") as file:
+            fields = [line.split(b" ")[4] for line in file]
+    except FileNotFoundError:
+        return []
+    points = [os.fsdecode(_OCTAL.sub(lambda found: bytes([int(found[1], 8)]), field)) for field in fields]
+    return [point for point in dict.fromkeys(points) if point.startswith(f"{root.rstrip('/')}/")]
 
 
 def tmpfs(target: str, *, mode: int = 0o755, size: str | None = None, read_only: bool = False) -> None:

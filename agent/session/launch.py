@@ -7,7 +7,8 @@ The order is the security argument, so the code is the list (docs/architecture.m
  3. namespaces: network (in a user namespace where the rights for it, or for tracing, are missing), mounts, processes
     and System V objects; of processes only a child is part, so the launcher ends here and its child goes on
  4. open the jail's doors (agent.session.jail) and hand them to the guard
- 5. a /proc of its own; hold protected places (agent.session.mounts), cover what must not be seen
+ 5. a /proc of its own; hold protected places (agent.session.mounts), leave in sight what is granted and nothing else
+    (agent.session.view), cover what of that must not be seen
  6. no_new_privs
  7. Landlock
  8. the seccomp filter; hand its listener to the guard (which, where there is none, traces since before step 1)
@@ -36,7 +37,7 @@ from agent.exits import Exit
 from agent.linux import landlock, namespaces, process, seccomp
 from agent.linux.process import Capability
 from agent.session import filter as syscall_filter
-from agent.session import jail, mounts, pids
+from agent.session import jail, mounts, pids, view
 from agent.session.command import Account
 from agent.session.doors import Capture, Door
 from agent.session.init import Init
@@ -136,6 +137,8 @@ class Launch:
             return
         sources = [os.open(source, os.O_PATH | os.O_CLOEXEC) for source, _ in self._plan.bind]
         mounts.hold(self._plan.hold, empty=self._plan.empty_file)
+        seen = view.view_of(self._plan.read, (*self._plan.write, *self._plan.devices))
+        view.narrow(seen, empty=self._plan.empty_file, spare=("/run",) if self._plan.empty_run else ())
         for path in self._plan.hide:
             _hide(path)
         if self._plan.empty_run:  # connecting to a socket's path is no file access to Landlock
@@ -143,7 +146,8 @@ class Launch:
         for source, (_, target) in zip(sources, self._plan.bind, strict=True):
             if self._plan.empty_run and target.startswith("/run/"):
                 _make_stand_in(source, target)
-            namespaces.bind(f"/proc/self/fd/{source}", target)
+            if os.path.lexists(target):  # else it is where nothing is granted
+                namespaces.bind(f"/proc/self/fd/{source}", target)
             os.close(source)
 
     def no_new_privileges(self) -> None:

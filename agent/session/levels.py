@@ -157,10 +157,16 @@ def _exec(offer: Offer) -> Reached:
 def _paths(offer: Offer) -> Reached:
     if offer.landlock >= LANDLOCK_PATHS:
         return Reached(Level.ENFORCED, f"Landlock (ABI {offer.landlock}), own uid, no_new_privs")
+    if offer.root and offer.mounts:
+        return Reached(
+            Level.ENFORCED,
+            "a mount namespace in which only what is granted can be seen, read-only where it is granted for reading;"
+            " own uid, no_new_privs (no Landlock here)",
+        )
     return Reached(
         Level.PARTIAL,
         "file permissions of a separate uid only: what everybody may read or write (such as /var/tmp) stays open",
-        "Linux 6.2 or later with Landlock enabled",
+        "Linux 6.2 or later with Landlock enabled, or a mount namespace",
     )
 
 

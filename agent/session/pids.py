@@ -22,7 +22,7 @@ _PROC = "/proc"
 def fresh_proc() -> None:
     """Mount a /proc for the process namespace of this process, in a mount namespace whose mounts are private. Raises
     OSError."""
-    covers = [(os.open(path, os.O_PATH | os.O_CLOEXEC), path) for path in _mounts_below(_PROC)]
+    covers = [(os.open(path, os.O_PATH | os.O_CLOEXEC), path) for path in namespaces.mount_points(_PROC)]
     namespaces.proc(_PROC)
     for cover, path in covers:
         with suppress(FileNotFoundError):  # nothing is there to be covered
@@ -52,14 +52,3 @@ def _alone(outside: str) -> bool:
     """Whether this is the first process, and /proc shows it and no other."""
     shown = {entry for entry in os.listdir(_PROC) if entry.isdigit()}  # noqa: PTH208
     return os.getpid() == 1 and shown == {"1"} and os.readlink("/proc/self") == "1" != outside  # noqa: PTH115
-
-
-def _mounts_below(root: str) -> list[str]:
-    """Mount points below `root`, each after those above it (proc_pid_mountinfo(5): the fifth field, with octal escapes
-    for blanks, which nothing below /proc has)."""
-    try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-            points = [line.split(" ")[4] for line in file]
-    except FileNotFoundError:
-        return []
-    return [point for point in dict.fromkeys(points) if point.startswith(f"{root}/")]

@@ -8,6 +8,7 @@ capturing (agent.session.jail). Nothing is assumed from names or versions.
 from __future__ import annotations
 
 import encodings.idna  # noqa: F401  (children use it, and another thread may be importing it at the fork)
+import errno
 import os
 import resource
 import signal
@@ -34,7 +35,7 @@ def probe() -> Offer:
     return Offer(
         root=root,
         jail=jail,
-        mounts=root and _succeeds(_mounts),
+        mounts=root and _mounts(jail, trace),
         pids=_pids(jail, trace) if root else None,
         landlock=landlock.abi(),
         seccomp=seccomp.filter_available(),
@@ -133,11 +134,28 @@ def _isolates(flags: int, port: int) -> int:
     return OPEN
 
 
-def _mounts() -> int:
+def _mounts(jail: str | None, trace: str | None) -> bool:
+    """Whether mounts of the session's own are to be had, with the rights that its namespaces give it."""
+    become_owner = _own_user_namespace if "user" in (jail, trace) else lambda: None
+    return _succeeds(lambda: _holds(become_owner))
+
+
+def _holds(become_owner: Callable[[], None]) -> int:
+    """0 where a covering mount covers and a read-only one refuses."""
+    become_owner()
     namespaces.unshare(namespaces.NEWNS)
     namespaces.make_mounts_private()
-    namespaces.tmpfs("/tmp", size="4k")  # noqa: S108
-    return 0
+    namespaces.tmpfs("/tmp", size="16k")  # noqa: S108
+    place = "/tmp/place"  # noqa: S108
+    os.mkdir(place)  # noqa: PTH102
+    namespaces.bind(place, place)
+    descriptor = os.open(place, os.O_PATH)
+    namespaces.make_read_only(descriptor)
+    try:
+        os.mkdir(f"{place}/new")  # noqa: PTH102
+    except OSError as error:
+        return 0 if error.errno == errno.EROFS else 1
+    return 1
 
 
 def _succeeds(trial: Callable[[], int]) -> bool:

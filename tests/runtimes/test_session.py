@@ -156,7 +156,7 @@ def test_in_gvisor_a_session_runs_ends_with_its_status_and_is_recorded(gvisor_ru
         "session.terminate",
     ]
     assert "exec is" not in done.stderr
-    assert points(tmp_path)
+    assert points(tmp_path) <= {"paths"}  # that of 2022 has no mounts
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ DOCKER = Offer(
 NO_ADDFD = replace(DOCKER, connect=False)
 UNTRACED = Offer(root=True, jail="user", mounts=False, landlock=0, seccomp=True, notify=False)
 GVISOR = replace(UNTRACED, trace="user")
+MOUNTED = replace(GVISOR, mounts=True)
 NOTHING = Offer(root=False, jail=None, mounts=False, landlock=0, seccomp=False, notify=False)
 E, P, A, O = Level.ENFORCED, Level.PARTIAL, Level.ADVISORY, Level.OFF  # noqa: E741
 
@@ -31,6 +32,7 @@ E, P, A, O = Level.ENFORCED, Level.PARTIAL, Level.ADVISORY, Level.OFF  # noqa: E
         (replace(DOCKER, root=False, landlock=5), E, E, O, E, [Point.AGENT]),
         (replace(DOCKER, root=False, seccomp=False), E, E, O, E, [Point.AGENT]),
         (GVISOR, E, P, E, E, [Point.PATHS]),
+        (MOUNTED, E, E, E, E, []),
         (UNTRACED, E, P, E, A, [Point.PATHS]),
         (NOTHING, A, P, O, A, [Point.EGRESS, Point.PATHS, Point.AGENT]),
     ],

@@ -11,12 +11,12 @@ NO_RIGHTS = "the account has not the right for it anywhere: the attack is on the
 NOBODY = "nobody is there: what is shown is that the attempt is decided, or reaches nothing"
 UNIX = Record("network.egress_blocked", "unix-socket", "doors/unix.sock")
 GVISOR_SOCKETS = (
-    "gVisor has no Landlock, and here no mount namespace either: a Unix socket by path that its permissions open to"
-    " everybody can be connected to, and hands out descriptors"
+    "gVisor of 2022 has no mount namespaces: a Unix socket by path that its permissions open to everybody can be"
+    " connected to, and hands out descriptors"
 )
 LATE_SOCKETS = (
-    "with a network namespace nobody looks at connections to Unix sockets by path: those that listen when the session"
-    " starts are covered by mounts, and one that is made later outside of /run is not"
+    "with a network namespace nobody looks at connections to Unix sockets by path: where no mount namespace keeps"
+    " ungranted places out of sight, one that is made later can be connected to"
 )
 SHARED_LOOPBACK = (
     "without a network namespace the session listens on the container's loopback, where processes of the same container"
@@ -49,7 +49,7 @@ def elsewhere(act: str, name: str, words: str, **but: Verdict) -> Attack:
 
 def by_path(act: str, name: str, *rows: int) -> Attack:
     """A Unix socket: refused by the guard where it connects for the session, else covered."""
-    verdicts = everywhere(REFUSED, host=CONTAINED, gvisor=OPEN)
+    verdicts = everywhere(REFUSED, host=CONTAINED, gvisor_2022=OPEN, gvisor_2024=CONTAINED)
     return Attack(act, name, verdicts, UNCONFINED, rows, UNIX, hole=GVISOR_SOCKETS)
 
 
@@ -110,13 +110,13 @@ ON_UNIX = (
     by_path("unix_by_path", "A helper outside is asked by its Unix socket, and hands out a descriptor", 16, 40, 41),
     by_path("unix_by_a_link", "A helper outside is asked by a link to its Unix socket", 40),
     Attack("unix_made_later", "A helper outside is asked by a Unix socket made while the session runs",
-           everywhere(OPEN, docker=REFUSED, restricted=REFUSED), UNCONFINED, (16,),
+           everywhere(CONTAINED, docker=REFUSED, restricted=REFUSED, gvisor_2022=OPEN), UNCONFINED, (16,),
            Record("network.egress_blocked", "unix-socket", "doors/late.sock"), hole=LATE_SOCKETS),
     Attack("unix_abstract", "A helper outside is asked by an abstract Unix socket",
            everywhere(CONTAINED, docker=REFUSED, restricted=REFUSED), UNCONFINED, (16, 42),
            Record("network.egress_blocked", "unix-socket", "unix:@parhelia-attack")),
     Attack("unix_datagram_by_path", "A datagram is sent to a Unix socket by path",
-           everywhere(CONTAINED, gvisor=OPEN), UNCONFINED, (40,), hole=GVISOR_SOCKETS),
+           everywhere(CONTAINED, gvisor_2022=OPEN), UNCONFINED, (40,), hole=GVISOR_SOCKETS),
     contained("unix_datagram_abstract", "A datagram is sent to an abstract Unix socket", 42),
 )  # fmt: skip
 

@@ -10,11 +10,12 @@ DANGEROUS = ("bash.dangerous", "recursive-delete-system")
 UNGRANTED = ("permission.denied", "paths-default")
 NO_RIGHTS = "the account has not the right for it anywhere: the attack is on the filter before that"
 DAC_ONLY = (
-    "gVisor has no Landlock: what file permissions leave open to everybody is open to the session, outside of the"
-    " grants too (`doctor` says `paths` is *partial*)"
+    "gVisor has no Landlock, and that of 2022 no mount namespaces: what file permissions leave open to everybody is"
+    " open to the session, outside of the grants too (`doctor` says `paths` is *partial*)"
 )
 METADATA = (
-    "neither Landlock nor the filter knows metadata: modes, times and sizes outside of the grants follow permissions"
+    "neither Landlock nor the filter knows metadata: where no mount namespace is to be had, modes, times and sizes"
+    " outside of the grants follow permissions"
 )
 WATCHED = (
     "watching a directory (inotify) is no access to Landlock: names of what is made, changed or opened there are seen"
@@ -34,7 +35,7 @@ IPC = (
 
 def landlocked(act: str, name: str, *rows: int, control: Control | str = UNCONFINED) -> Attack:
     """What Landlock keeps closed, and gVisor does not."""
-    return Attack(act, name, everywhere(CONTAINED, gvisor=OPEN), control, rows, hole=DAC_ONLY)
+    return Attack(act, name, everywhere(CONTAINED, gvisor_2022=OPEN), control, rows, hole=DAC_ONLY)
 
 
 def outside_seen(act: str, name: str, *rows: int, control: Control | str = UNCONFINED) -> Attack:
@@ -59,7 +60,7 @@ def without(act: str, name: str, *rows: int, control: Control | str = UNCONFINED
 
 
 def protected(act: str, name: str, *rows: int) -> Attack:
-    return Attack(act, name, everywhere(OPEN, host=CONTAINED), INSIDE, rows, hole=UNHELD)
+    return Attack(act, name, everywhere(OPEN, host=CONTAINED, gvisor_2024=CONTAINED), INSIDE, rows, hole=UNHELD)
 
 
 def made_later(act: str, name: str, *rows: int) -> Attack:
@@ -99,12 +100,12 @@ ON_GRANTS = (
             lacking="gVisor has no O_TMPFILE"),
     landlocked("long_path", "A path longer than PATH_MAX is walked to a place outside", 48),
     landlocked("shell_builtins", "A shell's builtins and redirections read and write outside", 26),
-    Attack("changed_mode", "Mode and times of an own file outside of the grants are changed", everywhere(OPEN),
-           UNCONFINED, hole=METADATA),
-    Attack("looked_at", "Existence and size of a file outside of the grants are seen", everywhere(OPEN), UNCONFINED,
-           hole=METADATA),
-    Attack("watched_directory", "What happens in a directory outside of the grants is watched", everywhere(OPEN),
-           UNCONFINED, hole=WATCHED),
+    Attack("changed_mode", "Mode and times of an own file outside of the grants are changed",
+           everywhere(OPEN, host=CONTAINED, gvisor_2024=CONTAINED), UNCONFINED, hole=METADATA),
+    Attack("looked_at", "Existence and size of a file outside of the grants are seen",
+           everywhere(OPEN, host=CONTAINED, gvisor_2024=CONTAINED), UNCONFINED, hole=METADATA),
+    Attack("watched_directory", "What happens in a directory outside of the grants is watched",
+           everywhere(OPEN, host=CONTAINED, gvisor_2024=CONTAINED), UNCONFINED, hole=WATCHED),
 )  # fmt: skip
 
 ON_PROTECTED = (
@@ -143,13 +144,16 @@ ON_NEIGHBOURS = (
 )  # fmt: skip
 
 ON_PROGRAMS = (
-    Attack("ungranted_program", "A program outside of the grants is run", everywhere(REFUSED), UNCONFINED, (),
+    Attack("ungranted_program", "A program outside of the grants is run",
+           everywhere(REFUSED, host=CONTAINED, gvisor_2024=CONTAINED), UNCONFINED, (),
            Record(*UNGRANTED, "victims/open/program")),
     Attack("loader_of_an_ungranted_program", "The dynamic loader maps a program outside of the grants",
-           everywhere(REFUSED), UNCONFINED, (21,), Record(*UNGRANTED, "victims/open/mapped")),
+           everywhere(REFUSED, host=CONTAINED, gvisor_2024=CONTAINED), UNCONFINED, (21,),
+           Record(*UNGRANTED, "victims/open/mapped")),
     refused("copied_program", "A copy of a refused program is run", 22),
     Attack("program_in_shared_memory", "A copy of a refused program is run in /dev/shm",
-           everywhere(CONTAINED, gvisor=REFUSED), UNCONFINED, (23,), Record(*DANGEROUS, "program-in-shared-memory")),
+           everywhere(CONTAINED, gvisor_2022=REFUSED), UNCONFINED, (23,),
+           Record(*DANGEROUS, "program-in-shared-memory")),
     refused("program_in_memory", "A refused program is run from a file in memory", 19, control=INSIDE),
     refused("loader", "The dynamic loader runs a refused program", 21, control=INSIDE),
     refused("preloaded_library", "A refused program is run with a preloaded library", 24),

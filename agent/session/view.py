@@ -1,0 +1,146 @@
+"""What the session sees of the file system, in a mount namespace of its own: what is granted, and nothing else.
+
+Where there is Landlock this is a second wall, which also keeps what Landlock has no right for: connecting to sockets by
+their path, and changing mode, times and attributes. Where there is none (gVisor) it is the path guard.
+
+Rules kept here: a directory that no grant reaches is covered by an empty one that nobody enters (EACCES); one that only
+leads to grants is replaced by an empty one in which they appear, so that nothing made in it later is seen; what is
+granted for reading is read-only (EROFS); what is granted for writing stays as it is. Symlinks directly below / stay,
+others on the way to a grant are made again. The session cannot undo it (agent.session.mounts says why).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from agent.linux import namespaces
+
+_PLACE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_DEV = "/dev"
+_LIVE = ("/proc", _DEV)
+"""Never covered nor read-only as a whole: programs do not work without them, and have rules of their own."""
+_MOST_STEPS = 4096
+"""Names on the way to one grant, those of symlinks included: an end for links that lead in a circle."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Real places (no symlink on the way), and the symlinks that lead to them: (path, target)."""
+
+    read: frozenset[str]
+    write: frozenset[str]
+    links: frozenset[tuple[str, str]]
+
+    @property
+    def seen(self) -> frozenset[str]:
+        """Everything that must be there."""
+        return self.read | self.write | {path for path, _ in self.links}
+
+
+def view_of(read: Iterable[str], write: Iterable[str]) -> View:
+    """The grants as they lie on this machine; those that do not exist are left out."""
+    links: set[tuple[str, str]] = set()
+    reads = {real for path in read if (real := _real(path, links)) is not None}
+    writes = {real for path in write if (real := _real(path, links)) is not None}
+    if "/" in reads:
+        reads |= {f"/{name}" for name in os.listdir("/") if not os.path.islink(f"/{name}")}  # noqa: PTH208, PTH114
+    return View(frozenset(reads - writes), frozenset(writes), frozenset(links))
+
+
+def narrow(view: View, *, empty: str, spare: tuple[str, ...]) -> None:
+    """Make it so. `spare`: directories directly below / that somebody else replaces. `empty`: the file, of root's, that
+    is shown in the place of ungranted ones. Raises OSError."""
+    if "/" in view.write:
+        return
+    writable = [(path, os.open(path, _PLACE)) for path in sorted(view.write)]
+    stand_in = os.open(empty, _PLACE)
+    if "/" not in view.read:
+        _cover("/", view, (*spare, *_LIVE), stand_in)
+        _cover(_DEV, view, (), stand_in)
+    os.close(stand_in)
+    for path in sorted(view.read - {"/"}):
+        others = [other for other in view.read if other not in (path, "/")]
+        if not _inside(path, (*others, *view.write, *_LIVE, *spare)):
+            namespaces.bind(path, path, recursive=True)
+            _read_only(path)
+    for path, place in writable:
+        if _inside(path, view.read):
+            namespaces.bind(f"/proc/self/fd/{place}", path, recursive=True)
+        os.close(place)
+
+
+def _cover(directory: str, view: View, spare: tuple[str, ...], stand_in: int) -> None:
+    """Cover what lies in `directory` itself, but for symlinks and devices."""
+    for name in sorted(os.listdir(directory)):  # noqa: PTH208  (the launcher keeps its imports lean)
+        path = f"{directory.rstrip('/')}/{name}"
+        if path in spare or _inside(path, view.seen):
+            continue
+        mode = os.lstat(path).st_mode
+        below = [seen for seen in view.seen if seen.startswith(f"{path}/")]
+        if stat.S_ISDIR(mode) and below:
+            _replace(path, view, below)
+        elif stat.S_ISDIR(mode):
+            namespaces.tmpfs(path, mode=0o000, size="4k", read_only=True)
+        elif stat.S_ISREG(mode) or stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode):
+            namespaces.bind(f"/proc/self/fd/{stand_in}", path)
+
+
+def _replace(directory: str, view: View, below: list[str]) -> None:
+    """Show an empty directory in which only what lies `below` appears."""
+    links = dict(view.links)
+    outermost = sorted(path for path in below if not any(path.startswith(f"{other}/") for other in below))
+    places = [(path, os.open(path, _PLACE)) for path in outermost if path not in links]
+    namespaces.tmpfs(directory, mode=0o755, size="256k")
+    for path in outermost:
+        os.makedirs(path.rpartition("/")[0], mode=0o755, exist_ok=True)  # noqa: PTH103
+        if path in links:
+            os.symlink(links[path], path)  # noqa: PTH211
+    for path, place in places:
+        if stat.S_ISDIR(os.fstat(place).st_mode):
+            os.mkdir(path, 0o755)  # noqa: PTH102
+        else:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o444))
+        namespaces.bind(f"/proc/self/fd/{place}", path, recursive=True)
+        os.close(place)
+    namespaces.mount("none", directory, None, namespaces.MS_REMOUNT | namespaces.MS_RDONLY, "mode=755")
+
+
+def _read_only(path: str) -> None:
+    place = os.open(path, _PLACE)
+    try:
+        namespaces.make_read_only(place)
+    finally:
+        os.close(place)
+
+
+def _inside(path: str, roots: Iterable[str]) -> bool:
+    return any(path == root or path.startswith(f"{root.rstrip('/')}/") for root in roots)
+
+
+def _real(path: str, links: set[tuple[str, str]]) -> str | None:
+    """Where `path` really lies; the symlinks on the way that are not directly below / are added to `links`."""
+    todo, at = [part for part in path.split("/") if part], ""
+    for _ in range(_MOST_STEPS):
+        if not todo:
+            return at or "/"
+        part = todo.pop(0)
+        if part == "..":
+            at = at.rpartition("/")[0]
+            continue
+        here = f"{at}/{part}"
+        try:
+            target = os.readlink(here)  # noqa: PTH115
+        except FileNotFoundError:
+            return None
+        except OSError:  # no symlink
+            at = here
+            continue
+        if at:
+            links.add((here, target))
+        if target.startswith("/"):
+            at = ""
+        todo = [piece for piece in target.split("/") if piece and piece != "."] + todo
+    return None
