@@ -27,6 +27,7 @@ from agent.daemon.placeholders import write_placeholders
 from agent.daemon.planning import Ground, make_plan, session_details, workdir
 from agent.daemon.policy_store import policy_sources
 from agent.daemon.protecting import Protection, protect
+from agent.daemon.waiting import Waiting
 from agent.enforce.commands.refusal import Given, refusal_line
 from agent.enforce.egress.dialling import Doors
 from agent.enforce.egress.secrets import Secrets
@@ -48,9 +49,9 @@ JAIL_PORT = 3128
 class BringUp(Parts):
     """One session, from nothing to running."""
 
-    async def start(self, stdio: tuple[int, int, int], keeper: int) -> None:
-        """All steps up to the session's first instruction. `keeper`: the other end of a channel of the keeper's, for
-        the session's init. Raises Refused."""
+    async def start(self, stdio: tuple[int, int, int], launcher: Waiting) -> None:
+        """All steps up to the session's first instruction. `launcher`: what becomes the session's init. Raises
+        Refused."""
         self._opening.check_own_paths()
         ledger, journal = self._opening.open_log()
         policy = self._opening.load_policy(ledger, journal)
@@ -71,7 +72,7 @@ class BringUp(Parts):
             await self._start_hooks(ground, ledger)
             stderr = Given.of(stdio[2])
             doors = await self._open_doors(ground, gate)
-            plan, broken = await self._launch_session(ground, gate, stderr, doors[0], keeper)
+            plan, broken = await self._launch_session(ground, gate, stderr, doors[0], launcher)
             self._judge_proofs(broken, levels, journal)
             self._record_session(session_details(self._spec, plan, levels, ground), policy, journal)
             await self._go(plan, stdio)
@@ -147,7 +148,7 @@ class BringUp(Parts):
         return port, forwarded
 
     async def _launch_session(
-        self, ground: Ground, gate: Gate, stderr: Given, port: int, keeper: int
+        self, ground: Ground, gate: Gate, stderr: Given, port: int, launcher: Waiting
     ) -> tuple[Plan, list[tuple[str, str]]]:
         """Everything up to the proofs; the plan that was carried out, and what should have failed and did not."""
         if self._link is None:
@@ -164,7 +165,7 @@ class BringUp(Parts):
                 policy_files=[str(path) for path in policy_sources(ground.policy)],
                 processes=limits.by_account,
             )
-            broken = await self._launch.prepare(plan, keeper)
+            broken = await self._launch.prepare(plan, launcher)
             return plan, [*((str(Point.EGRESS), text) for text in canaries.reached()), *broken]
 
     def _record_session(self, details: dict[str, Json], policy: Policy, journal: Journal) -> None:

@@ -17,20 +17,19 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from agent.channel import Channel, ChannelClosed, Message
-from agent.daemon.bring_up import BringUp
 from agent.daemon.leavings import sweep
-from agent.daemon.opening import Refused
-from agent.daemon.parts import Parts
 from agent.daemon.spec import RunSpec
-from agent.daemon.standing import Estate
-from agent.daemon.taking_over import TakeOver
+from agent.daemon.waiting import Waiting, start_launcher
 from agent.exits import Exit
 from agent.linux.process import set_dumpable
-from agent.session.levels import Point
 from agent.session.offspring import adopt_orphans, end_all
+
+if TYPE_CHECKING:  # most of what a start takes: imported when the launcher is on its way
+    from agent.daemon.parts import Parts
+    from agent.session.levels import Point
 
 log = logging.getLogger(__name__)
 
@@ -50,21 +49,24 @@ class Guard:
         self._finish: asyncio.Future[None] = self._loop.create_future()
         self._session: Parts | None = None
         self._orphaned = False
+        self._taken_over = False
         self._account: int | None = None
 
-    async def run(self, spec: RunSpec, stdio: tuple[int, int, int], keepers: int) -> int:
-        """Returns this process's exit status; the session's own goes to the keeper. `keepers`: the end of the keeper's
-        channel that the session's init gets."""
+    async def run(self, spec: RunSpec, stdio: tuple[int, int, int], launcher: Waiting) -> int:
+        """Returns this process's exit status; the session's own goes to the keeper."""
+        from agent.daemon.bring_up import BringUp
+        from agent.daemon.opening import Refused
+
         self._attend(spec)
         bring_up = self._session = BringUp(spec, self._egress, self._fault, self._ended, self._tell)
         try:
-            await bring_up.start(stdio, keepers)
+            await bring_up.start(stdio, launcher)
         except Refused as refused:
             self._tell({"type": "failed", "exit": int(refused.exit), "text": refused.reason})
             await bring_up.finish(None, refused.reason)
             return int(refused.exit)
         _take_all_descriptors()
-        for fd in {*stdio, keepers}:
+        for fd in {*stdio, launcher.keeper}:
             os.close(fd)
         for warning in bring_up.warnings:
             self._tell({"type": "say", "text": warning})
@@ -74,6 +76,11 @@ class Guard:
     async def take_over(self, spec: RunSpec, held: dict[str, int], doors: list[str], listeners: list[int]) -> int:
         """The same for a session that another guard had. `held`: what it had the keeper hold, and the channel to the
         session's init, by name."""
+        from agent.daemon.standing import Estate
+        from agent.daemon.taking_over import TakeOver
+        from agent.session.levels import Point
+
+        self._taken_over = True
         self._attend(spec)
         _take_all_descriptors()
         init = Channel(socket.socket(fileno=held["init"]))
@@ -124,6 +131,8 @@ class Guard:
                 case "signal":
                     self._signal(int(message["number"]))
                 case "worker_died":
+                    from agent.session.levels import Point
+
                     self._fault(Point.EGRESS, str(message["reason"]))
                 case "egress" if self._session is not None:
                     channel, *listeners = fds
@@ -149,7 +158,7 @@ class Guard:
         if self._session is not None:
             self._session.failed(point, reason)
         end_all(os.getpid(), (), self._reap, account=self._account)
-        if isinstance(self._session, TakeOver):  # its processes are the keeper's to end: they descend from it
+        if self._taken_over:  # its processes are the keeper's to end: they descend from it
             self._tell({"type": "end"})
 
     def _signal(self, number: int) -> None:
@@ -177,13 +186,14 @@ async def _main() -> int:
     keeper = Channel(socket.socket(fileno=_argument("--keeper")))
     egress = Channel(socket.socket(fileno=_argument("--egress")))
     message, fds = keeper.receive()
+    launcher = start_launcher(fds[3]) if message["type"] == "start" else None
     spec = RunSpec.parse(message["spec"])
     logging.basicConfig(
         level=logging.INFO if spec.verbose else logging.WARNING, format="parhelia: %(levelname)s %(name)s: %(message)s"
     )
     guard = Guard(keeper, egress)
-    if message["type"] == "start":
-        return await guard.run(spec, (fds[0], fds[1], fds[2]), fds[3])
+    if launcher is not None:
+        return await guard.run(spec, (fds[0], fds[1], fds[2]), launcher)
     held = dict(zip(message["names"], fds, strict=True))
     doors, listeners = keeper.receive()
     return await guard.take_over(spec, held, doors["doors"], listeners)

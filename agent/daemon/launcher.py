@@ -12,12 +12,12 @@ import os
 import signal
 import socket
 import struct
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from agent.channel import Channel, ChannelClosed, Message, pair
+from agent.channel import Channel, ChannelClosed, Message
+from agent.daemon.waiting import Waiting
 from agent.session.command import GO, MAX_TOLD
 from agent.session.doors import Door
 from agent.session.plan import Command, Plan
@@ -69,22 +69,18 @@ class LaunchLink:
         self._running: dict[int, asyncio.Future[int]] = {}
         self._last = 0
 
-    async def prepare(self, plan: Plan, keeper: int) -> list[tuple[str, str]]:
-        """Run every step up to the proofs; returns what should have failed and did not. `keeper`: the init's end of the
-        keeper's channel, which is the caller's to close. Raises LaunchFailed, NoWorkdir."""
-        ours, theirs = pair()
-        try:
-            self.init = _spawn(theirs.fileno())
-        finally:
-            theirs.close()
-        channel = self._channel = Channel(ours)
+    async def prepare(self, plan: Plan, launcher: Waiting) -> list[tuple[str, str]]:
+        """Have it run every step up to the proofs; returns what should have failed and did not. Its end of the keeper's
+        channel stays the caller's to close. Raises LaunchFailed, NoWorkdir."""
+        self.init = launcher.pid
+        channel = self._channel = launcher.channel
         self._own_pids = plan.pids is not None
         try:
             await self._trace(self.init)
         except OSError as error:
             raise LaunchFailed(f"the launcher cannot be traced: {error}") from error
         try:
-            channel.send({"type": "launch", "plan": plan.dump()}, [keeper])
+            channel.send({"type": "launch", "plan": plan.dump()}, [launcher.keeper])
             await asyncio.wait_for(self._steps(channel), LAUNCH_SECONDS)
         except TimeoutError:
             raise LaunchFailed(f"the launcher did not answer within {LAUNCH_SECONDS:.0f} s") from None
@@ -266,12 +262,3 @@ async def _readable(sock: socket.socket) -> None:
         await readable
     finally:
         loop.remove_reader(sock.fileno())
-
-
-def _spawn(channel: int) -> int:
-    os.set_inheritable(channel, True)
-    argv = [sys.executable, "-I", "-m", "agent.session.launch", "--channel", str(channel)]
-    try:
-        return os.posix_spawn(sys.executable, argv, dict(os.environ))
-    finally:
-        os.set_inheritable(channel, False)

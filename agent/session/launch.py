@@ -249,7 +249,10 @@ def _make_stand_in(source: int, target: str) -> None:
 def main() -> NoReturn:
     """`python -I -m agent.session.launch --channel FD`: started by the guard only."""
     channel = Channel(socket.socket(fileno=int(sys.argv[sys.argv.index("--channel") + 1])))
-    message, fds = channel.receive()
+    try:
+        message, fds = channel.receive()
+    except ChannelClosed:  # the session was refused before
+        os._exit(int(Exit.UNPROTECTED))
     launch = Launch(channel, Channel(socket.socket(fileno=fds[0])), Plan.parse(message["plan"]))
     for step in (*launch.steps(), launch.become_init):
         try:
