@@ -18,8 +18,8 @@ METADATA = (
     " outside of the grants follow permissions"
 )
 WATCHED = (
-    "watching a directory (inotify) is no access to Landlock: names of what is made, changed or opened there are seen"
-    " where permissions let the account list it"
+    "watching a directory (inotify) is no access to Landlock: without a mount namespace, names of what is made, changed"
+    " or opened there are seen where permissions let the account list it"
 )
 NAMED_TWICE = "a file with a second name below a grant is granted by that name, if permissions allow it"
 UNHELD = "`paths.protect` is held by mounts; without a mount namespace, `check` and the tool hook alone decide by it"
