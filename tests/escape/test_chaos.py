@@ -13,7 +13,7 @@ import pytest
 from tests.escape.runtime import Case, Host, policy
 from tests.escape.test_restarts import RULES, Killed, run_case
 
-SECONDS = 60
+SECONDS = 120
 PARTS = ("agent.enforce.egress.main", "agent.enforce.egress.engine_worker", "agent.daemon.guard")
 PROGRAM = Path(__file__).parent / "programs" / "chaos.py"
 BAIT = Path("/var/tmp/.parhelia-chaos")
