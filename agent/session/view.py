@@ -4,24 +4,30 @@ Where there is Landlock this is a second wall, which also keeps what Landlock ha
 their path, and changing mode, times and attributes. Where there is none (gVisor) it is the path guard.
 
 Rules kept here: a directory that no grant reaches is covered by an empty one that nobody enters (EACCES); one that only
-leads to grants is replaced by an empty one in which they appear, so that nothing made in it later is seen; what is
-granted for reading is read-only (EROFS); what is granted for writing stays as it is. Symlinks directly below / stay,
+leads to grants is replaced by one in which they appear, and what else is in it now as such an empty one or an
+unreadable file: refused like before, and nothing made in it later is seen; what is granted for reading is read-only
+(EROFS); what is granted for writing stays as it is. Symlinks directly below / stay,
 others on the way to a grant are made again. The session cannot undo it (agent.session.mounts says why).
 """
 
 from __future__ import annotations
 
 import os
+import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from agent.linux import namespaces
 
 _PLACE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_SLASH = re.compile("/")
 _DEV = "/dev"
 _LIVE = ("/proc", _DEV)
 """Never covered nor read-only as a whole: programs do not work without them, and have rules of their own."""
+_SHOWN = 256
+"""So many names of one replaced directory stay known; further ones are not there (ENOENT)."""
 _MOST_STEPS = 4096
 """Names on the way to one grant, those of symlinks included: an end for links that lead in a circle."""
 
@@ -89,15 +95,21 @@ def _cover(directory: str, view: View, spare: tuple[str, ...], stand_in: int) ->
 
 
 def _replace(directory: str, view: View, below: list[str]) -> None:
-    """Show an empty directory in which only what lies `below` appears."""
+    """Show a directory in which only what lies `below` can be entered or read."""
     links = dict(view.links)
     outermost = sorted(path for path in below if not any(path.startswith(f"{other}/") for other in below))
+    closed = list(_beside(directory, outermost))
     places = [(path, os.open(path, _PLACE)) for path in outermost if path not in links]
     namespaces.tmpfs(directory, mode=0o755, size="256k")
     for path in outermost:
         os.makedirs(path.rpartition("/")[0], mode=0o755, exist_ok=True)  # noqa: PTH103
         if path in links:
             os.symlink(links[path], path)  # noqa: PTH211
+    for path, is_directory in closed:
+        if is_directory:
+            os.mkdir(path, 0o000)  # noqa: PTH102
+        else:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o000))
     for path, place in places:
         if stat.S_ISDIR(os.fstat(place).st_mode):
             os.mkdir(path, 0o755)  # noqa: PTH102
@@ -106,6 +118,16 @@ def _replace(directory: str, view: View, below: list[str]) -> None:
         namespaces.bind(f"/proc/self/fd/{place}", path, recursive=True)
         os.close(place)
     namespaces.mount("none", directory, None, namespaces.MS_REMOUNT | namespaces.MS_RDONLY, "mode=755")
+
+
+def _beside(directory: str, granted: list[str]) -> Iterator[tuple[str, bool]]:
+    """What lies beside the ways from `directory` to what is granted, and whether it is a directory; no symlinks."""
+    ways = {path[: at.start()] for path in granted for at in _SLASH.finditer(path) if at.start() >= len(directory)}
+    for way in sorted(ways):
+        with os.scandir(way) as entries:
+            for entry in islice(entries, _SHOWN):
+                if entry.path not in ways and entry.path not in granted and not entry.is_symlink():
+                    yield entry.path, entry.is_dir()
 
 
 def _read_only(path: str) -> None:

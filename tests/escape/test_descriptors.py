@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+from pathlib import Path
 
-from tests.escape.runtime import RUN_SECONDS, Case, Host, policy
-
-LOOK = r"""
-ulimit -Sn
-n=0
-until [ "$soft" = 1900 ] || [ $n -ge 100 ]; do
-  soft=$(sed -n 's/^Max open files *\([0-9]*\) .*/\1/p' "/proc/$PPID/limits"); n=$((n + 1)); sleep 0.1
-done
-echo "$soft"
-"""
+from tests.escape.runtime import Case, Host, policy
+from tests.escape.test_death_of_the_agent import part, until
 
 
 def test_the_guard_takes_all_descriptors_and_leaves_the_session_its_limit(host: Host) -> None:
-    command = ["prlimit", "--nofile=300:1900", *host.command(Case(("/bin/sh", "-c", LOOK), policy()))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_SECONDS, check=False)
-    assert done.stdout.split() == ["300", "1900"], done.stderr
+    case = Case(("/bin/sh", "-c", "ulimit -Sn; read end"), policy())
+    running = subprocess.Popen(
+        ["prlimit", "--nofile=300:1900", *host.command(case)],
+        env=host.environment(case), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "300\n"
+        limits = Path(f"/proc/{part(running.pid, 'agent.daemon.guard')}/limits")
+        until(lambda: re.search(r"^Max open files +1900 ", limits.read_text(), re.M), "the guard to take its limit")
+    finally:
+        running.communicate("end\n")
+    assert running.returncode == 0

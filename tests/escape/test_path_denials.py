@@ -42,7 +42,8 @@ def test_execs_of_what_is_not_granted_and_redirections_to_it_are_refused_and_rec
         (e["details"]["mechanism"], e["details"]["access"], e["resource"], e["details"]["rule"], e["result"])
         for e in outcome.of("permission.denied")
     ]
-    execs = [("exec", "execute", TOOL, "paths-default", "denied")] * 3
+    hidden = runtime.name == "host"  # mounts of the session's own: what is not there is refused by the kernel alone
+    execs = [] if hidden else [("exec", "execute", TOOL, "paths-default", "denied")] * 3
     shim = [] if runtime.name == "host" else [("shim", "write", "/etc/parhelia-shim", "paths-default", "denied")]
     assert denied == [*execs, *shim]
     assert outcome.of("bash.dangerous") == []

@@ -20,10 +20,10 @@ pytestmark = pytest.mark.root
 
 def outcome(act: Callable[[], object]) -> str:
     try:
-        act()
+        found = act()
     except OSError as error:
         return errno.errorcode[error.errno or 0]
-    return "done"
+    return str(found) if isinstance(found, list) else "done"
 
 
 @pytest.fixture
@@ -34,6 +34,7 @@ def tree(tmp_path: Path) -> Path:
         (tmp_path / name / "file").write_text("text")
     (tmp_path / "deep/link").symlink_to("er/granted")
     (tmp_path / "empty").touch(0o444)
+    (tmp_path / "alone").write_text("text")
     return tmp_path
 
 
@@ -85,8 +86,10 @@ def test_what_is_not_granted_is_out_of_sight_and_what_is_granted_for_reading_is_
             "where the link leads": (tree / "deep/er/granted/file").read_text,
             "beside it": (tree / "deep/er/closed/file").read_text,
             "above it": lambda: os.listdir(tree / "deep/beside"),
+            "its mode says that nobody enters": lambda: [oct((tree / "other").stat().st_mode)],
+            "a file beside grants": lambda: [(tree / "alone").read_text(), oct((tree / "alone").stat().st_mode)],
             "make something above it": (tree / "deep/er/new").mkdir,
-            "what is outside stays": lambda: os.listdir("/proc/self"),
+            "what is outside stays": Path("/proc/self/status").read_text,
         },
     )  # fmt: skip
     assert found == {
@@ -97,11 +100,13 @@ def test_what_is_not_granted_is_out_of_sight_and_what_is_granted_for_reading_is_
         "make a file": "EROFS",
         "write below a write grant inside": "done",
         "an ungranted place": "ENOENT",
-        "its directory": "ENOENT",
+        "its directory": "[]",
         "through a link on the way": "done",
         "where the link leads": "done",
         "beside it": "ENOENT",
-        "above it": "ENOENT",
+        "above it": "[]",
+        "its mode says that nobody enters": "['0o40000']",
+        "a file beside grants": "['', '0o100000']",
         "make something above it": "EROFS",
         "what is outside stays": "done",
     }
