@@ -26,7 +26,7 @@ from agent.record.event import RecordError
 from agent.record.ledger import Ledger, WriterBusy
 from agent.record.metrics import Metrics
 from agent.record.push import Pusher
-from agent.record.unwritten import Unwritten
+from agent.record.unwritten import Unkept
 from agent.version import version
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Opening:
     """One run's log, policy and numbers. `unwritten`: where the log keeps what it has not written yet. `store`,
     `ledger`, `journal` are there once opened."""
 
-    def __init__(self, spec: RunSpec, unwritten: Unwritten | None = None) -> None:
+    def __init__(self, spec: RunSpec, unwritten: Unkept | None = None) -> None:
         self._spec = spec
         self._unwritten = unwritten
         self.store: PolicyStore | None = None

@@ -34,6 +34,7 @@ from agent.enforce.notify_loop import Handler
 from agent.enforce.paths.audit import PathAudit
 from agent.exits import Exit
 from agent.gate import Gate
+from agent.linux.seccomp import notification_available
 from agent.policy.lockdown import Lock
 from agent.policy.request import Origin
 from agent.record.ledger import Ledger
@@ -66,7 +67,7 @@ class Parts:
         self._on_fault = on_fault
         self._exited = exited
         self._tell_keeper = tell_keeper
-        self._estate = Estate() if estate is None else estate
+        self._estate = Estate(heirs=notification_available()) if estate is None else estate
         self._opening = Opening(spec, self._estate.unwritten)
         self._link: EgressLink | None = None
         self._attribution: Attribution | None = None
@@ -217,9 +218,10 @@ class Parts:
         first.status.add_done_callback(lambda status: self._exited(status.result()))
 
     def _leave(self, ground: Ground, plan: Plan, doors: tuple[int, int | None], stderr: Given) -> None:
-        """From here on another guard can take this one's place; not where this one traces: its tracees end with it."""
+        """From here on another guard can take this one's place; not where this one traces: its tracees end with it (nor
+        where calls are not notified, which is where it would)."""
         launch, link, store, ring = self._launch, self._link, self._opening.store, self._ring
-        if launch is None or link is None or store is None or ring is None or ring.traces:
+        if launch is None or link is None or store is None or ring is None or ring.traces or not self._estate.heirs:
             return
         launched = Launched(launch.init, plan.pids is not None, launch.first, self.pid)
 

@@ -22,7 +22,7 @@ from agent.daemon.policy_store import StoreState
 from agent.enforce.commands.refusal import Given
 from agent.enforce.notify_journal import NotifyJournal
 from agent.record.metrics import Numbers
-from agent.record.unwritten import Unwritten
+from agent.record.unwritten import Unkept, Unwritten
 from agent.session.levels import Point, Reached
 from agent.session.plan import Plan
 
@@ -70,14 +70,17 @@ class Counts:
 
 
 class Estate:
-    """Leaves it, from `open` on. `descriptors`: those of a predecessor's, by name (now its own)."""
+    """Leaves it, from `open` on. `descriptors`: those of a predecessor's, by name (now its own). `heirs`: whether there
+    can be a successor; where there is none no line of the log lies in memory that has a descriptor, which in gVisor
+    everybody may open (/proc/PID/fd)."""
 
-    def __init__(self, descriptors: Mapping[str, int] | None = None) -> None:
+    def __init__(self, descriptors: Mapping[str, int] | None = None, *, heirs: bool = True) -> None:
         given = descriptors or {}
+        self.heirs = heirs
         self._standing = Kept([given["standing0"], given["standing1"]] if given else None)
         self._counts = Kept([given["counts0"], given["counts1"]] if given else None)
         self.journal = NotifyJournal(given.get("journal"))
-        self.unwritten = Unwritten(given.get("unwritten"))
+        self.unwritten = Unwritten(given.get("unwritten")) if heirs else Unkept()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -98,7 +101,9 @@ class Estate:
         self, tell_keeper: Callable[[Message, Sequence[int]], None], others: Mapping[str, int | None]
     ) -> None:
         """Have the keeper hold all this, and those of the `others` that there are."""
-        held = {"journal": self.journal.descriptor, "unwritten": self.unwritten.descriptor}
+        held = {"journal": self.journal.descriptor}
+        if isinstance(self.unwritten, Unwritten):
+            held["unwritten"] = self.unwritten.descriptor
         for name, kept in (("standing", self._standing), ("counts", self._counts)):
             held |= {f"{name}{index}": descriptor for index, descriptor in enumerate(kept.descriptors)}
         held |= {name: descriptor for name, descriptor in others.items() if descriptor is not None}
