@@ -36,6 +36,7 @@ from agent.gate import Gate
 from agent.policy.decide import decide
 from agent.policy.grants import Grants, path_grants
 from agent.policy.model import OnFailure, Policy
+from agent.policy.paths import covered
 from agent.policy.request import Origin
 from agent.record.event import Json, RecordError
 from agent.session.levels import Level, Offer, Point, Reached, shortfall
@@ -131,6 +132,9 @@ class BringUp(Parts):
         self.warnings += [f"paths.read: {root} does not exist here" for root in layout.make_roots(grants, spec)]
         if self._spec.workdir is not None and not Path(self._spec.workdir).is_dir():
             raise NoWorkdir(f"--workdir {self._spec.workdir}: no such directory")
+        granted = (*grants.read, *grants.write)
+        if spec.workdir is None and not covered(granted, workdir(spec)):  # it may be out of sight
+            spec = self._spec = replace(spec, workdir=places.home)
         write_placeholders(policy, secrets, places.home, spec)
         protection = protect(policy, spec, places.home, grants, workdir(spec), mounts=offer.mounts)
         return Ground(policy, places, grants, offer, secrets, protection)

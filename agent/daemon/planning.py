@@ -50,7 +50,7 @@ class Ground:
 
 
 def workdir(spec: RunSpec) -> str:
-    """Where the session starts: as asked, else the first workspace, else at home."""
+    """Where the session starts: as asked, else in the workspaces, else (or where they are not granted) at home."""
     return spec.workdir or (DEFAULT_WORKDIR if Path(DEFAULT_WORKDIR).is_dir() else spec.session_user.home)
 
 

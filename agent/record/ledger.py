@@ -36,7 +36,7 @@ from agent.record.metrics import Metrics, Numbers
 from agent.record.notices import recovered
 from agent.record.replay import events_after
 from agent.record.stamps import Stamps
-from agent.record.unwritten import Unkept, Unwritten, write_left
+from agent.record.unwritten import Unkept, write_left
 from agent.record.waiting import Queued, Waiting
 
 __all__ = ["AuditSettings", "Ledger", "WriterBusy"]
@@ -77,7 +77,7 @@ class Ledger:
         queue_events: int = 16 * 1024,
         queue_bytes: int = 32 * 1024 * 1024,
         coalescer: Coalescer | None = None,
-        unwritten: Unwritten | None = None,
+        unwritten: Unkept | None = None,
     ) -> None:
         self._log = Log(Path(directory), rotate_bytes=rotate_bytes)
         self._stamps = Stamps(session_id, boot, policy_digest)

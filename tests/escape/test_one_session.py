@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
 
@@ -165,3 +166,13 @@ def test_a_forbidden_path_that_a_tool_asks_for_is_refused_and_recorded(host: Hos
     (event,) = outcome.of("permission.denied")
     assert (event["resource"], event["action"], event["result"]) == ("/etc/parhelia-x", "UPDATE", "denied")
     assert (event["details"]["request_id"], event["details"]["tool"]) == ("toolu_1", "Write")
+
+
+def test_without_a_workdir_that_is_granted_the_session_starts_at_home(host: Host) -> None:
+    case = Case(("/bin/sh", "-c", 'pwd; [ "$PWD" = "$HOME" ] && echo home'), policy())
+    command = host.command(case)
+    at = command.index("--workdir")
+    done = subprocess.run(
+        [*command[:at], *command[at + 2 :]], env=host.environment(case), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "home"), done.stderr

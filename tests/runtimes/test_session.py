@@ -47,7 +47,7 @@ print(server.getsockname()[0], client.recv(9).decode(), closed.decode() or "clos
 ON_THE_AGENT = """
 import os, resource, signal
 agents = [int(p) for p in os.listdir("/proc") if p.isdigit()
-          and b"\\0agent." in open(f"/proc/{p}/cmdline", "rb").read()]
+          and b"\\0agent." in (argv := open(f"/proc/{p}/cmdline", "rb").read()) and b"agent.session." not in argv]
 assert len(agents) >= 3, agents
 for pid in agents:
     for what, act in {
