@@ -102,6 +102,7 @@ def test_what_it_pushes_into_its_terminal_never_reaches_the_operators(host: Host
         person.types("echo alive-$((1+1))\n")
         after = person.sees("alive-2")
         assert "stuffed-42" not in shown + after
+        person.sees("ready> ")  # readline has set the size that it had read
         person.resize(44, 122)
         person.types(f"{exec_} /bin/sh -c 'stty size; exit 6'; echo status-$?\n")
         assert "44 122" in person.sees("status-6")
