@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,7 @@ def test_what_it_pushes_into_its_terminal_never_reaches_the_operators(host: Host
         assert "44 122" in person.sees("status-6")
         person.types(f"{exec_} /bin/sh -c 'echo begun-$((1+1)); sleep 100'; echo status-$?\n")
         person.sees("begun-2")
+        time.sleep(1)  # sleep(1) runs by now: an interrupt in the middle of its exec has been seen to get lost
         person.types("\x03")
         person.sees("status-130")
     finally:
