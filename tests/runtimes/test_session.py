@@ -159,6 +159,16 @@ def test_in_gvisor_a_session_runs_ends_with_its_status_and_is_recorded(gvisor_ru
     assert points(tmp_path) <= {"paths"}  # that of 2022 has no mounts
 
 
+@pytest.mark.gvisor
+def test_in_gvisor_a_session_that_must_be_contained_starts_only_where_mounts_hold(gvisor_run: GVisor) -> None:
+    agent = "/usr/local/bin/parhelia-agent"
+    doctor = gvisor_run(agent, "doctor", "--json", entrypoint=False)
+    mounts = json.loads(doctor.stdout)["mechanisms"]["mount_namespace"]
+    assert mounts is (gvisor_run.runsc.name == "runsc-trixie"), "that of 2024 has them, that of 2022 has not"
+    done = gvisor_run(agent, "run", "--require", "contained", "--", "echo", "started", entrypoint=False)
+    assert (done.returncode, done.stdout) == ((0, "started\n") if mounts else (5, "")), done.stderr
+
+
 @pytest.fixture
 def tool_calls(tmp_path: Path) -> Path:
     """A directory with HOOK as a file: as an argument it would itself be judged, and nobody can know what it does."""
