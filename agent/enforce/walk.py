@@ -11,19 +11,29 @@ from __future__ import annotations
 
 import errno
 import os
+import posixpath
 import stat
 from types import TracebackType
 
-from agent.enforce.memory import MAX_PATH, Task
+from agent.enforce.memory import MAX_PATH, Task, path_of, readable
 from agent.linux.openat2 import place_below, place_in_root
 
 _MAX_LINKS = 40  # MAXSYMLINKS, linux/namei.h
 _O_WALK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+class Closed(PermissionError):
+    """The task may not look there. `place`: the path, free of symlinks as far as the task may look."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__(errno.EACCES, os.strerror(errno.EACCES), place)
+        self.place = place
+
+
 class walked:
     """What `path` is for `task`, from its root where the path is absolute, else from the directory `start`: a
-    descriptor (O_PATH), open while the context lasts. Raises OSError with the errno the kernel would give."""
+    descriptor (O_PATH), open while the context lasts. Raises OSError with the errno the kernel would give, Closed where
+    that is because a directory may not be searched."""
 
     __slots__ = ("_at",)
 
@@ -71,7 +81,7 @@ class _Walk:
             if name == b"..":
                 self._up()
                 continue
-            found = os.open(name, _O_WALK, dir_fd=self.at)
+            found = self._open(name, pending)
             if stat.S_ISLNK(os.fstat(found).st_mode):
                 try:
                     pending.extend(self._follow(name, found))
@@ -79,6 +89,16 @@ class _Walk:
                     os.close(found)
             else:
                 self._move(found)
+
+    def _open(self, name: bytes, pending: list[bytes]) -> int:
+        try:
+            return os.open(name, _O_WALK, dir_fd=self.at)
+        except (PermissionError, FileNotFoundError) as error:
+            # who may look everywhere finds a covered directory empty (gVisor, where eyes are the agent's)
+            if isinstance(error, PermissionError) or not stat.S_IMODE(os.fstat(self.at).st_mode):
+                rest = "/".join(map(readable, (name, *reversed(pending))))
+                raise Closed(posixpath.normpath(f"{path_of(self.at)}/{rest}")) from error
+            raise
 
     def _components(self, path: bytes) -> list[bytes]:
         """What is left to walk, next one last; an absolute path starts again at the task's root."""

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.enforce import walk
+from agent.enforce.commands.executable import out_of_sight
 from agent.enforce.memory import Task
-from agent.enforce.walk import by_names, walked
+from agent.enforce.walk import Closed, by_names, walked
+from agent.linux.process import FilesystemIdentity
 
 NAMES = ("a", "b", "c")
 PART = st.sampled_from([*NAMES, ".", "..", ""])
@@ -112,3 +114,29 @@ def test_no_descriptor_is_left_open() -> None:
         with Task(os.getpid()) as task:
             either(task, task.cwd, path, walked)
     assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("uid", [None, 64321])
+def test_what_may_not_be_searched_says_where_the_path_leads(uid: int | None, tmp_path: Path) -> None:
+    """Also to one who may look everywhere, as the agent where it cannot take on the session's identity (gVisor)."""
+    (tmp_path / "shut").mkdir(0)
+    (tmp_path / "link").symlink_to("shut/below/../other")
+    tmp_path.chmod(0o755)
+    start = os.open(tmp_path, os.O_PATH)
+    try:
+        with Task(os.getpid()) as task, FilesystemIdentity(uid, uid), pytest.raises(Closed) as found:
+            walked(task, start, b"link/gone/../x")
+    finally:
+        os.close(start)
+    assert found.value.place == f"{tmp_path}/shut/other/x"
+
+
+@pytest.mark.root
+def test_a_program_out_of_sight_is_one_only_where_the_account_could_execute_it(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.touch(0o755)
+    tmp_path.chmod(0o700)
+    with FilesystemIdentity(64321, 64321):
+        found = [out_of_sight(Closed(path)) for path in ("/bin/sh", str(program), "/etc/passwd", "/usr", "/bin/gone")]
+    assert [file and file.path for file in found] == ["/bin/sh", None, None, None, None]

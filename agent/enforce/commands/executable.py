@@ -1,16 +1,20 @@
 """May the session execute this file? What the exec ring asks the path guard, besides what the command does.
 
 Rules kept here: the file is the one that will really run, by its own path; what has no path any more (a deleted file, a
-memory file) is left to the kernel. What the agent puts in its public directory for the session (the hook client, the
-shells' shim) is the session's to execute, though the directory is the agent's.
+memory file) is left to the kernel. What the session may not even look at is asked about by where its path leads, if
+there is a file that its account could execute but for the grants: a search along PATH that meets nothing is no attempt.
+What the agent puts in its public directory for the session (the hook client, the shells' shim) is the session's to
+execute, though the directory is the agent's.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from agent.enforce.commands.program import Run
+from agent.enforce.commands.program import File, Run
+from agent.enforce.walk import Closed
 from agent.policy.request import Access, Origin, PathRequest
 
 _DELETED = " (deleted)"
@@ -31,3 +35,10 @@ class Executables:
             return None
         today = datetime.now(UTC).date()
         return PathRequest(Access.EXECUTE, path, today, origin, run.asked, home=self.home, tmpdir=self.tmpdir)
+
+
+def out_of_sight(closed: Closed) -> File | None:
+    """What the agent sees there, if the calling thread's file-system identity could execute it; else None."""
+    path = closed.place
+    there = os.access(path, os.X_OK, effective_ids=True) and os.path.isfile(path)  # noqa: PTH113
+    return File(path, 0, 0) if there else None

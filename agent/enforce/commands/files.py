@@ -15,6 +15,7 @@ from typing import Final
 from agent.enforce.commands.program import FIRST_LINE, File, Seen, script_line
 from agent.enforce.commands.programs import Programs
 from agent.enforce.memory import Unreadable, path_of
+from agent.enforce.walk import Closed
 
 _REMEMBERED: Final = 2048
 
@@ -50,7 +51,7 @@ class Files:
             reader = os.open(f"/proc/self/fd/{opened}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except PermissionError as error:
             if not status.st_mode & 0o111:
-                raise  # the kernel refuses it as well
+                raise Closed(path) from error  # the kernel refuses it as well
             raise Unreadable(f"{path} may be executed but not read: what it runs is not known") from error
         try:
             head = os.pread(reader, FIRST_LINE, 0)

@@ -6,8 +6,9 @@ Rules:
 - What was opened under /proc belongs to the stopped task only if its notification is still valid afterwards.
 - /proc, the task's memory and its files are looked at with `eyes`, the session's file-system identity: the agent sees
   what the session could; deciding and recording happen as the agent.
-- A path that does not resolve gets the kernel's own errno and leaves no record; memory that cannot be read is a
-  recorded denial (rule ``exec-unreadable``).
+- A path that does not resolve gets the kernel's own errno and leaves no record, unless it leads to a program that only
+  the grants keep out of sight: that one is decided like any other, and refused in any case. Memory that cannot be read
+  is a recorded denial (rule ``exec-unreadable``).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Protocol
 from agent.describe import describe
 from agent.enforce.commands.approvals import Approval, Approvals, approval, observed
 from agent.enforce.commands.environment import read_environment
-from agent.enforce.commands.executable import Executables
+from agent.enforce.commands.executable import Executables, out_of_sight
 from agent.enforce.commands.files import Files
 from agent.enforce.commands.permitted import Asked, Moment, Permitted, leaves_no_line
 from agent.enforce.commands.program import AT_FDCWD, Run, resolve
@@ -32,6 +33,7 @@ from agent.enforce.commands.programs import Programs
 from agent.enforce.commands.refusal import Given, tell
 from agent.enforce.commands.scripts import Found, Scripts, is_loader, loaded, named_scripts
 from agent.enforce.memory import MAX_ARGUMENT_BYTES, MAX_PATH, Identity, Task, Unreadable, path_of, readable
+from agent.enforce.walk import Closed
 from agent.enforce.who import signed
 from agent.linux.notify import Notification
 from agent.linux.process import FilesystemIdentity
@@ -65,6 +67,8 @@ class Wanted:
     scripts: tuple[Found, ...]
     moment: Moment | None
     """None where more was read than `asked` says, so that it cannot be remembered."""
+    error: int = 0
+    """What the kernel answers even where it is permitted."""
 
     @property
     def runs(self) -> tuple[Run, ...]:
@@ -210,6 +214,8 @@ class ExecJudge:
             raise Unreadable("an empty argv names no program")
         try:
             runs = resolve(task, directory, path, flags, argv, look=self._files.look)
+        except Closed as closed:
+            return self._out_of_sight(task, readable(path), argv, envp_at, closed)
         except OSError as error:
             return error.errno or errno.EACCES
         asked = Asked(task.cwd_path(), runs, read_environment(task.memory, envp_at), self._caller(task))
@@ -223,6 +229,16 @@ class ExecJudge:
         if named or is_loader(runs[-1]):
             moment = None
         return Wanted(task.identity, asked, approved, mapped, self._scripts.find(task, named), moment)
+
+    def _out_of_sight(
+        self, task: Task, path: str, argv: tuple[bytes, ...], envp_at: int, closed: Closed
+    ) -> Wanted | int:
+        file = out_of_sight(closed)
+        if file is None:
+            return errno.EACCES
+        run = Run(argv, path, file)
+        asked = Asked(task.cwd_path(), (run,), read_environment(task.memory, envp_at), self._caller(task))
+        return Wanted(task.identity, asked, approval(file, argv, task.cwd), (), (), None, errno.EACCES)
 
     def _caller(self, task: Task) -> str:
         try:
@@ -261,6 +277,8 @@ class ExecJudge:
             if not of_body.permitted:
                 return self._refused(stopped, wanted, of_body)
             self._scripts.clear(found, request, of_body)
+        if wanted.error:
+            return wanted.error
         if quiet:
             self._permitted.add(asked, wanted.moment)
         self._approvals.add(wanted.identity.tgid, wanted.approval)

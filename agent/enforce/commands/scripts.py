@@ -23,10 +23,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from agent.enforce.commands.executable import out_of_sight
 from agent.enforce.commands.program import Look, Run
 from agent.enforce.commands.programs import Programs
 from agent.enforce.memory import Task, path_of, readable
-from agent.enforce.walk import by_names, walked
+from agent.enforce.walk import Closed, by_names, walked
 from agent.policy.decision import Decision, Verdict
 from agent.policy.request import CommandRequest
 from agent.shell.fold import Word
@@ -90,6 +91,11 @@ def _mapped(
         try:
             with walked(task, task.cwd, path) as opened:
                 file, _ = look(opened)
+        except Closed as closed:
+            hidden = out_of_sight(closed)
+            if hidden is None:
+                continue
+            file = hidden
         except OSError:
             continue
         return Run(argv, readable(path), file)

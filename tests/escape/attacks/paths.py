@@ -144,12 +144,10 @@ ON_NEIGHBOURS = (
 )  # fmt: skip
 
 ON_PROGRAMS = (
-    Attack("ungranted_program", "A program outside of the grants is run",
-           everywhere(REFUSED, host=CONTAINED, gvisor_2024=CONTAINED), UNCONFINED, (),
+    Attack("ungranted_program", "A program outside of the grants is run", everywhere(REFUSED), UNCONFINED, (),
            Record(*UNGRANTED, "victims/open/program")),
     Attack("loader_of_an_ungranted_program", "The dynamic loader maps a program outside of the grants",
-           everywhere(REFUSED, host=CONTAINED, gvisor_2024=CONTAINED), UNCONFINED, (21,),
-           Record(*UNGRANTED, "victims/open/mapped")),
+           everywhere(REFUSED), UNCONFINED, (21,), Record(*UNGRANTED, "victims/open/mapped")),
     refused("copied_program", "A copy of a refused program is run", 22),
     Attack("program_in_shared_memory", "A copy of a refused program is run in /dev/shm",
            everywhere(CONTAINED, gvisor_2022=REFUSED), UNCONFINED, (23,),
