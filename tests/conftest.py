@@ -1,12 +1,19 @@
-"""What all tests share: how a missing mechanism is answered."""
+"""What all tests share: how a missing mechanism is answered, and that no module of tests loses descriptors."""
 
 from __future__ import annotations
 
+import gc
 import os
+import signal
+import time
+from collections.abc import Iterator
 
 import pytest
 
 pytest_plugins = ["tests.runtimes.fixtures"]
+
+SHARED_DESCRIPTORS = 20
+"""What a module may leave open: servers that others use too, and what a thread of it closes a moment later."""
 
 
 def require(condition: object, reason: str) -> None:
@@ -16,3 +23,21 @@ def require(condition: object, reason: str) -> None:
     if os.environ.get("PARHELIA_TEST_REQUIRE") == "all":
         pytest.fail(f"required here, and missing: {reason}")
     pytest.skip(reason)
+
+
+def pytest_configure() -> None:
+    """A shell starts what it puts in the background with SIGINT ignored, and whatever is started here would inherit it:
+    tests that interrupt a program would wait for ever."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_descriptors_are_lost() -> Iterator[None]:
+    before = len(os.listdir("/proc/self/fd"))
+    yield
+    for _ in range(20):
+        if (left := len(os.listdir("/proc/self/fd")) - before) <= SHARED_DESCRIPTORS:
+            return
+        gc.collect()
+        time.sleep(0.1)
+    pytest.fail(f"{left} more descriptors are open than before this module's tests")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import struct
+import weakref
 import zlib
 from collections.abc import Sequence
 from typing import Final
@@ -18,11 +19,13 @@ _HEADER: Final = struct.Struct("=QQI")  # number, length, CRC-32 of both and the
 
 
 class Kept:
-    """One value, of which the last whole version counts. `descriptors`: of one that was kept before (now its own)."""
+    """One value, of which the last whole version counts. `descriptors`: of one that was kept before. They are closed
+    when it is gone."""
 
     def __init__(self, descriptors: Sequence[int] | None = None) -> None:
         given = descriptors or [os.memfd_create("parhelia-kept", os.MFD_CLOEXEC) for _ in range(2)]
         self.descriptors = (given[0], given[1])
+        self._closed = [weakref.finalize(self, os.close, descriptor) for descriptor in self.descriptors]
         versions = [_read(descriptor) for descriptor in self.descriptors]
         self._number, self._data = max((found for found in versions if found is not None), default=(0, b""))
 
@@ -46,8 +49,8 @@ class Kept:
         self._number, self._data = number, data
 
     def close(self) -> None:
-        for descriptor in self.descriptors:
-            os.close(descriptor)
+        for close in self._closed:
+            close()
 
 
 def _read(descriptor: int) -> tuple[int, bytes] | None:

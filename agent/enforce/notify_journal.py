@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import weakref
 from collections.abc import Iterator
 from typing import Final
 
@@ -21,13 +22,14 @@ _SLOT_BYTES: Final = 4096
 
 
 class NotifyJournal:
-    """`descriptor`: of one that a predecessor wrote (now its own); None: a new one."""
+    """`descriptor`: of one that a predecessor wrote; None: a new one. It is its own, and closed when this is gone."""
 
     def __init__(self, descriptor: int | None = None) -> None:
         made = descriptor is None
         self.descriptor = os.memfd_create("parhelia-notified", os.MFD_CLOEXEC) if descriptor is None else descriptor
         if made:
             os.ftruncate(self.descriptor, SLOTS * _SLOT_BYTES)
+        weakref.finalize(self, os.close, self.descriptor)
         self._memory = memoryview(mmap.mmap(self.descriptor, SLOTS * _SLOT_BYTES))
 
     def slot(self, index: int) -> memoryview:

@@ -18,6 +18,7 @@ import os
 import select
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -94,6 +95,7 @@ class NotifyLoop:
         self._in_hand: tuple[notify.Notification, float] | None = None
         self._listening = threading.Lock()  # held to receive, and to close
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        weakref.finalize(self, os.close, self._wake)
         self._ready = threading.Event()
         self._refused: OSError | None = None
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)

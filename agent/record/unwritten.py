@@ -15,6 +15,7 @@ import mmap
 import os
 import struct
 import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -72,6 +73,7 @@ class Unwritten(Unkept):
 
     def __init__(self, descriptor: int | None = None) -> None:
         self.descriptor = os.memfd_create("parhelia-unwritten", os.MFD_CLOEXEC) if descriptor is None else descriptor
+        weakref.finalize(self, os.close, self.descriptor)
         if descriptor is None:
             os.ftruncate(self.descriptor, _START.size + 2 * HALF)
         self._memory = mmap.mmap(self.descriptor, _START.size + 2 * HALF)

@@ -107,7 +107,10 @@ def play(directory: Path, scene_of: Any) -> Scene:
         scene.close()
         return scene
 
-    return asyncio.run(run())
+    scene = asyncio.run(run())
+    for process in (scene.first, *scene.successors):
+        process.channel.close()
+    return scene
 
 
 async def until(true: Any) -> None:

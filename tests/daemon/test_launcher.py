@@ -80,7 +80,7 @@ async def session(plan: Plan) -> AsyncIterator[Session]:
         in_force = policy()
         gate = Gate(lambda: in_force, recorded, "session:test")
         supervisor = ExecSupervisor(
-            os.dup(listener), gate, build_request, session_uid=UID, session_gid=GID, actor="session:test",
+            listener, gate, build_request, session_uid=UID, session_gid=GID, actor="session:test",
             post=recorded.post,
         )  # fmt: skip
         supervisors.append(supervisor)

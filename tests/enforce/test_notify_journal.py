@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -81,6 +82,7 @@ def test_the_call_that_was_in_hand_is_denied_and_the_next_ones_are_decided() -> 
     successor.start()
     finished = child.finish()
     successor.stop()
+    os.close(child.listener)
     assert finished.status != 0
     assert "ran" not in finished.out
     assert "Permission denied" in finished.err
@@ -101,5 +103,18 @@ def test_a_call_that_was_answered_is_not_answered_again() -> None:
     successor.start()
     finished = child.finish()
     successor.stop()
+    os.close(child.listener)
     assert (finished.status, finished.out) == (0, "ran\n")
     assert handler.faults == []
+
+
+def test_what_a_loop_opened_is_closed_when_it_is_gone() -> None:
+    listener = os.open(os.devnull, os.O_RDONLY)
+    before = set(os.listdir("/proc/self/fd"))
+    made = NotifyLoop(listener, {}, FilesystemIdentity(None, None), deadline=1)
+    assert len(set(os.listdir("/proc/self/fd")) - before) > 1
+    made.stop()
+    del made
+    gc.collect()
+    assert set(os.listdir("/proc/self/fd")) <= before
+    os.close(listener)

@@ -127,7 +127,7 @@ def test_a_long_body_is_cut_before_the_credential_is_whole(
     body = b"x " * 75_000 + KEY.encode() + b" y" * 50
     said = "Transfer-Encoding: chunked" if framing == "chunked" else f"Content-Length: {len(body)}"
     with front.tls() as sock:
-        sock.sendall(front.head("POST / HTTP/1.1", said))
+        sock.sendall(front.head("POST / HTTP/1.1", said, "Connection: close"))
         for at in range(0, len(body), 1000):
             piece = body[at : at + 1000]
             try:
