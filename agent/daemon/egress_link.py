@@ -4,7 +4,8 @@ Rules kept here: before the session starts (`endure`) the end of the egress proc
 there on it is told, nothing is allowed until another one serves, and that one gets what the first was given: the policy
 in force, the secrets, the token, the same interception CA (programs have read its certificate at their start, so a new
 one would be no use to them) and the accounts, so that no limit starts anew. The listening sockets it gets are those of
-before, which the keeper holds: nobody can take their place. A process that does what it must not
+before, which the keeper holds: nobody can take their place. After a restore (`renew`) the next one gets another token
+and makes another CA, whose certificate is told before anything is served. A process that does what it must not
 (`agent.daemon.egress_peer`) is not replaced: that is a fault, and ends the session.
 
 The values of secrets and the CA's key go to it in the start message, are in this process's memory meanwhile, and are
@@ -44,12 +45,13 @@ type Hold = Callable[[list[str], list[int]], None]
 
 @dataclass(frozen=True, slots=True)
 class LinkState:
-    """What makes one egress process as good as another: the token, the interception CA (see `EgressPeer`), and what
-    else it is told at its start."""
+    """What makes one egress process as good as another: the token, the interception CA (see `EgressPeer`), what else it
+    is told at its start, and whether the next one is to make another CA."""
 
     token: bytes
     ca: Mapping[str, str] | None
     equipment: Message
+    renewing: bool = False
 
 
 class EgressLink:
@@ -86,14 +88,17 @@ class EgressLink:
         self._equipment: Message = {}
         self._ca: Mapping[str, str] | None = None
         self._counted = Counted()
-        self._enduring = self._stopping = False
+        self._enduring = self._stopping = self._renewing = False
         self._replacing: asyncio.Task[None] | None = None
         self.token = token_bytes(TOKEN_BYTES)
         """What makes the preamble of a forwarded connection true (agent.session.preamble)."""
         self.generation = 0
         """How many processes have been replaced."""
         self.on_follow: Callable[[], None] = lambda: None
-        """Called where another policy is in force, before anybody else is told."""
+        """Called where another policy is in force, or another CA, before anybody else is told."""
+        self.on_renewed: Callable[[str], None] = lambda certificate: None
+        """Called with the certificate (PEM) of another interception CA, before it is served. May raise OSError: then
+        nothing is served."""
         self._peer = self._meet(channel, 0)
 
     @property
@@ -123,6 +128,7 @@ class EgressLink:
     def resume(self, left: LinkState, counted: Counted, policy: Policy, secrets: Secrets) -> None:
         """In the place of another guard's link, which left this: `serve` gives it to the process that is there."""
         self.token, self._ca, self._policy = left.token, left.ca, policy
+        self._renewing = left.renewing
         self._equipment = dict(left.equipment)
         self._secrets = self._peer.secrets = secrets
         self._counted.up, self._counted.down = counted.up, counted.down
@@ -132,7 +138,7 @@ class EgressLink:
     @property
     def state(self) -> LinkState:
         """For the link of another guard."""
-        return LinkState(self.token, self._ca, self._equipment)
+        return LinkState(self.token, self._ca, self._equipment, self._renewing)
 
     @property
     def counted(self) -> Counted:
@@ -143,6 +149,13 @@ class EgressLink:
         """After `resume`: have the process that is there serve these. Takes over the listeners."""
         work = self._take_over(self._peer, doors, listeners)
         self._replacing = asyncio.get_running_loop().create_task(work)
+
+    def renew(self) -> None:
+        """The next egress process has another token, and another interception CA. The one that serves is to end."""
+        self.token = token_bytes(TOKEN_BYTES)
+        self._equipment = {**self._equipment, "token": self.token.hex()}
+        self._renewing = True
+        self.on_follow()
 
     def endure(self) -> None:
         """The session starts: from here on the end of an egress process is survived."""
@@ -216,13 +229,14 @@ class EgressLink:
         self._policy = policy
         # pickle goes one way only: from the guard (root) to the process with fewer rights
         message = {"type": "start", "policy": _packed(policy), **self._equipment, "ca": self._ca}
-        peer.send({**message, "accounts": self._accounts()})
+        peer.send({**message, "renew": self._renewing, "accounts": self._accounts()})
         return await peer.certified
 
     async def _take_over(self, peer: EgressPeer, doors: list[str], listeners: list[int]) -> None:
         told = self._policy
         try:
-            if told is None or await self._equip(peer, told) != self._ca:
+            renewing, token = self._renewing, self.token
+            if told is None or not self._as_wanted(await self._equip(peer, told), token if renewing else None):
                 self._on_fault("an egress process that was started again is not as the first one")
                 return
             told = self._update(peer, told)  # before it serves anything
@@ -232,12 +246,31 @@ class EgressLink:
         except EgressFault as error:
             log.warning("an egress process did not come up: %s", error)
             return  # its end has been told; the keeper starts another one, or ends the session
+        except OSError as error:
+            self._on_fault(f"the session cannot be told of another interception CA: {error}")
+            return
         finally:
             for listener in listeners:
                 os.close(listener)
             if self._peer is peer:
                 self._replacing = None
         self._on_back()
+
+    def _as_wanted(self, ca: Mapping[str, str] | None, renewed: bytes | None) -> bool:
+        """False where its CA is not the one that it was given or, where it was to make another one, is. `renewed`: the
+        token that it was given then. Raises OSError."""
+        if renewed is None:
+            return ca == self._ca
+        if ca is not None and self._ca is not None:
+            if ca["key"] == self._ca["key"]:
+                return False
+            self.on_renewed(ca["certificate"])
+        elif ca is not self._ca:
+            return False
+        self._ca = ca
+        self._renewing = renewed is not self.token  # asked for again meanwhile
+        self.on_follow()
+        return True
 
     def _update(self, peer: EgressPeer, told: Policy) -> Policy:
         """The policy in force, of which it is told where that is not what it knows. Raises EgressFault."""

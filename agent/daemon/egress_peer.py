@@ -88,7 +88,7 @@ class EgressPeer:
         self._highest = self._taken = 0
         self._telling = False
         self.certified: asyncio.Future[Mapping[str, str] | None] = loop.create_future()
-        """Its interception CA, certificate and key (PEM); None where it needs none."""
+        """Its interception CA: certificate, key and chain (PEM); None where it needs none."""
         self.ready: asyncio.Future[None] = loop.create_future()
         self.gone: asyncio.Future[None] = loop.create_future()
         self._following: deque[asyncio.Future[int]] = deque()
@@ -276,7 +276,7 @@ def record_last_words(descriptor: int, ledger: Ledger, actor: str) -> int:
 
 
 def _ca(given: Mapping[str, str] | None) -> dict[str, str] | None:
-    return None if given is None else {"certificate": str(given["certificate"]), "key": str(given["key"])}
+    return None if given is None else {name: str(given[name]) for name in ("certificate", "key", "chain")}
 
 
 def _endpoint(given: list[Any]) -> Endpoint:

@@ -143,10 +143,24 @@ class Parts:
             end_session=self._on_fault,
             kill_session=self.end,
             reload=self._reloading.ask,
-            renew_egress=lambda: self._tell_keeper({"type": "egress_lost", "number": link.generation}, ()),
+            renew_egress=lambda: self._renew_egress(link),
         )
         self._companions = Companions(companions(company), journal)
         await self._companions.start()
+
+    def _renew_egress(self, link: EgressLink) -> None:
+        """Another boot: what this one knows by heart is another copy's as well."""
+        self._estate.count_now()
+        link.renew()
+        if self._connector is not None:
+            self._connector.renew(link.token)
+        self._tell_keeper({"type": "egress_lost", "number": link.generation}, ())
+
+    def _trust(self, certificate: str) -> None:
+        """The session's programs find this interception CA (PEM) in the place of the one before. Raises OSError."""
+        if self._places is not None:
+            trusted = self._opening.current().trust + certificate
+            layout.write_ca_bundle(self._places, self._spec.system_ca, trusted)
 
     def reload(self) -> None:
         """Read the policy again, now."""
@@ -178,6 +192,7 @@ class Parts:
         attribution = self._make_attribution()
         link = self._changes.make_link(self._spec, self._egress_channel, ledger, attribution, self._on_fault)
         self._link = link
+        link.on_renewed = self._trust
         return link
 
     def _make_attribution(self) -> Attribution:

@@ -162,11 +162,13 @@ def make_roots(grants: Grants, spec: RunSpec) -> list[str]:
 
 def write_ca_bundle(places: Places, system_ca: str | None, more: str) -> None:
     """The session's trust: the system's certificates, and `more` (PEM): the policy's, and where interception is on the
-    agent's own."""
+    agent's own. A file that is there is changed in place, where it is bound to; what stays is there at every moment."""
     system = Path(system_ca).read_text(encoding="utf-8") if system_ca else ""
-    bundle = Path(places.ca_bundle)
-    bundle.write_text(system.rstrip("\n") + "\n" + more, encoding="utf-8")
-    bundle.chmod(0o644)
+    text = (system.rstrip("\n") + "\n" + more).encode()
+    with open(os.open(places.ca_bundle, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644), "wb") as bundle:
+        bundle.write(text)
+        bundle.truncate()
+        os.fchmod(bundle.fileno(), 0o644)
 
 
 def check_own_paths(spec: RunSpec) -> None:

@@ -7,8 +7,10 @@ what must be recorded is refused.
 
 Two copies also have the same state of every random generator, and with it the same keys of the connections to come.
 So the egress process, which makes them, is replaced by one that starts afresh (what was connected is dead anyway), and
-this process's generators are stirred. Not renewed, because the session's programs hold them: the placeholders of its
-secrets, and the interception CA that they have read at their start.
+this process's generators are stirred. The next one makes an interception CA with a key of its own
+(`agent.enforce.egress.ca`), which stands in the session's bundle in the place of the old one, and gets another token.
+Not renewed, because the session's programs hold them, are the placeholders of its secrets: they are worth something to
+this agent alone, and stand for the same values in every copy.
 """
 
 from __future__ import annotations

@@ -81,6 +81,7 @@ class Estate:
         self._counts = Kept([given["counts0"], given["counts1"]] if given else None)
         self.journal = NotifyJournal(given.get("journal"))
         self.unwritten = Unwritten(given.get("unwritten")) if heirs else Unkept()
+        self._counts_of: Callable[[], Counts] | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -115,13 +116,19 @@ class Estate:
 
     def count(self, counts: Callable[[], Counts]) -> None:
         """Leave these numbers again and again, from now on."""
-        self._task = asyncio.get_running_loop().create_task(self._keep_counting(counts))
+        self._counts_of = counts
+        self._task = asyncio.get_running_loop().create_task(self._keep_counting())
+
+    def count_now(self) -> None:
+        """Leave them at once: another boot has begun. Raises OSError."""
+        if self._counts_of is not None:
+            self._counts.save(pickle.dumps(self._counts_of()))
 
     def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
 
-    async def _keep_counting(self, counts: Callable[[], Counts]) -> None:
+    async def _keep_counting(self) -> None:
         while True:
-            self._counts.save(pickle.dumps(counts()))
+            self.count_now()
             await asyncio.sleep(NUMBERS_SECONDS)

@@ -24,7 +24,7 @@ from agent.session.doors import Door
 from tests.daemon.test_egress_link import ACTOR, EVENT, STATS
 from tests.escape.runtime import read_log
 
-CA = {"certificate": "certificate", "key": "key"}
+CA = {"certificate": "certificate", "key": "key", "chain": ""}
 
 
 def a_policy(name: str) -> Policy:
@@ -193,6 +193,57 @@ def test_a_successor_with_another_ca_is_a_fault(tmp_path: Path) -> None:
         second = scene.replace()
         await second.receive()
         second.channel.send({"type": "ca", "ca": {**CA, "key": "another"}})
+        await until(lambda: scene.told.faults)
+
+    assert play(tmp_path / "log", scene_of).told.back == []
+
+
+def test_after_a_restore_the_next_one_has_another_token_and_makes_another_ca_that_later_ones_keep(
+    tmp_path: Path,
+) -> None:
+    renewed, started, trusted = {**CA, "key": "another", "certificate": "new"}, [], []
+
+    async def scene_of(scene: Scene) -> None:
+        await scene.begin(CA)
+        before = scene.link.token
+        scene.link.on_renewed = trusted.append
+        scene.link.renew()
+        assert scene.link.token != before
+        for _ in range(2):
+            started.append(await scene.replace().serve(renewed))
+            await until(lambda: len(scene.told.back) == len(started))
+        assert (scene.link.state.ca, scene.link.state.renewing) == (renewed, False)
+
+    scene = play(tmp_path / "log", scene_of)
+    assert [(each["ca"], each["renew"]) for each in started] == [(CA, True), (renewed, False)]
+    assert {each["token"] for each in started} == {scene.link.token.hex()}
+    assert (trusted, scene.told.faults) == (["new"], [])
+
+
+def test_a_second_restore_while_the_next_one_starts_is_another_ca_once_more(tmp_path: Path) -> None:
+    async def scene_of(scene: Scene) -> None:
+        await scene.begin(CA)
+        scene.link.renew()
+        second = scene.replace()
+        assert (await second.receive())["renew"]
+        scene.link.renew()
+        second.channel.send({"type": "ca", "ca": {**CA, "key": "second"}})
+        assert (await second.receive())["type"] == "listen"
+        third = await scene.replace().serve({**CA, "key": "third"})
+        assert (third["ca"]["key"], third["renew"]) == ("second", True)
+        await until(lambda: scene.told.back)
+
+    assert play(tmp_path / "log", scene_of).told.faults == []
+
+
+@pytest.mark.parametrize("ca", [CA, None])
+def test_a_next_one_that_makes_no_other_ca_is_a_fault(tmp_path: Path, ca: dict[str, str] | None) -> None:
+    async def scene_of(scene: Scene) -> None:
+        await scene.begin(CA)
+        scene.link.renew()
+        second = scene.replace()
+        await second.receive()
+        second.channel.send({"type": "ca", "ca": ca})
         await until(lambda: scene.told.faults)
 
     assert play(tmp_path / "log", scene_of).told.back == []

@@ -98,4 +98,5 @@ def main() -> None:
     print(json.dumps({"lines": lines, "stderr": "".join(errors), "status": status, "left": len(left)}))
 
 
-main()
+if __name__ == "__main__":
+    main()

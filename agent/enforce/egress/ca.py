@@ -3,7 +3,9 @@
 Rules kept here: the CA's private key is in no file; it leaves this object for one purpose (`kept`): the guard keeps it,
 as it keeps the secrets, for a worker that must take the place of one that died. Leaves have a key of their own, so that
 the CA's key signs certificates and nothing else; the CA can vouch only for hosts that the policy sends through the
-engine (RFC 5280 section 4.2.1.10, name constraints), whoever gets hold of it; it is short-lived.
+engine (RFC 5280 section 4.2.1.10, name constraints), whoever gets hold of it; it is short-lived. One that takes the
+place of another (a restored agent's) has a key of its own; the old key's last act is to vouch for it, so that programs
+which have read the old certificate go on.
 
 P-256 for both keys: making an RSA key costs 135-290 ms, and every TLS client of this decade speaks ECDSA.
 """
@@ -24,12 +26,16 @@ CA_DAYS = 90
 LEAF_DAYS = 14
 CLOCK_SKEW = timedelta(days=1)
 MAX_LEAVES = 512
+_MAX_NAME = 64  # ub-common-name, RFC 5280 appendix A.1
 NEVER = "invalid"  # RFC 2606: never a host of anybody
+MAX_RENEWALS = 8
+"""So many CAs can follow the one whose certificate a program has read."""
 
 
 class InterceptionCA:
     """Signs leaves for intercepted hosts. `patterns` as from `agent.policy.egress_match.intercepted`; empty: it vouches
-    for nothing. `kept`: that of a CA which this one continues. Raises KeyError, ValueError where it is none."""
+    for nothing. `kept`: that of a CA which this one continues, or, to `renew` it, follows with another key. Raises
+    KeyError, ValueError where it is none."""
 
     def __init__(
         self,
@@ -37,27 +43,39 @@ class InterceptionCA:
         name: str = "Parhelia session interception CA",
         *,
         kept: Mapping[str, str] | None = None,
+        renew: bool = False,
     ) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1()) if kept is None else _key_of(kept)
         self.leaf_key = ec.generate_private_key(ec.SECP256R1())
         self._leaves: OrderedDict[str, x509.Certificate] = OrderedDict()
-        if kept is None:
-            self.certificate = self._self_sign(name, _constraints(patterns))
-        else:
+        self.chain = "" if kept is None else kept["chain"]
+        """By which those who know only a CA before this one get to it (PEM), the nearest first."""
+        if kept is not None and not renew:
+            self._key = _key_of(kept)
             self.certificate = x509.load_pem_x509_certificate(kept["certificate"].encode())
+            return
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        constraints = _constraints(patterns)
+        if kept is None:
+            self.certificate = self._sign(_named(name), _named(name), self._key, constraints)
+            return
+        old = x509.load_pem_x509_certificate(kept["certificate"].encode())
+        new = _named(f"{name} {x509.random_serial_number():x}"[:_MAX_NAME])  # one name, one key: chains are built by it
+        self.certificate = self._sign(new, new, self._key, constraints)
+        follows = self._sign(new, old.subject, _key_of(kept), constraints)
+        self.chain = "".join([_pem(follows), *_certificates(self.chain)][:MAX_RENEWALS])
 
     @property
     def pem(self) -> str:
         """The CA certificate (never the key)."""
-        return self.certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
+        return _pem(self.certificate)
 
     @property
     def kept(self) -> dict[str, str]:
-        """Certificate and private key (PEM), for a successor of this object in another process of the agent's."""
+        """Certificate, private key and `chain` (PEM), for a successor of this object in another process of the agent's."""
         key = self._key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        return {"certificate": self.pem, "key": key.decode("ascii")}
+        return {"certificate": self.pem, "key": key.decode("ascii"), "chain": self.chain}
 
     def leaf(self, host: str) -> x509.Certificate:
         """A certificate for exactly `host` (normalised) and `leaf_key`; `MAX_LEAVES` of them are kept, a day each."""
@@ -70,22 +88,25 @@ class InterceptionCA:
             self._leaves.popitem(last=False)
         return kept
 
-    def _self_sign(self, name: str, constraints: x509.NameConstraints) -> x509.Certificate:
+    def _sign(
+        self, subject: x509.Name, issuer: x509.Name, by: ec.EllipticCurvePrivateKey, constraints: x509.NameConstraints
+    ) -> x509.Certificate:
+        """A certificate of this CA."""
         now = datetime.now(UTC)
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
-            .issuer_name(subject)
+            .issuer_name(issuer)
             .public_key(self._key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - CLOCK_SKEW)
             .not_valid_after(now + timedelta(days=CA_DAYS))
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=MAX_RENEWALS), critical=True)
             .add_extension(_key_usage(key_cert_sign=True), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(by.public_key()), critical=False)
             .add_extension(constraints, critical=True)
-            .sign(self._key, hashes.SHA256())
+            .sign(by, hashes.SHA256())
         )
 
     def _sign_leaf(self, host: str, now: datetime) -> x509.Certificate:
@@ -106,6 +127,18 @@ class InterceptionCA:
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_id), critical=False)
             .sign(self._key, hashes.SHA256())
         )
+
+
+def _named(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def _pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
+
+
+def _certificates(chain: str) -> list[str]:
+    return [_pem(each) for each in x509.load_pem_x509_certificates(chain.encode())] if chain else []
 
 
 def _key_of(kept: Mapping[str, str]) -> ec.EllipticCurvePrivateKey:

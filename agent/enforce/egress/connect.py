@@ -20,7 +20,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
 
@@ -76,6 +76,10 @@ class Connector:
             number("bind"): self._bind,
             number("listen"): self._listen,
         }
+
+    def renew(self, token: bytes) -> None:
+        """What makes a forwarded connection's header true from here on."""
+        self._doors = replace(self._doors, token=token)
 
     def handlers(self) -> dict[int, Connector]:
         """For the loop's table."""

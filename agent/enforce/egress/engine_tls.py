@@ -43,6 +43,7 @@ class EngineTls(TlsConfig):
 
     def __init__(self, ca: InterceptionCA) -> None:
         self._ca = ca
+        self._chain = Path(in_memory("chain", ca.chain.encode())) if ca.chain else None  # read by `warm`, and kept
         # the store only carries the (absent) DH parameters; the CA's key is not given to it
         self.certstore = certs.CertStore(
             ca.leaf_key,  # type: ignore[arg-type]  # declared as RSA, used as whatever OpenSSL takes
@@ -59,7 +60,7 @@ class EngineTls(TlsConfig):
         return certs.CertStoreEntry(
             certs.Cert(self._ca.leaf(address[0])),
             self._ca.leaf_key,  # type: ignore[arg-type]
-            None,
+            self._chain,
             [],
         )
 
@@ -101,10 +102,14 @@ def engine_options(ca_file: str | None, more: str = "") -> Options:
 
 
 def _joined(bundle: str, more: str) -> str:
+    return in_memory("trusted", Path(bundle).read_bytes().rstrip(b"\n") + b"\n" + more.encode())
+
+
+def in_memory(name: str, data: bytes) -> str:
     """The path of a file in memory that lasts as long as this process; `warm` reads it, while that is permitted."""
-    descriptor = os.memfd_create("trusted")
+    descriptor = os.memfd_create(name)
     with open(descriptor, "wb", closefd=False) as file:
-        file.write(Path(bundle).read_bytes().rstrip(b"\n") + b"\n" + more.encode())
+        file.write(data)
     return f"/proc/self/fd/{descriptor}"
 
 

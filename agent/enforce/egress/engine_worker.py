@@ -305,7 +305,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     policy: Policy = pickle.loads(base64.b64decode(message["policy"]))  # noqa: S301  # from the process that started us
     secrets = Secrets.parse(message["secrets"])
     options = engine_options(message["ca_file"], policy.trust)
-    ca = InterceptionCA(intercepted(policy), kept=message["ca"])
+    ca = InterceptionCA(intercepted(policy), kept=message["ca"], renew=message["renew"])
     engine_tls = EngineTls(ca)
     warm(engine_tls, options)
     collect_rarely()

@@ -51,8 +51,9 @@ class Engine:
     `uid`/`gid`: whom the worker becomes (None: stays). `ca_file`: the PEM bundle that upstreams are verified against
     (None: the system's). `python`: the interpreter (default: this one). `on_death(reason)` is called once when the
     worker is gone unasked, `on_stats(up, down)` with byte counts since the last call. Both run on the loop. `secrets`
-    go to the worker in the start message and nowhere else. What it decides is added to `timings`. `ca`: certificate
-    and key (PEM) of the interception CA that the worker continues; None: it makes one, which is here once it serves.
+    go to the worker in the start message and nowhere else. What it decides is added to `timings`. `ca`: what is kept
+    of the interception CA that the worker continues (or follows with another, to `renew` it); None: it makes one. The
+    worker's own is here once it serves.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Engine:
         secrets: Secrets | None = None,
         timings: Timings | None = None,
         ca: Mapping[str, str] | None = None,
+        renew: bool = False,
     ) -> None:
         self._policy = policy
         self._actor = actor
@@ -82,6 +84,7 @@ class Engine:
         self._secrets = secrets or Secrets()
         self._timings = timings or Timings()
         self.ca = ca
+        self._renew = renew
         self._process: subprocess.Popen[bytes] | None = None
         self._sock: socket.socket | None = None
         self._link: Link | None = None
@@ -144,6 +147,7 @@ class Engine:
             "ca_file": self._ca_file,
             "secrets": self._secrets.dump(),
             "ca": self.ca,
+            "renew": self._renew,
         }
         try:
             self._link.send(start)
@@ -288,7 +292,7 @@ class Engine:
         match message["type"]:
             case "ready":
                 if self._ready is not None and not self._ready.done():
-                    self._ready.set_result({name: str(message["ca"][name]) for name in ("certificate", "key")})
+                    self._ready.set_result({name: str(message["ca"][name]) for name in ("certificate", "key", "chain")})
             case "event":
                 self._event(int(message["n"]), message["accept"] is True, event_of(message["event"]))
             case "stats":

@@ -203,6 +203,7 @@ class Egress:
             secrets=secrets,
             timings=self._timings,
             ca=message["ca"],
+            renew=message["renew"],
         )
         engine.spawn()
         return engine

@@ -202,7 +202,7 @@ def running(
         blob = base64.b64encode(pickle.dumps(given)).decode()
         start_message = {"type": "start", "policy": blob, "actor": "session:t", "uid": uid, "gid": gid}
         start_message |= {"ca_file": ca_file, "secrets": Secrets(secrets).dump(), "token": TOKEN.hex()}
-        start_message |= {"ca": None, "accounts": {}}
+        start_message |= {"ca": None, "renew": False, "accounts": {}}
         proxy.channel.send(start_message)
         served = [*listeners.items(), *sockets]
         proxy.channel.send({"type": "listen", "doors": [d for d, _ in served]}, [s.fileno() for _, s in served])

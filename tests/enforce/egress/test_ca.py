@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 
@@ -10,7 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
-from agent.enforce.egress.ca import CA_DAYS, LEAF_DAYS, MAX_LEAVES, InterceptionCA
+from agent.enforce.egress.ca import CA_DAYS, LEAF_DAYS, MAX_LEAVES, MAX_RENEWALS, InterceptionCA
 from agent.policy.model import HostRule, Where
 
 WHERE = Where("t.yaml", 1, 1)
@@ -20,9 +21,11 @@ def rule(pattern: str, **more: object) -> HostRule:
     return HostRule(id=pattern, pattern=pattern, where=WHERE, **more)  # type: ignore[arg-type]
 
 
-def verify(ca: InterceptionCA, leaf: x509.Certificate, host: str) -> list[x509.Certificate]:
+def verify(
+    ca: InterceptionCA, leaf: x509.Certificate, host: str, between: Iterable[x509.Certificate] = ()
+) -> list[x509.Certificate]:
     verifier = PolicyBuilder().store(Store([ca.certificate])).build_server_verifier(x509.DNSName(host))
-    return verifier.verify(leaf, [])
+    return verifier.verify(leaf, list(between))
 
 
 def handshake(ca: InterceptionCA, host: str) -> None:
@@ -96,7 +99,7 @@ def test_a_leaf_is_no_ca() -> None:
     constraints = ca.leaf("good.test").extensions.get_extension_for_class(x509.BasicConstraints)
     assert (constraints.critical, constraints.value.ca) == (True, False)
     length = ca.certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length
-    assert length == 0
+    assert length == MAX_RENEWALS
 
 
 def test_the_ca_is_short_lived_constrained_and_its_key_is_not_the_leaves_key() -> None:
@@ -143,6 +146,35 @@ def test_a_successor_continues_the_ca_that_clients_have_loaded() -> None:
     assert successor.pem == first.pem
     verify(first, successor.leaf("good.test"), "good.test")
     assert successor.leaf_key.private_numbers() != first.leaf_key.private_numbers()
+
+
+def test_one_with_another_key_is_trusted_by_who_knows_it_and_by_the_chain_by_who_knows_an_older_one() -> None:
+    cas = [InterceptionCA(("good.test",))]
+    for _ in range(3):
+        cas.append(InterceptionCA(("good.test",), kept=cas[-1].kept, renew=True))
+    last, host = cas[-1], "good.test"
+    assert len({ca.kept["key"] for ca in cas}) == len({ca.pem for ca in cas}) == len(cas)
+    chain = x509.load_pem_x509_certificates(last.chain.encode())
+    verify(last, last.leaf(host), host)
+    for older in cas[:-1]:
+        verify(older, last.leaf(host), host, chain)
+        with pytest.raises(VerificationError):
+            verify(older, last.leaf(host), host)
+        with pytest.raises(VerificationError):
+            verify(last, older.leaf(host), host, x509.load_pem_x509_certificates((older.chain + older.pem).encode()))
+
+
+def test_however_often_it_is_renewed_the_chain_is_bounded_and_names_stay_constrained() -> None:
+    ca = first = InterceptionCA(("good.test",))
+    for _ in range(MAX_RENEWALS + 2):
+        ca = InterceptionCA(("good.test",), kept=ca.kept, renew=True)
+        if ca.chain.count("BEGIN") < MAX_RENEWALS:
+            verify(first, ca.leaf("good.test"), "good.test", x509.load_pem_x509_certificates(ca.chain.encode()))
+    chain = x509.load_pem_x509_certificates(ca.chain.encode())
+    assert len(chain) == MAX_RENEWALS
+    for certificate in chain:
+        names = certificate.extensions.get_extension_for_class(x509.NameConstraints).value
+        assert names.permitted_subtrees == [x509.DNSName("good.test")]
 
 
 @pytest.mark.parametrize("kept", [{}, {"key": "", "certificate": ""}, {"key": "x"}])

@@ -38,7 +38,7 @@ def worker_script(tmp_path: Path, body: str) -> str:
     return str(script)
 
 
-READY = 'channel.send({"type": "ready", "ca": {"certificate": "pem", "key": "key"}})\n'
+READY = 'channel.send({"type": "ready", "ca": {"certificate": "pem", "key": "key", "chain": ""}})\n'
 EVENT = {
     "type": "network.egress_blocked",
     "actor": ACTOR,

@@ -151,6 +151,7 @@ class Bare:
             "secrets": [],
             "token": TOKEN.hex(),
             "ca": None,
+            "renew": False,
             "accounts": {},
         }
         self.channel.send({name: value for name, value in (message | other).items() if value != "left out"})
