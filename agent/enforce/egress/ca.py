@@ -71,7 +71,7 @@ class InterceptionCA:
 
     @property
     def kept(self) -> dict[str, str]:
-        """Certificate, private key and `chain` (PEM), for a successor of this object in another process of the agent's."""
+        """Certificate, private key and `chain` (PEM), for a successor of this object in another agent process."""
         key = self._key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
