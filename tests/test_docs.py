@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from dataclasses import fields
 from datetime import date
 from pathlib import Path
@@ -93,6 +95,29 @@ def test_the_audit_docs_name_every_detail_of_a_decided_request() -> None:
     extra = set(re.findall(r"\(\(?\"(\w+)\", (?:host_and_port|shown|type_name|protocol|\"udp\")", sources))
     assert {"captured", "qtype", "transport"} <= extra
     assert (extra | {"tool", "protocol", *ABOUT.values()}) - named == set()
+
+
+def details_written(tree: ast.AST) -> Iterator[str]:
+    """The keys of what a module calls `details`."""
+    for node in ast.walk(tree):
+        match node:
+            case (
+                ast.AnnAssign(target=ast.Name("details"), value=ast.expr() as value)
+                | ast.Assign(targets=[ast.Name("details")], value=value)
+                | ast.AugAssign(target=ast.Name("details"), value=value)
+                | ast.keyword(arg="details", value=value)
+            ):
+                keys = [key for each in ast.walk(value) if isinstance(each, ast.Dict) for key in each.keys]
+                yield from (key.value for key in keys if isinstance(key, ast.Constant) and isinstance(key.value, str))
+            case ast.Subscript(value=ast.Name("details"), slice=ast.Constant(str(key)), ctx=ast.Store()):
+                yield key
+
+
+def test_the_audit_docs_name_every_detail_that_is_written_in_the_agent() -> None:
+    sources = [path.read_text() for path in (ROOT / "agent").rglob("*.py")]
+    written = {key for source in sources for key in details_written(ast.parse(source))}
+    assert {"exit_status", "sidecar", "measures", "count", "role"} <= written
+    assert written - set(re.findall(r"`(\w+)`", (ROOT / "docs/audit-log.md").read_text())) == set()
 
 
 def test_the_policy_docs_list_every_built_in_rule_once() -> None:

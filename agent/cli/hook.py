@@ -1,7 +1,8 @@
 """`hook`: answers a coding agent's pre-tool hook; exits only 0 or 2, and denies on any fault.
 
-The same as running `agent/enforce/commands/hook_client.py` with the system's Python, which needs nothing installed and
-is what the managed settings name; this verb is for trying it out and for images where only the agent's Python exists.
+Managed settings name the native client (`parhelia-hook`), or `hook_client.py` with the system's Python, because both
+read no environment and need nothing installed; this verb is for trying it out, and for where only the agent's own
+Python exists.
 """
 
 from __future__ import annotations

@@ -192,11 +192,14 @@ async def _main() -> int:
         level=logging.INFO if spec.verbose else logging.WARNING, format="parhelia: %(levelname)s %(name)s: %(message)s"
     )
     guard = Guard(keeper, egress)
-    if launcher is not None:
-        return await guard.run(spec, (fds[0], fds[1], fds[2]), launcher)
-    held = dict(zip(message["names"], fds, strict=True))
-    doors, listeners = keeper.receive()
-    return await guard.take_over(spec, held, doors["doors"], listeners)
+    try:
+        if launcher is not None:
+            return await guard.run(spec, (fds[0], fds[1], fds[2]), launcher)
+        held = dict(zip(message["names"], fds, strict=True))
+        doors, listeners = keeper.receive()
+        return await guard.take_over(spec, held, doors["doors"], listeners)
+    finally:  # a closing loop closes the socket that a signal is written to before it lets go of signals
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
 
 
 def _take_all_descriptors() -> None:

@@ -22,7 +22,10 @@ WATCHED = (
     " or opened there are seen where permissions let the account list it"
 )
 NAMED_TWICE = "a file with a second name below a grant is granted by that name, if permissions allow it"
-UNHELD = "`paths.protect` is held by mounts; without a mount namespace, `check` and the tool hook alone decide by it"
+UNHELD = (
+    "`paths.protect` is held by mounts; without a mount namespace only the home's places are, by ownership where the"
+    " agent is root, and for others `check`, the tool hook and `paths.audit` alone decide by it"
+)
 MADE_LATER = (
     "a protected name is held where it is, or is reserved, when the session starts; what is made later below new"
     " directories is not, and is seen by the hook and the watch alone"
