@@ -13,6 +13,7 @@ import subprocess
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from tests.runtimes.cache import cached, command
@@ -123,11 +124,7 @@ class GVisor:
     def flags(self) -> list[str]:
         """runsc's own flags."""
         flags = [f"--root={self.directory}/state", "--ignore-cgroups", "--network=none", "--overlay2=root:memory"]
-        return [*flags, f"--platform={self._platform()}"]
-
-    def _platform(self) -> str:
-        listed = subprocess.run([str(self.runsc), "flags"], capture_output=True, text=True, check=False)
-        return "systrap" if "systrap" in listed.stdout + listed.stderr else "ptrace"
+        return [*flags, f"--platform={_platform(self.runsc)}"]
 
     def config(
         self,
@@ -160,6 +157,12 @@ class GVisor:
             "mounts": pseudo + binds,
             "linux": {"namespaces": [{"type": kind} for kind in NAMESPACES]},
         }
+
+
+@cache
+def _platform(runsc: Path) -> str:
+    listed = subprocess.run([str(runsc), "flags"], capture_output=True, text=True, check=False)
+    return "systrap" if "systrap" in listed.stdout + listed.stderr else "ptrace"
 
 
 def made_for(engine: Engine, version: str) -> Path:
