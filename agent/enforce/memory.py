@@ -162,6 +162,8 @@ class Task:
         self.tid = tid
         self._open: list[int] = []
         self._root = self._cwd = -1
+        self.names = 0
+        """Names that were walked one by one for it (agent.enforce.walk)."""
         self._identity: Identity | None = None
         try:
             self._proc = self._keep(os.open(f"/proc/{tid}", _O_PATH))

@@ -36,12 +36,29 @@ class Place:
         return self.mode != 0
 
 
-def locate(task: Task, start: int, path: bytes, *, follow: bool, links: int = 0) -> Place:
+def locate(task: Task, start: int, path: bytes, *, follow: bool) -> Place:
     """Where `path` leads, from the task's root where it is absolute, else from the directory `start`.
 
     Raises OSError with the kernel's errno where the directory of the last name cannot be reached (PermissionError: the
-    session may not search it).
+    session may not search it), Unreadable where that takes more names than are walked.
     """
+    at = os.dup(start)
+    try:
+        for _ in range(_MAX_LINKS + 1):
+            found = _step(task, at, path, follow=follow)
+            if isinstance(found, Place):
+                return found
+            os.close(at)
+            at, path = found
+            follow = True
+        raise OSError(errno.ELOOP, "too many symbolic links")
+    finally:
+        os.close(at)
+
+
+def _step(task: Task, start: int, path: bytes, *, follow: bool) -> Place | tuple[int, bytes]:
+    """The place, or where its last name is a link to be followed the directory of that (the caller owns it) and what
+    the link says. Link by link, so that each is walked once, however many lead to nothing."""
     bare = path.rstrip(b"/")
     head, slash, name = bare.rpartition(b"/")
     if name in (b"", b".", b".."):
@@ -56,14 +73,7 @@ def locate(task: Task, start: int, path: bytes, *, follow: bool, links: int = 0)
         mode = _mode(name, parent)
         if not (follow and stat.S_ISLNK(mode)):
             return Place(posixpath.join(above, readable(name)), mode)
-        try:
-            with walked(task, start, path) as leads_to:
-                return _found(leads_to)
-        except FileNotFoundError:  # nothing behind the link: the kernel would create there
-            if links >= _MAX_LINKS:
-                raise OSError(errno.ELOOP, "too many symbolic links") from None
-            target = os.readlink(name, dir_fd=parent)
-            return locate(task, parent, target, follow=True, links=links + 1)
+        return os.dup(parent), os.readlink(name, dir_fd=parent)
 
 
 def by_text(task: Task, start: int, path: bytes) -> str:
