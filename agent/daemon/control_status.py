@@ -19,21 +19,20 @@ class Status:
 
     def __init__(self, company: Company) -> None:
         self._company = company
-        self._began = time.monotonic()
-        self._since = datetime.now(tz=UTC)
 
     def document(self, lockdown: Json) -> dict[str, Json]:
-        """All of it, now. Bytes and counts are of the whole session so far."""
+        """All of it, now. Bytes, counts and times are of the whole session so far, whichever guard it has;
+        `uptime_seconds` is by the machine's clock."""
         company = self._company
         policy, metrics = company.policy(), company.metrics.reading()
-        uptime = int(time.monotonic() - self._began)
+        began = company.spec.began
         return {
             "version": version(),
             "session_id": company.spec.session_id,
             "boot": company.ledger.boot,
             "user": company.spec.session_user.name,
-            "since": self._since.isoformat(timespec="seconds").replace("+00:00", "Z"),
-            "uptime_seconds": uptime,
+            "since": datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+            "uptime_seconds": max(0, int(time.time() - began)),
             "pids": {"guard": os.getpid(), "keeper": os.getppid(), "session": company.session_pid()},
             "policy": {"digest": policy.digest, "sources": [layer.source for layer in policy.layers]},
             "audit": {

@@ -7,6 +7,7 @@ not see (the gateway's address may carry credentials).
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -24,7 +25,8 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """Everything `run` needs to know. Paths are absolute; `run_dir` and `audit_dir` are this session's own."""
+    """Everything `run` needs to know. Paths are absolute; `run_dir` and `audit_dir` are this session's own. `began`: seconds
+    since the epoch, for people."""
 
     command: tuple[str, ...]
     policy_dirs: tuple[str, ...]
@@ -43,6 +45,7 @@ class RunSpec:
     caller_env: dict[str, str] = field(default_factory=dict)
     system_ca: str | None = None
     verbose: bool = False
+    began: float = field(default_factory=time.time)
 
     @property
     def actor(self) -> str:

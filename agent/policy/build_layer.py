@@ -272,7 +272,7 @@ class LayerBuilder:
 
 def bundle_rules(bench: Bench, name: str, text: str) -> tuple[list[HostRule], list[HostRule]]:
     """What a shipped bundle allows, and what it takes out again. The ids start with its name: ``github/web``."""
-    file = f"bundles/{name}.yaml"
+    file = f"policies/bundles/{name}.yaml"
     node = compose(file, text, bench.problems)
     record = Reader(file, bench.problems).read(node, BUNDLE) if node is not None else None
     if not isinstance(record, Record):

@@ -147,7 +147,7 @@ def test_other_files_and_hidden_ones_are_not_read(tmp_path: Path) -> None:
 def test_a_bundle_is_used_by_its_name(tmp_path: Path) -> None:
     policy = read_policy([write(tmp_path / "p", a="use: [github, claude-code]")])
     assert decide(policy, url("https://github.com/x")).rule == "github/web"
-    assert decide(policy, url("https://claude.ai/x")).where == "bundles/claude-code.yaml:15"
+    assert decide(policy, url("https://claude.ai/x")).where == "policies/bundles/claude-code.yaml:15"
     assert decide(policy, url("https://gist.github.com/x")).rule == "egress-default"
 
 

@@ -470,8 +470,8 @@ def test_a_shipped_bundle_brings_its_hosts_under_its_own_name() -> None:
     loaded = load_policy([layer("use: [good]")], {"good": BUNDLE})
     assert loaded.layers[0].egress is not None
     assert [(rule.id, rule.pattern, str(rule.where)) for rule in loaded.layers[0].egress.allow] == [
-        ("good/web", "good.test", "bundles/good.yaml:3"),
-        ("good/allow.[1]", "*.good.test", "bundles/good.yaml:4"),
+        ("good/web", "good.test", "policies/bundles/good.yaml:3"),
+        ("good/allow.[1]", "*.good.test", "policies/bundles/good.yaml:4"),
     ]
 
 
@@ -501,9 +501,9 @@ def test_a_bundle_of_a_tool_brings_the_hosts_of_its_configuration() -> None:
             "layer/a.yaml:1:7: the bundle 'good' cannot be used: pip is not",
         ),
         ((ToolHost("bad host", 443, Protocol.TLS, "pip: x"),), "pip: x names a host that is refused"),
-        ("version: 1\nallow: []", "bundles/good.yaml:2:8: an empty list"),
-        ("version: 1\nallow: [x.test]\npaths: {}", "bundles/good.yaml:3:1: unknown key 'paths' in a bundle"),
-        ("version: 1\nallow: [{host: x.test, examples: {match: [y.test]}}]", "bundles/good.yaml:2:9: good/allow.[0]"),
+        ("version: 1\nallow: []", "policies/bundles/good.yaml:2:8: an empty list"),
+        ("version: 1\nallow: [x.test]\npaths: {}", "policies/bundles/good.yaml:3:1: unknown key 'paths' in a bundle"),
+        ("version: 1\nallow: [{host: x.test, examples: {match: [y.test]}}]", "policies/bundles/good.yaml:2:9: good/allow.[0]"),
     ],
 )
 def test_a_bundle_that_cannot_be_had_is_a_problem_of_the_policy(
