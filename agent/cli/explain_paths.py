@@ -20,7 +20,7 @@ from agent.policy.model import PathRule, Policy
 from agent.policy.paths import PROC, covers, outermost
 from agent.policy.protection import Protected
 from agent.policy.words import shown
-from agent.session.levels import LANDLOCK_PATHS, Offer, Point, reached
+from agent.session.levels import Offer, Point, path_walls, reached
 from agent.session.plan import Hold
 from agent.session.probe import probe
 
@@ -119,7 +119,7 @@ def _holder(path: str, around: Surroundings, offer: Offer) -> str:
 
 
 def _grants(policy: Policy, grants: Grants, around: Surroundings, offer: Offer) -> Iterator[dict[str, Any]]:
-    by = f"Landlock (ABI {offer.landlock})" if offer.landlock >= LANDLOCK_PATHS else "file permissions"
+    by = ", ".join(path_walls(offer)) or "file permissions"
     for access, roots in (("write", grants.write), ("read", grants.read)):
         for root in roots:
             yield {"access": access, "path": root, "origin": _origins(policy, root, access, around), "by": by}
@@ -130,7 +130,7 @@ def _grants(policy: Policy, grants: Grants, around: Surroundings, offer: Offer) 
             "access": "hidden",
             "path": place,
             "origin": [{"rule": "agent-files", "where": None}],
-            "by": "mount, or ownership",
+            "by": "mounts" if offer.mounts else f"{by}, never granted",
         }
 
 

@@ -25,8 +25,8 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """Everything `run` needs to know. Paths are absolute; `run_dir` and `audit_dir` are this session's own. `began`: seconds
-    since the epoch, for people."""
+    """Everything `run` needs to know. Paths are absolute; `run_dir` and `audit_dir` are this session's own. `began`:
+    seconds since the epoch, for people."""
 
     command: tuple[str, ...]
     policy_dirs: tuple[str, ...]

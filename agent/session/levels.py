@@ -54,6 +54,10 @@ CAPTURED = {
 }
 """What becomes of connections that do not ask the proxy, in a network namespace of the session's own."""
 
+VIEW = (
+    "a mount namespace in which only what is granted can be entered or read, read-only where it is granted for reading"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Offer:
@@ -154,20 +158,28 @@ def _exec(offer: Offer) -> Reached:
     return Reached(Level.ENFORCED, "every exec is decided on its final argv and checked again after the exec")
 
 
+def path_walls(offer: Offer) -> tuple[str, ...]:
+    """What holds the grants of `paths` on a machine that offers this, besides file permissions; it may be nothing."""
+    landlock = (f"Landlock (ABI {offer.landlock})",) if offer.landlock >= LANDLOCK_PATHS else ()
+    return (*landlock, "mounts") if offer.mounts else landlock
+
+
 def _paths(offer: Offer) -> Reached:
-    if offer.landlock >= LANDLOCK_PATHS:
-        return Reached(Level.ENFORCED, f"Landlock (ABI {offer.landlock}), own uid, no_new_privs")
-    if offer.root and offer.mounts:
-        return Reached(
-            Level.ENFORCED,
-            "a mount namespace in which only what is granted can be seen, read-only where it is granted for reading;"
-            " own uid, no_new_privs (no Landlock here)",
-        )
+    if offer.landlock >= LANDLOCK_PATHS or (offer.root and offer.mounts):
+        walls = [VIEW if wall == "mounts" else wall for wall in path_walls(offer)]
+        uid = "own uid" if offer.root else "one uid with the agent"
+        held = "" if offer.mounts else f"; {_unheld(offer)}: a run that finds such places is partial"
+        return Reached(Level.ENFORCED, f"{' and '.join(walls)}; {uid}, no_new_privs{held}")
     return Reached(
         Level.PARTIAL,
         "file permissions of a separate uid only: what everybody may read or write (such as /var/tmp) stays open",
         "Linux 6.2 or later with Landlock enabled, or a mount namespace",
     )
+
+
+def _unheld(offer: Offer) -> str:
+    what = "protected places outside of the home" if offer.root else "protected places"
+    return f"no mount namespace to hold {what} (`paths.protect`)"
 
 
 def _agent(offer: Offer) -> Reached:

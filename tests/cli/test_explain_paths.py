@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from agent.cli.main import main
 from agent.session.levels import Offer
 
 NATIVE = Offer(root=True, jail="root", mounts=True, landlock=7, seccomp=True, notify=True)
+GVISOR = Offer(root=True, jail="user", mounts=True, landlock=0, seccomp=True, notify=False)
 DOCKER = Offer(root=True, jail=None, mounts=False, landlock=7, seccomp=True, notify=True, connect=True)
 
 
@@ -23,7 +25,7 @@ def tree(tmp_path: Path) -> Path:
     (tmp_path / "w/.env").touch()
     (tmp_path / "policy").mkdir()
     (tmp_path / "policy/x.yaml").write_text(
-        f"version: 1\npaths: {{write: [{tmp_path}/w], read: [{{id: programs, path: /usr}}],\n"
+        f"version: 1\npaths: {{write: [{tmp_path}/w], read: [{{id: programs, path: /usr}}, /etc],\n"
         "  protect: [{id: env, path: .env}, {id: hooks, path: '.git/hooks/**'}, {id: none, path: 'x*y'}],\n"
         "  watch: [.rc]}\n"
     )
@@ -61,6 +63,23 @@ def test_each_grant_is_named_with_its_rule(tree: Path, capsys: pytest.CaptureFix
     assert grants["/usr"]["origin"] == [{"rule": "programs", "where": f"{tree}/policy/x.yaml:2"}]
     assert grants["/proc"]["origin"] == [{"rule": "always", "where": None}]
     assert grants[f"{tree}/w"]["access"] == "write"
+
+
+@pytest.mark.parametrize(
+    ("offer", "by", "hidden"),
+    [
+        (NATIVE, "Landlock (ABI 7), mounts", "mounts"),
+        (DOCKER, "Landlock (ABI 7)", "Landlock (ABI 7), never granted"),
+        (GVISOR, "mounts", "mounts"),
+        (replace(GVISOR, mounts=False), "file permissions", "file permissions, never granted"),
+    ],
+)
+def test_each_grant_is_named_with_what_holds_it_here(
+    tree: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, offer: Offer, by: str, hidden: str
+) -> None:
+    monkeypatch.setattr(explain_paths, "probe", lambda: offer)
+    grants = {entry["access"]: entry["by"] for entry in said(tree, capsys)["grants"]}  # type: ignore[attr-defined]
+    assert grants == {"write": by, "read": by, "device": by, "hidden": hidden}
 
 
 def test_the_page_has_the_same(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -503,7 +503,10 @@ def test_a_bundle_of_a_tool_brings_the_hosts_of_its_configuration() -> None:
         ((ToolHost("bad host", 443, Protocol.TLS, "pip: x"),), "pip: x names a host that is refused"),
         ("version: 1\nallow: []", "policies/bundles/good.yaml:2:8: an empty list"),
         ("version: 1\nallow: [x.test]\npaths: {}", "policies/bundles/good.yaml:3:1: unknown key 'paths' in a bundle"),
-        ("version: 1\nallow: [{host: x.test, examples: {match: [y.test]}}]", "policies/bundles/good.yaml:2:9: good/allow.[0]"),
+        (
+            "version: 1\nallow: [{host: x.test, examples: {match: [y.test]}}]",
+            "policies/bundles/good.yaml:2:9: good/allow.[0]",
+        ),
     ],
 )
 def test_a_bundle_that_cannot_be_had_is_a_problem_of_the_policy(

@@ -8,7 +8,7 @@ import pytest
 
 from agent.record import metrics
 from agent.session.doors import Capture
-from agent.session.levels import Level, Offer, Point, reached, shortfall
+from agent.session.levels import Level, Offer, Point, path_walls, reached, shortfall
 
 NATIVE = Offer(root=True, jail="root", mounts=True, landlock=7, seccomp=True, notify=True, capture=Capture.EVERY_PORT)
 DOCKER = Offer(
@@ -61,6 +61,21 @@ def test_the_leak_of_landlock_tcp_is_named() -> None:
 def test_what_a_session_without_a_namespace_does_without_is_named() -> None:
     assert "no datagram sockets" in reached(DOCKER)[Point.EGRESS].why
     assert "Landlock" not in reached(replace(DOCKER, landlock=3))[Point.EGRESS].why
+
+
+@pytest.mark.parametrize(
+    ("offer", "walls", "said"),
+    [
+        (NATIVE, ("Landlock (ABI 7)", "mounts"), "own uid"),
+        (MOUNTED, ("mounts",), "read-only where it is granted for reading; own uid"),
+        (DOCKER, ("Landlock (ABI 7)",), "no mount namespace to hold protected places outside of the home"),
+        (replace(DOCKER, root=False), ("Landlock (ABI 7)",), "; one uid with the agent"),
+        (GVISOR, (), "file permissions of a separate uid only"),
+    ],
+)
+def test_what_holds_the_paths_is_said_as_it_is(offer: Offer, walls: tuple[str, ...], said: str) -> None:
+    assert path_walls(offer) == walls
+    assert said in reached(offer)[Point.PATHS].why
 
 
 @pytest.mark.parametrize(
