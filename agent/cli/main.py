@@ -43,7 +43,8 @@ def _dispatch(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="parhelia-agent", description="Policy enforcement for AI coding sessions: egress, commands, paths, audit."
     )
-    parser.add_argument("--version", action="version", version=_version())
+    asked = _version() if "--version" in arguments else ""  # it takes as long as the rest together
+    parser.add_argument("--version", action="version", version=asked)
     subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     wanted = [arguments[0]] if arguments and arguments[0] in VERBS else list(VERBS)
     for verb in wanted:

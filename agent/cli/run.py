@@ -1,36 +1,22 @@
 """`run`: start the agent, launch the session inside it, end with the session's status.
 
-Reads flags and environment (flags win), resolves users and directories, then replaces itself by the keeper with a clean
-environment: the agent's own variables (a gateway's credentials among them) are in nobody's /proc/PID/environ from then
-on, and not in argv either: the specification travels in a memory file.
+Has guard and egress process begin, reads what was asked (`agent.cli.run_request`), then replaces itself by the keeper
+with a clean environment: the agent's own variables (a gateway's credentials among them) are in nobody's
+/proc/PID/environ from then on, and not in argv either: the specification travels in a memory file.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import pwd
-import re
 import sys
-import uuid
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from agent.daemon.spec import RunSpec, User
+from agent.daemon.workers import Workers, start
 from agent.exits import Exit
 
-SESSION_USER = "session"
-EGRESS_USER = "parhelia"
-SYSTEM_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
-KEPT = re.compile(r"^(PATH|HOME|USER|SHELL|TERM|LANG|LC_[A-Z]+|TZ|PWD)$")
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-class UsageError(Exception):
-    """The caller's fault; the text says what to change."""
-
-
-class MissingUser(Exception):
-    """A required account is not there."""
+if TYPE_CHECKING:  # what takes time is imported when the workers are on their way
+    from agent.daemon.spec import RunSpec
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -46,7 +32,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--policy", action="append", default=[], metavar="DIR", help="policy layer (repeatable)")
     parser.add_argument("--audit-dir", metavar="DIR", help="where the audit log lies")
     parser.add_argument("--run-dir", metavar="DIR", help="where the agent's sockets lie (default /run/parhelia)")
-    parser.add_argument("--user", metavar="NAME", help=f"the session's account (default {SESSION_USER})")
+    parser.add_argument("--user", metavar="NAME", help="the session's account (default session)")
     parser.add_argument("--workdir", metavar="DIR", help="where the session starts")
     parser.add_argument("--env", action="append", default=[], metavar="NAME", help="pass this variable to the session")
     parser.add_argument(
@@ -62,106 +48,28 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Validate, then become the keeper. Returns only where the session was not started."""
+    clean = {name: os.environ[name] for name in ("PATH", "LANG", "TZ", "TERM") if name in os.environ}
+    workers = start(clean)
+    from agent.cli.run_request import MissingUser, UsageError, build_spec
+
     try:
-        spec = build_spec(args, dict(os.environ))
+        _become_keeper(build_spec(args, dict(os.environ)), workers, clean)
     except UsageError as error:
         print(f"parhelia: {error}", file=sys.stderr)
         return Exit.USAGE
     except MissingUser as error:
         print(f"parhelia: {error}", file=sys.stderr)
         return Exit.UNPROTECTED
-    _become_keeper(spec)
+    finally:
+        workers.end()
     return Exit.USAGE
 
 
-def build_spec(args: argparse.Namespace, environ: dict[str, str]) -> RunSpec:
-    """What was asked, from flags and environment. Raises UsageError, MissingUser."""
-    command = args.command[1:] if args.command[:1] == ["--"] else args.command
-    if not command:
-        raise UsageError("no command: parhelia-agent run -- CMD [ARG]…")
-    session_id = environ.get("PARHELIA_SESSION_ID") or str(uuid.uuid4())
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", session_id):
-        raise UsageError("PARHELIA_SESSION_ID must be 1-100 of A-Z a-z 0-9 . _ - and start with a letter or digit")
-    boot = uuid.uuid4().hex[:12]
-    instance = f"{session_id}-{boot}"
-    run_root = str(Path(args.run_dir or environ.get("PARHELIA_RUN_DIR") or "/run/parhelia").absolute())
-    audit_dir = args.audit_dir or environ.get("PARHELIA_AUDIT_DIR") or f"/vol/parhelia/audit/{instance}"
-    session_user, egress_user = _users(args.user)
-    missing = [name for name in args.env if name not in environ]
-    if missing:
-        raise UsageError(f"--env {missing[0]}: not set in the agent's environment")
-    kept = {name: value for name, value in environ.items() if KEPT.match(name)}
-    kept |= {"HOME": session_user.home, "USER": session_user.name, "SHELL": session_user.shell}
-    kept.setdefault("PATH", DEFAULT_PATH)
-    return RunSpec(
-        command=tuple(command),
-        policy_dirs=_policy_dirs(args.policy, environ),
-        audit_dir=str(Path(audit_dir).absolute()),
-        run_root=run_root,
-        run_dir=f"{run_root}/{instance}",
-        workdir=None if args.workdir is None else str(Path(args.workdir).absolute()),
-        require_contained=args.require == "contained",
-        session_id=session_id,
-        boot=boot,
-        env_label=environ.get("PARHELIA_ENV") or "default",
-        pushgateway_url=environ.get("PARHELIA_PUSHGATEWAY_URL") or None,
-        session_user=session_user,
-        egress_user=egress_user,
-        session_env=kept | {name: environ[name] for name in args.env},
-        caller_env={name: value for name, value in environ.items() if not name.startswith("PARHELIA_")},
-        system_ca=next((path for path in SYSTEM_BUNDLES if Path(path).is_file()), None),
-        verbose=args.verbose,
-    )
-
-
-def _policy_dirs(flags: list[str], environ: dict[str, str]) -> tuple[str, ...]:
-    if flags:
-        return tuple(str(Path(flag).absolute()) for flag in flags)
-    if given := environ.get("PARHELIA_POLICY_DIR"):
-        return (str(Path(given).absolute()),)
-    standard = Path("/etc/parhelia/policies")
-    return (str(standard),) if standard.is_dir() else ()
-
-
-def _users(name: str | None) -> tuple[User, User | None]:
-    if os.geteuid() != 0:
-        return _account(os.geteuid()), None
-    session = _named(name or SESSION_USER)
-    if session.uid == 0:
-        raise UsageError("the session's user must not be root")
-    egress = _named(EGRESS_USER)
-    if session.uid == egress.uid:
-        raise UsageError(f"the session's user must not be {EGRESS_USER}, which is the agent's own")
-    return session, egress
-
-
-def _account(uid: int) -> User:
-    try:
-        entry = pwd.getpwuid(uid)
-    except KeyError:
-        return User(str(uid), uid, os.getegid(), "/tmp", "/bin/sh")  # noqa: S108
-    return User(entry.pw_name, entry.pw_uid, entry.pw_gid, entry.pw_dir, entry.pw_shell or "/bin/sh")
-
-
-def _named(name: str) -> User:
-    try:
-        entry = pwd.getpwnam(name)
-    except KeyError:
-        raise MissingUser(
-            f"the account {name!r} does not exist: `make setup` and the Dockerfile make it, or name another with --user"
-        ) from None
-    login_shell = entry.pw_shell if entry.pw_shell and not entry.pw_shell.endswith("nologin") else "/bin/sh"
-    return User(entry.pw_name, entry.pw_uid, entry.pw_gid, entry.pw_dir, login_shell)
-
-
-def _become_keeper(spec: RunSpec) -> None:
+def _become_keeper(spec: RunSpec, workers: Workers, environment: dict[str, str]) -> None:
     memory = os.memfd_create("parhelia-spec", 0)
     os.write(memory, spec.to_bytes())
     os.lseek(memory, 0, os.SEEK_SET)
-    clean: dict[str, str] = {
-        name: spec.caller_env[name] for name in ("PATH", "LANG", "TZ", "TERM") if name in spec.caller_env
-    }
     arguments = [sys.executable, "-I", "-m", "agent.daemon.keeper", "--spec", str(memory)]
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(sys.executable, arguments, clean)  # noqa: S606
+    os.execve(sys.executable, [*arguments, "--workers", *workers.arguments()], environment)  # noqa: S606

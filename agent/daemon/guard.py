@@ -182,11 +182,10 @@ class Guard:
                 return
 
 
-async def _main() -> int:
+async def _main(launcher: tuple[int, Channel] | None) -> int:
     keeper = Channel(socket.socket(fileno=_argument("--keeper")))
     egress = Channel(socket.socket(fileno=_argument("--egress")))
     message, fds = keeper.receive()
-    launcher = start_launcher(fds[3]) if message["type"] == "start" else None
     spec = RunSpec.parse(message["spec"])
     logging.basicConfig(
         level=logging.INFO if spec.verbose else logging.WARNING, format="parhelia: %(levelname)s %(name)s: %(message)s"
@@ -194,12 +193,22 @@ async def _main() -> int:
     guard = Guard(keeper, egress)
     try:
         if launcher is not None:
-            return await guard.run(spec, (fds[0], fds[1], fds[2]), launcher)
+            return await guard.run(spec, (fds[0], fds[1], fds[2]), Waiting(*launcher, fds[3]))
         held = dict(zip(message["names"], fds, strict=True))
         doors, listeners = keeper.receive()
         return await guard.take_over(spec, held, doors["doors"], listeners)
     finally:  # a closing loop closes the socket that a signal is written to before it lets go of signals
         asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
+
+
+def _begin() -> tuple[int, Channel] | None:
+    """What takes longest, while the keeper is not ready yet: the launcher's interpreter, and this one's imports."""
+    if "--launcher" not in sys.argv:
+        return None
+    launcher = start_launcher()
+    import agent.daemon.bring_up  # noqa: F401
+
+    return launcher
 
 
 def _take_all_descriptors() -> None:
@@ -214,14 +223,15 @@ def _argument(name: str) -> int:
 
 
 def main() -> NoReturn:
-    """`python -I -m agent.daemon.guard --keeper FD --egress FD`: started by the keeper only."""
+    """`python -I -m agent.daemon.guard --keeper FD --egress FD [--launcher]`: see `agent.daemon.workers`. With
+    `--launcher` it is the first of its session, and is told so by the keeper's first message too."""
     set_dumpable(False)
     adopt_orphans()
     os.chdir("/")
     os.umask(0o022)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end of the keeper's channel says the same, in order
     try:
-        status = asyncio.run(_main())
+        status = asyncio.run(_main(_begin()))
     except ChannelClosed:
         status = int(Exit.UNPROTECTED)
     sys.exit(status)

@@ -1,9 +1,10 @@
-"""The keeper: starts guard and egress, carries the terminal and the signals, and makes sure that the end is the end.
+"""The keeper: carries the terminal and the signals, replaces guard and egress, and makes sure that the end is the end.
 
-Standard library only, besides the agent's own ground floor: it must not fail. Rules: an egress process that dies while
-the session runs is replaced, and its successor is given the listening sockets of before, of which copies are held here:
-meanwhile connections wait in them, and nobody can take their place; so is a guard, whose successor is given all that it
-had this process hold (`agent.daemon.standing`); one that has left nothing, or a process that dies again and again
+The first guard and egress process are begun by `run`, before it becomes this (`agent.daemon.workers`). Standard library
+only, besides the agent's own ground floor: it must not fail. Rules: an egress process that dies while the session runs
+is replaced, and its successor is given the listening sockets of before, of which copies are held here: meanwhile
+connections wait in them, and nobody can take their place; so is a guard, whose successor is given all that it had this
+process hold (`agent.daemon.standing`); one that has left nothing, or a process that dies again and again
 (`agent.daemon.restarts`), ends the session at once; the session's end ends everything it started; the operator's
 terminal is always put back.
 """
@@ -11,7 +12,6 @@ terminal is always put back.
 from __future__ import annotations
 
 import os
-import resource
 import select
 import selectors
 import signal
@@ -22,10 +22,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from agent.channel import Channel, ChannelClosed, Message, pair
+from agent.daemon import workers
 from agent.daemon.leavings import sweep
 from agent.daemon.restarts import MOST, WINDOW_SECONDS, Deaths
 from agent.daemon.spec import RunSpec
 from agent.daemon.terminal import Terminal
+from agent.daemon.workers import Workers
 from agent.exits import Exit
 from agent.linux.process import set_dumpable
 from agent.session.offspring import adopt_orphans, end_all
@@ -33,18 +35,17 @@ from agent.session.offspring import adopt_orphans, end_all
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 FINISH_SECONDS = 15.0
 LAST_WORDS_SECONDS = 1.0
-OOM_SCORE = -500
-"""proc_pid_oom_score_adj(5)."""
 
 
 class Keeper:
-    """One run, from the first process to the last."""
+    """One run, from the first process to the last. `first`: the guard and the egress process that have been begun."""
 
-    def __init__(self, spec: RunSpec) -> None:
+    def __init__(self, spec: RunSpec, first: Workers) -> None:
         self._spec = spec
         self._selector = selectors.DefaultSelector()
-        self._guard_pid = 0
-        self._egress_pid = 0
+        self._guard_pid = first.guard
+        self._egress_pid = first.egress
+        self._first = Channel(socket.socket(fileno=first.channel))
         self._session_pid: int | None = None
         self._status: int | None = None
         self._failure: int | None = None
@@ -55,14 +56,13 @@ class Keeper:
         self._guard_deaths = Deaths()
         self._egress_deaths = Deaths()
         self._egress_number = 0
-        self._last_words = -1
+        self._last_words = first.last_words
         self._stray_user: int | None = None
         self._account = None if spec.egress_user is None else spec.session_user.uid
 
     def run(self) -> int:
         """Returns the status to exit with."""
         set_dumpable(False)
-        protect()
         if not adopt_orphans() and self._spec.egress_user is not None:
             self._stray_user = self._spec.session_user.uid
         os.umask(0o022)
@@ -103,20 +103,19 @@ class Keeper:
         return wake
 
     def _start(self, terminal: Terminal) -> Channel:
-        channel = self._start_guard()
+        channel = self._first
         self._init, inits = pair()  # its end, with this process, is the end of the session's init and of all below it
         with inits:
             streams = (*terminal.stdio, inits.fileno())
-            channel.send({"type": "start", "spec": self._spec.dump(), "keeper": os.getpid()}, streams)
+            with suppress(ChannelClosed):  # dead already, and that is seen
+                channel.send({"type": "start", "spec": self._spec.dump()}, streams)
         terminal.release_slave()
         return channel
 
     def _start_guard(self) -> Channel:
         """A guard, and an egress process for it; returns the channel to the guard."""
-        ours, guards = pair()
-        with guards, self._start_egress() as egress:
-            arguments = ["--keeper", str(guards.fileno()), "--egress", str(egress.fileno())]
-            self._guard_pid = _spawn("agent.daemon.guard", arguments, [guards.fileno(), egress.fileno()])
+        with self._start_egress() as egress:
+            self._guard_pid, ours = workers.start_guard(egress, os.environ)
         self._dead.discard(self._guard_pid)
         return Channel(ours)
 
@@ -155,14 +154,8 @@ class Keeper:
 
     def _start_egress(self) -> socket.socket:
         """Returns the guard's end of its channel. What it leaves for the next guard, it leaves in `_last_words`."""
-        if self._last_words >= 0:
-            os.close(self._last_words)
-        self._last_words = os.memfd_create("parhelia-last-words", os.MFD_CLOEXEC)
-        guard_side, egress_side = pair()
-        with egress_side:
-            arguments = ["--channel", str(egress_side.fileno()), "--last", str(self._last_words)]
-            descriptors = [egress_side.fileno(), self._last_words]
-            self._egress_pid = _spawn("agent.enforce.egress.main", arguments, descriptors)
+        os.close(self._last_words)
+        self._egress_pid, self._last_words, guard_side = workers.start_egress(os.environ)
         self._dead.discard(self._egress_pid)
         return guard_side
 
@@ -331,41 +324,17 @@ class Keeper:
         sys.stderr.flush()
 
 
-def protect() -> None:
-    """For this process and those that it starts: the session is to be killed for memory before them, and none leaves an
-    image of its memory behind. The session's init undoes the first for itself."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with suppress(OSError):  # needs CAP_SYS_RESOURCE; without it the session is made the likelier one
-        Path("/proc/self/oom_score_adj").write_text(f"{OOM_SCORE}\n", encoding="ascii")
-
-
-def _spawn(module: str, arguments: list[str], descriptors: list[int]) -> int:
-    """Start one agent process with only these descriptors beyond the standard streams; stdin and stdout are
-    /dev/null."""
-    for descriptor in descriptors:
-        os.set_inheritable(descriptor, True)
-    actions = [
-        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-        (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
-    ]
-    argv = [sys.executable, "-I", "-m", module, *arguments]
-    try:
-        return os.posix_spawn(sys.executable, argv, dict(os.environ), file_actions=actions, setsid=True)
-    finally:
-        for descriptor in descriptors:
-            os.set_inheritable(descriptor, False)
-
-
 def _exit_code(status: int) -> int:
     return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
 
 
 def main() -> int:
-    """`python -I -m agent.daemon.keeper --spec FD`: started by `agent.cli.run` only."""
+    """`python -I -m agent.daemon.keeper --spec FD --workers …`: what `agent.cli.run` becomes, and nothing else."""
     memory = int(sys.argv[sys.argv.index("--spec") + 1])
+    first = Workers.taken_over(sys.argv[sys.argv.index("--workers") + 1 :])
     with open(memory, "rb") as file:
         spec = RunSpec.from_bytes(file.read())
-    return Keeper(spec).run()
+    return Keeper(spec, first).run()
 
 
 if __name__ == "__main__":

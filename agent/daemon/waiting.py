@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from agent.channel import Channel, pair
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(NamedTuple):
     """A launcher that waits for its plan. `keeper`: the other end of a channel of the keeper's, which it will be handed
     as the session's init."""
 
@@ -23,12 +22,13 @@ class Waiting:
     keeper: int
 
 
-def start_launcher(keeper: int) -> Waiting:
-    """Start one, as a child of this process and of the calling thread. Raises OSError."""
+def start_launcher() -> tuple[int, Channel]:
+    """Start one, as a child of this process and of the calling thread: its process id, and the channel to it. Raises
+    OSError."""
     ours, theirs = pair()
     os.set_inheritable(theirs.fileno(), True)
     argv = [sys.executable, "-I", "-m", "agent.session.launch", "--channel", str(theirs.fileno())]
     try:
-        return Waiting(os.posix_spawn(sys.executable, argv, dict(os.environ)), Channel(ours), keeper)
+        return os.posix_spawn(sys.executable, argv, dict(os.environ)), Channel(ours)
     finally:
         theirs.close()

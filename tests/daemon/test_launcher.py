@@ -14,7 +14,7 @@ import pytest
 
 from agent.channel import pair
 from agent.daemon.launcher import LaunchFailed, LaunchLink, NoWorkdir, Started
-from agent.daemon.waiting import start_launcher
+from agent.daemon.waiting import Waiting, start_launcher
 from agent.enforce.commands.supervisor import ExecSupervisor
 from agent.gate import Gate
 from agent.linux import landlock, process
@@ -94,7 +94,7 @@ async def session(plan: Plan) -> AsyncIterator[Session]:
     made = Session(link, recorded)
     try:
         with inits:
-            assert await link.prepare(plan, start_launcher(inits.fileno())) == []
+            assert await link.prepare(plan, Waiting(*start_launcher(), inits.fileno())) == []
         yield made
     finally:
         keeper.close()

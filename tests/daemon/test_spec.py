@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from agent.cli import run
+from agent.cli import run, run_request
 from agent.daemon.spec import RunSpec, User
 
 SPEC = RunSpec(
@@ -44,34 +44,34 @@ def test_a_bad_request_is_refused_with_its_reason(
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
     if reason not in ("must not be root",):
-        monkeypatch.setattr(run, "_users", lambda _: (SPEC.session_user, None))
-    with pytest.raises(run.UsageError, match=reason):
-        run.build_spec(arguments(*words), environ)
+        monkeypatch.setattr(run_request, "_users", lambda _: (SPEC.session_user, None))
+    with pytest.raises(run_request.UsageError, match=reason):
+        run_request.build_spec(arguments(*words), environ)
 
 
 def test_the_sessions_user_is_not_the_egress_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    monkeypatch.setattr(run, "EGRESS_USER", "daemon")
-    with pytest.raises(run.UsageError, match="must not be daemon"):
-        run.build_spec(arguments("--user", "daemon", "--", "id"), {})
+    monkeypatch.setattr(run_request, "EGRESS_USER", "daemon")
+    with pytest.raises(run_request.UsageError, match="must not be daemon"):
+        run_request.build_spec(arguments("--user", "daemon", "--", "id"), {})
 
 
 def test_a_missing_account_is_said_with_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    with pytest.raises(run.MissingUser, match="make setup"):
-        run.build_spec(arguments("--user", "nobody-of-that-name", "--", "id"), {})
+    with pytest.raises(run_request.MissingUser, match="make setup"):
+        run_request.build_spec(arguments("--user", "nobody-of-that-name", "--", "id"), {})
 
 
 def test_flags_beat_the_environment_and_the_agents_variables_stay_with_the_agent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(run, "_users", lambda _: (SPEC.session_user, None))
+    monkeypatch.setattr(run_request, "_users", lambda _: (SPEC.session_user, None))
     environ = {
         "PARHELIA_AUDIT_DIR": "/from/env", "PARHELIA_RUN_DIR": "/run/env", "PARHELIA_SESSION_ID": "abc",
         "PARHELIA_PUSHGATEWAY_URL": "http://user:secret@gateway.test", "AWS_SECRET_ACCESS_KEY": "x", "LC_ALL": "C",
         "TOKEN": "t",
     }  # fmt: skip
-    spec = run.build_spec(arguments("--audit-dir", "/from/flag", "--env", "TOKEN", "--", "id", "-u"), environ)
+    spec = run_request.build_spec(arguments("--audit-dir", "/from/flag", "--env", "TOKEN", "--", "id", "-u"), environ)
     assert (spec.audit_dir, spec.run_root, spec.session_id) == ("/from/flag", "/run/env", "abc")
     assert spec.command == ("id", "-u")
     assert spec.pushgateway_url == "http://user:secret@gateway.test"
