@@ -94,6 +94,7 @@ def test_a_policy_that_raises_is_a_denial() -> None:
     assert (later.permitted, later.rule) == (False, "agent-fault")
 
 
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # which is what is shown
 def test_the_synchronous_gate_never_trusts_an_acceptance_that_is_still_pending() -> None:
     pending = SlowSheet()
     decision = Gate(loaded, pending, "session:x").check(asking("good.test"))

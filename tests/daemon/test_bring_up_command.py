@@ -4,7 +4,7 @@ decided, and nowhere else."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -14,28 +14,15 @@ from agent.daemon.opening import Refused
 from agent.exits import Exit
 from agent.gate import Gate
 from agent.policy.model import CommandMatch, CommandRule, CommandSection, Layer, Mode, Policy, Unverifiable, Where
-from agent.record.event import Event
 from agent.session.levels import Offer
 from tests.daemon.test_spec import SPEC
+from tests.enforce.ring import Recorded
 
 NOTIFIED = Offer(root=True, jail="root", mounts=True, landlock=7, seccomp=True, notify=True)
 TRACED = replace(NOTIFIED, notify=False, trace="plain")
 ALONE = replace(NOTIFIED, notify=False)
 HIDDEN = ("/bin/sh", "-c", "$(cat /etc/name) -rf /")
 REFUSED = ("mkfs", "/dev/null")
-
-
-@dataclass
-class Recorded:
-    """A recorder that keeps what it is given."""
-
-    events: list[Event] = field(default_factory=list)
-
-    def post(self, event: Event) -> None:
-        self.events.append(event)
-
-    def accept(self, event: Event) -> None:
-        self.events.append(event)
 
 
 @dataclass

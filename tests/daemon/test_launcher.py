@@ -23,7 +23,8 @@ from agent.session.plan import Command, Plan, Proofs
 from agent.session.probe import probe
 from tests.conftest import require
 from tests.enforce.commands.filtered import GID, UID
-from tests.enforce.commands.test_supervisor import Recorded, build_request, policy
+from tests.enforce.commands.test_supervisor import policy
+from tests.enforce.ring import Recorded, build_request
 from tests.session.test_plan import PLAN
 
 SELF = """\

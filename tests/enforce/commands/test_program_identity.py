@@ -16,7 +16,8 @@ from agent.policy.request import CommandRequest
 from tests.conftest import require
 from tests.enforce.commands import test_supervisor as ring
 from tests.enforce.commands.filtered import Filtered
-from tests.enforce.commands.test_supervisor import Recorded, Supervised, compiled, supervise
+from tests.enforce.commands.test_supervisor import Supervised, compiled, supervise
+from tests.enforce.ring import Recorded
 
 supervised = ring.supervised
 workspace = ring.workspace

@@ -9,26 +9,24 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
-from functools import cache
 from pathlib import Path
 
 import pytest
 
 from agent.enforce.commands.supervisor import ExecSupervisor
 from agent.gate import Gate
-from agent.linux import process, seccomp
+from agent.linux import process
 from agent.linux.syscalls import Arch, native, syscall
 from agent.policy.decision import Decision, Severity, Verdict
 from agent.policy.model import CommandMatch, CommandRule, CommandSection, Layer, Policy, Where
-from agent.policy.request import CommandRequest, Origin
-from agent.record.event import Event, EventType, Result
+from agent.policy.request import CommandRequest
+from agent.record.event import EventType, Result
 from agent.session.filter import FilterOptions
-from agent.shell.requests import from_argv
-from agent.shell.scripts import Environment
 from tests.conftest import require
 from tests.enforce.commands.filtered import GID, UID, Filtered, Finished
+from tests.enforce.ring import Recorded, build_request, require_ring
 
 TODAY = date(2026, 11, 22)
 
@@ -48,44 +46,9 @@ def policy() -> Policy:
     return Policy(layers=(Layer(source="test", commands=CommandSection(deny=rules)),), digest="d" * 64)
 
 
-@dataclass
-class Recorded:
-    """A recorder that keeps what it is given."""
-
-    events: list[Event] = field(default_factory=list)
-
-    def post(self, event: Event) -> None:
-        self.events.append(event)
-
-    def accept(self, event: Event) -> None:
-        self.events.append(event)
-
-    def rules(self) -> list[object]:
-        return [event.details["rule"] for event in self.events]
-
-
-def build_request(argv: tuple[str, ...], exe: str, cwd: str, environment: Environment) -> CommandRequest:
-    return from_argv(
-        argv,
-        exe=exe,
-        cwd=cwd,
-        home="/nonexistent",
-        today=TODAY,
-        origin=Origin("exec"),
-        supervised=True,
-        environment=environment,
-    )
-
-
-@cache
-def notification_available() -> bool:
-    return seccomp.notification_available()
-
-
 @pytest.fixture(autouse=True)
 def _needs_root() -> None:
-    require(os.geteuid() == 0, "root, to give the session a uid of its own")
-    require(notification_available(), "seccomp user notification")
+    require_ring()
 
 
 @pytest.fixture

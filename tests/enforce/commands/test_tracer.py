@@ -25,10 +25,8 @@ from tests.enforce.commands.filtered import GID, UID, Finished
 from tests.enforce.commands.test_supervisor import (  # the same tests, by this module's `supervised`
     RACE,
     SWAP,
-    Recorded,
     RefusesAttack,
     Supervised,
-    build_request,
     compiled,
     policy,
     test_a_refused_command_ends_with_126_says_why_once_and_is_recorded_once,  # noqa: F401
@@ -41,6 +39,7 @@ from tests.enforce.commands.test_supervisor import (  # the same tests, by this 
     test_scripts_of_all_shapes_run,  # noqa: F401
 )
 from tests.enforce.commands.traced import Traced
+from tests.enforce.ring import Recorded, build_request
 
 pytestmark = pytest.mark.skipif(native() is not Arch.X86_64, reason="tracing is for x86-64 only")
 

@@ -13,7 +13,7 @@ import socket
 import tempfile
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from agent.enforce.commands.supervisor import ExecSupervisor
@@ -22,12 +22,10 @@ from agent.enforce.egress.dialling import Doors
 from agent.enforce.egress.on_behalf import OnBehalf
 from agent.gate import Gate
 from agent.policy.model import CommandSection, Layer, Policy
-from agent.policy.request import CommandRequest, Origin
-from agent.record.event import Event
 from agent.session import preamble
 from agent.session.filter import FilterOptions
-from agent.shell.requests import from_argv
 from tests.enforce.commands.filtered import GID, UID, Filtered, Finished
+from tests.enforce.ring import Recorded, build_request
 
 OPTIONS = FilterOptions(notify_exec=True, jail=False, shared_uid=False, notify_connect=True)
 TOKEN = bytes(range(16))
@@ -63,20 +61,6 @@ def _exactly(sock: socket.socket, count: int) -> bytes:
         assert part, "the connection ended inside the header"
         data += part
     return data
-
-
-@dataclass
-class Recorded:
-    events: list[Event] = field(default_factory=list)
-
-    def post(self, event: Event) -> None:
-        self.events.append(event)
-
-    def accept(self, event: Event) -> None:
-        self.events.append(event)
-
-    def seen(self) -> list[tuple[str, object]]:
-        return [(event.resource, event.details["rule"]) for event in self.events]
 
 
 class World:
@@ -116,7 +100,7 @@ class World:
         supervisor = ExecSupervisor(
             session.listener,
             gate,
-            _build_request,
+            build_request,
             session_uid=UID,
             session_gid=GID,
             actor="session:test",
@@ -185,10 +169,3 @@ def _listener() -> socket.socket:
     listener = socket.create_server(("127.0.0.1", 0))
     listener.settimeout(PATIENCE_S)
     return listener
-
-
-def _build_request(argv: tuple[str, ...], exe: str, cwd: str, _environment: object) -> CommandRequest:
-    from datetime import date
-
-    today = date(2026, 11, 22)
-    return from_argv(argv, exe=exe, cwd=cwd, home="/nonexistent", today=today, origin=Origin("exec"), supervised=True)

@@ -8,8 +8,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 
 from agent.enforce.commands.supervisor import ExecSupervisor
@@ -17,28 +15,14 @@ from agent.enforce.paths.audit import PathAudit
 from agent.gate import Gate
 from agent.linux import landlock
 from agent.policy.model import CommandSection, Layer, PathRule, PathSection, Policy, Where
-from agent.policy.request import CommandRequest, Origin
-from agent.record.event import Event
 from agent.session.filter import FilterOptions
-from agent.shell.requests import from_argv
-from agent.shell.scripts import Environment
 from tests.enforce.commands.filtered import GID, UID, Filtered, Finished
+from tests.enforce.ring import Recorded, build_request
 
 AUDITED = FilterOptions(notify_exec=True, jail=False, shared_uid=False, notify_writes=True)
 PLAIN = FilterOptions(notify_exec=True, jail=False, shared_uid=False)
 
 type Act = Callable[[], object]
-
-
-@dataclass
-class Recorded:
-    events: list[Event] = field(default_factory=list)
-
-    def post(self, event: Event) -> None:
-        self.events.append(event)
-
-    def accept(self, event: Event) -> None:
-        self.events.append(event)
 
 
 class World:
@@ -98,7 +82,7 @@ class World:
         supervisor = ExecSupervisor(
             session.listener,
             gate,
-            _build_request,
+            build_request,
             session_uid=UID,
             session_gid=GID,
             actor="session:test",
@@ -140,16 +124,3 @@ def _outcome(act: Act) -> str | None:
     except OSError as error:
         return errno.errorcode[error.errno or 0]
     return None
-
-
-def _build_request(argv: tuple[str, ...], exe: str, cwd: str, environment: Environment) -> CommandRequest:
-    return from_argv(
-        argv,
-        exe=exe,
-        cwd=cwd,
-        home="/nonexistent",
-        today=date(2026, 11, 22),
-        origin=Origin("exec"),
-        supervised=True,
-        environment=environment,
-    )

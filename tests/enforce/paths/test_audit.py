@@ -7,7 +7,6 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,22 +16,16 @@ from agent.linux import process, seccomp
 from agent.linux.syscalls import NUMBERS, number, syscall
 from agent.record.event import Action, EventType, Result
 from agent.session.filter_table import TABLE, Only
-from tests.conftest import require
 from tests.enforce.paths.audited import PLAIN, Act, World
+from tests.enforce.ring import require_ring
 
 AT_FDCWD = -100
 MODE = 0o644
 
 
-@cache
-def notification_available() -> bool:
-    return seccomp.notification_available()
-
-
 @pytest.fixture(autouse=True)
 def _needs_root() -> None:
-    require(os.geteuid() == 0, "root, to give the session a uid of its own")
-    require(notification_available(), "seccomp user notification")
+    require_ring()
 
 
 @pytest.fixture
