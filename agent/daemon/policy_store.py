@@ -272,7 +272,8 @@ def _source(directory: Path, shown: str, problems: list[Problem], *, first: bool
         names = sorted(entry.name for entry in directory.iterdir() if not entry.name.startswith("."))
     except OSError as error:
         where = Where(shown, 1, 1)
-        problems.append(Problem(where, f"the policy directory cannot be read: {error.strerror}", "check the path"))
+        fix = "make it readable for the agent's account" if isinstance(error, PermissionError) else "check the path"
+        problems.append(Problem(where, f"the policy directory cannot be read: {error.strerror}", fix))
         return LayerSource(shown, ())
     for name in names:
         if name.endswith((".yml", ".YAML", ".YML")):
