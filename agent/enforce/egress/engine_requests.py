@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from agent.enforce.egress.head import METHOD_OVERRIDES
+from agent.enforce.egress.head import disguised, overrides_method
 from agent.policy.hosts import HostError, host_and_port, normalise_host
 from agent.policy.request import Protocol
 
@@ -139,7 +139,7 @@ def _examine_method(head: Head) -> Refusal | None:
         return Refusal(403, "method-refused", "TRACE echoes credentials and has no use here")
     if not _METHOD.fullmatch(head.method):
         return _malformed("the method is not written in upper-case letters, as RFC 9110 registers it")
-    if any(name.lower().decode("latin-1") in METHOD_OVERRIDES for name, _ in head.headers):
+    if any(overrides_method(name) for name, _ in head.fields):
         return Refusal(403, "method-override", "the request overrides its method in a header")
     return None
 
@@ -150,6 +150,8 @@ def _examine_form(head: Head) -> Refusal | None:
     for name, value in head.headers:
         if re.search(rb"[\r\n\0]", name + value):
             return _malformed("a header is folded or holds CR, LF or NUL")
+    if any(disguised(name) for name, _ in head.fields):
+        return _malformed("a header is named like one of the message's framing")
     return None
 
 

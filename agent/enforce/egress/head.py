@@ -21,8 +21,8 @@ _JUDGED_EARLY: Final = 2048
 """How much of a head that is not whole is looked at, with every piece that comes: many small ones must stay cheap."""
 CHUNKED: Final = -1
 UNTIL_CLOSE: Final = -2
-METHOD_OVERRIDES: Final = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
-"""Headers by which some servers take a request for one of another method: refused where rules look at methods."""
+_METHOD_OVERRIDES: Final = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
+_TWO_WORDS: Final = frozenset(name for name in FRAMING_FIELDS if "-" in name)
 
 _REQUEST: Final = re.compile(rb"([A-Z][A-Z0-9_-]{0,31}) ([\x21-\x7e]+) HTTP/1\.([01])", re.ASCII)
 _STATUS: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t \x21-\x7e\x80-\xff]*))?", re.ASCII)
@@ -89,6 +89,17 @@ class Response:
     def persistent(self) -> bool:
         options = tokens(self.fields, "connection")
         return "close" not in options and (self.minor == 1 or "keep-alive" in options)
+
+
+def overrides_method(name: str) -> bool:
+    """Is this lower-case name of a field one by which some servers take a request for one of another method? Those that
+    make variables of fields take `_` for `-` (RFC 3875 section 4.1.18). Refused where rules look at methods."""
+    return name.replace("_", "-") in _METHOD_OVERRIDES
+
+
+def disguised(name: str) -> bool:
+    """Does such a server take this lower-case name for that of a field which frames the message?"""
+    return "_" in name and name.replace("_", "-") in _TWO_WORDS
 
 
 def first(fields: Fields, name: str) -> str | None:
@@ -179,6 +190,8 @@ def _split(head: bytes) -> tuple[bytes, Fields]:
         if match is None:
             raise HeadError("folded header" if raw[:1] in (b" ", b"\t") else "a header field is malformed")
         name, value = match.groups()
+        if disguised(name.decode().lower()):
+            raise HeadError("a header field is named like one of the message's framing")
         fields.append((name.decode().lower(), value.decode("latin-1").rstrip(" \t")))
     return line, tuple(fields)
 

@@ -27,12 +27,12 @@ from agent.enforce.egress.bodies import chunk, pieces
 from agent.enforce.egress.client import Client, read_head
 from agent.enforce.egress.head import (
     CHUNKED,
-    METHOD_OVERRIDES,
     UNTIL_CLOSE,
     HeadError,
     Request,
     Response,
     end_to_end,
+    overrides_method,
     parse_request,
     parse_response,
     render,
@@ -171,7 +171,7 @@ class Forwarder:
             self._door.refuse(
                 question, "upgrade-refused", "plain HTTP connections are not upgraded", "use https or wss"
             )
-        if inspected and any(name in METHOD_OVERRIDES for name, _ in request.fields):
+        if inspected and any(overrides_method(name) for name, _ in request.fields):
             self._door.refuse(question, "method-override", "the request overrides its method in a header")
 
     async def _connect(self, client: Client, admission: Admission) -> _Upstream:

@@ -69,6 +69,8 @@ ATTACKS = [
     ("TRACE", "TRACE /simple/x HTTP/1.1", [], 403, "method-refused"),
     ("a lower-case method", "get /simple/x HTTP/1.1", [], 400, "malformed-request"),
     ("an overridden method", "POST /simple/x HTTP/1.1", ["X-HTTP-Method-Override: DELETE"], 403, "method-override"),
+    ("one by underscores", "POST /simple/x HTTP/1.1", ["X_HTTP_Method_Override: DELETE"], 403, "method-override"),
+    ("chunks by an underscore", "POST /simple/x HTTP/1.1", ["Transfer_Encoding: chunked"], 400, "malformed-request"),
     ("a mixed-case method", "Get /simple/x HTTP/1.1", [], 400, "malformed-request"),
     ("a method with a tab", "GE\x01T /simple/x HTTP/1.1", [], 400, "malformed-request"),
     ("dot segments", "GET /simple/../admin HTTP/1.1", [], 403, "egress-default"),
