@@ -102,10 +102,11 @@ def changed_under(runtime: Runtime, env: dict[str, str]) -> Outcome:
     operator = threading.Thread(target=work)
     operator.start()
     command = ("/usr/bin/python3", "-c", SESSION, str(runtime.upstream.ports["tls"]))
-    outcome = runtime.run(Case(command, policy(), env=env))
-    operator.join()
-    assert not failures, (failures, outcome.stderr)
-    return outcome
+    try:
+        return runtime.run(Case(command, policy(), env=env))
+    finally:
+        operator.join()
+        assert not failures, failures  # also where the session went on for too long because of it
 
 
 def check(outcome: Outcome, port: int) -> None:
