@@ -113,21 +113,6 @@ def scopes(version: int) -> Scope:
     return Scope.ABSTRACT_UNIX_SOCKET | Scope.SIGNAL if version >= 6 else Scope(0)
 
 
-def read_rights(version: int) -> Fs:
-    """READ as far as this ABI knows it."""
-    return READ & fs_rights(version)
-
-
-def write_rights(version: int) -> Fs:
-    """WRITE as far as this ABI knows it."""
-    return WRITE & fs_rights(version)
-
-
-def device_rights(version: int) -> Fs:
-    """DEVICE as far as this ABI knows it."""
-    return DEVICE & fs_rights(version)
-
-
 class Ruleset:
     """A ruleset being built. Handles what is asked for as far as the kernel's ABI knows it (`fs`, `net`, `scope`).
 
@@ -165,11 +150,6 @@ class Ruleset:
         """Grant connecting to `port` at any address. Nothing to grant where the ABI does not handle it."""
         if self.net & Net.CONNECT_TCP:
             self._add(_RULE_NET_PORT, struct.pack("=QQ", Net.CONNECT_TCP, port))
-
-    def allow_tcp_bind(self, port: int) -> None:
-        """Grant binding to `port`; port 0 grants the ephemeral range."""
-        if self.net & Net.BIND_TCP:
-            self._add(_RULE_NET_PORT, struct.pack("=QQ", Net.BIND_TCP, port))
 
     def restrict_self(self) -> None:
         """Put it on the calling thread and all it starts. Needs no_new_privs or CAP_SYS_ADMIN (EPERM without)."""

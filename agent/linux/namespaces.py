@@ -20,7 +20,6 @@ NEWNET = os.CLONE_NEWNET
 NEWUSER = os.CLONE_NEWUSER
 NEWPID = os.CLONE_NEWPID
 NEWIPC = os.CLONE_NEWIPC
-NEWUTS = os.CLONE_NEWUTS
 
 MS_RDONLY = 1
 MS_NOSUID = 2
@@ -30,7 +29,6 @@ MS_REMOUNT = 32
 MS_BIND = 4096
 MS_REC = 16384
 MS_PRIVATE = 1 << 18
-MNT_DETACH = 2
 _MOUNT_ATTR_RDONLY = 1
 _AT_EMPTY_PATH = 0x1000
 _AT_RECURSIVE = 0x8000
@@ -50,23 +48,6 @@ def unshare(flags: int) -> None:
 def setns(descriptor: int, kind: int = 0) -> None:
     """Enter the namespace behind `descriptor` (of /proc/PID/ns); `kind` 0 takes any."""
     os.setns(descriptor, kind)
-
-
-def write_id_maps(pid: int, *, uid: int, gid: int, outer_uid: int, outer_gid: int) -> None:
-    """Map one user and one group of `pid`'s fresh user namespace to the ids they have outside.
-
-    setgroups is denied first, which an unprivileged writer of gid_map needs (user_namespaces(7)).
-    """
-    for name, text in (
-        ("setgroups", "deny"),
-        ("uid_map", f"{uid} {outer_uid} 1"),
-        ("gid_map", f"{gid} {outer_gid} 1"),
-    ):
-        descriptor = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(descriptor, text.encode())
-        finally:
-            os.close(descriptor)
 
 
 def bring_loopback_up() -> None:
@@ -90,12 +71,6 @@ def make_mounts_private(path: str = "/") -> None:
 def bind(source: str, target: str, *, recursive: bool = False) -> None:
     """Let `source` appear at `target`, which exists and is of the same kind."""
     mount(source, target, None, MS_BIND | (MS_REC if recursive else 0))
-
-
-def bind_read_only(source: str, target: str) -> None:
-    """`bind`, then made read-only, which takes a second call (mount(2))."""
-    bind(source, target)
-    mount("none", target, None, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | _locked_flags(target))
 
 
 def make_read_only(place: int) -> None:
@@ -134,11 +109,6 @@ def tmpfs(target: str, *, mode: int = 0o755, size: str | None = None, read_only:
 def proc(target: str) -> None:
     """A /proc of the present process namespace at `target`: of the one that the caller is in, not of its children's."""
     mount("proc", target, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
-
-
-def unmount(target: str) -> None:
-    """Take the mount away at once, and free it when nobody uses it."""
-    syscall("umount2", os.fsencode(target) + b"\0", MNT_DETACH)
 
 
 def mount(source: str, target: str, kind: str | None, flags: int, options: str | None = None) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from enum import IntEnum
 
 from agent.linux.syscalls import syscall
@@ -22,8 +22,6 @@ PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 PR_GET_NO_NEW_PRIVS = 39
-PR_CAP_AMBIENT = 47
-PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 CLOSE_RANGE_CLOEXEC = 1 << 2
 CAPABILITY_VERSION_3 = 0x20080522
@@ -96,15 +94,6 @@ def drop_capability_bounding_set() -> None:
             syscall("prctl", PR_CAPBSET_DROP, capability, 0, 0, 0)
 
 
-def clear_ambient() -> None:
-    """Empty the ambient set, which would survive an exec without root. A kernel without one (gVisor) says EINVAL."""
-    try:
-        syscall("prctl", PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-    except OSError as error:
-        if error.errno != _EINVAL:
-            raise
-
-
 def capabilities() -> frozenset[int]:
     """The effective set of the calling thread, as numbers of linux/capability.h (see `Capability`)."""
     data = ctypes.create_string_buffer(24)
@@ -124,20 +113,6 @@ def keep_capabilities(kept: Collection[Capability]) -> None:
 def drop_capabilities() -> None:
     """Empty the effective, permitted and inheritable sets of the calling thread."""
     syscall("capset", _capability_header(), struct.pack("=6I", 0, 0, 0, 0, 0, 0))
-
-
-def set_fsuid(uid: int) -> None:
-    """File accesses of the *calling thread* are judged as `uid` from here on. Raises PermissionError where refused.
-
-    The call itself reports nothing (setfsuid(2)), so the result is read back. Set the group first: leaving root's
-    fsuid drops the file capabilities.
-    """
-    _set_filesystem_id(_setfsuid, uid)
-
-
-def set_fsgid(gid: int) -> None:
-    """The same for the group."""
-    _set_filesystem_id(_setfsgid, gid)
 
 
 class FilesystemIdentity:
@@ -197,13 +172,6 @@ def _close_one(descriptor: int, cloexec: bool) -> None:
             os.close(descriptor)
     except OSError:
         return  # the listing's own descriptor is gone already
-
-
-def _set_filesystem_id(call: Callable[[int], int], wanted: int) -> None:
-    call(wanted)
-    present = call(_KEEP)
-    if present != wanted:
-        raise PermissionError(1, f"still {present}, not {wanted}")
 
 
 def _capability_header() -> bytes:

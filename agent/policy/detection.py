@@ -88,11 +88,6 @@ class Watch:
             if detector.upload:
                 self._uploads.append(running)
 
-    @property
-    def counts_uploads(self) -> bool:
-        """True where `uploaded` is to be called."""
-        return bool(self._uploads)
-
     def watches(self, event: str) -> bool:
         """Does any detector look at events of this type?"""
         return event in self._by_event

@@ -65,11 +65,6 @@ def build(options: FilterOptions, arch: Arch | None = None) -> bytes:
     return bpf.assemble([*_prologue(arch), *_search(sorted(calls)), *_blocks(calls)])
 
 
-def checks_exec_race(options: FilterOptions, arch: Arch | None = None) -> bool:
-    """True where a changed argv is caught after the exec: needs a call that libc makes first, which aarch64 lacks."""
-    return options.notify_exec and number("arch_prctl", arch or native()) is not None
-
-
 type _Source = Iterator[bpf.Instruction | bpf.Label]
 
 

@@ -87,7 +87,6 @@ def test_the_bounding_set_is_emptied() -> None:
 
     def piece() -> None:
         process.drop_capability_bounding_set()
-        process.clear_ambient()
         assert int(status("CapBnd"), 16) == 0
         assert int(status("CapAmb"), 16) == 0
 

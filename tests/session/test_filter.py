@@ -25,8 +25,9 @@ from hypothesis import strategies as st
 from agent.linux import landlock, process, seccomp
 from agent.linux.syscalls import AUDIT_ARCH, NEWEST_REVIEWED, NUMBERS, Arch, native, number, syscall
 from agent.session import filter_table as table
-from agent.session.filter import FilterOptions, build, checks_exec_race, entries
+from agent.session.filter import FilterOptions, build, entries
 from agent.session.filter_table import CLONE_UNTRACED, Only, Op
+from agent.session.levels import Level, Offer, Point, reached
 from tests.conftest import require
 from tests.linux import bpf_machine
 from tests.linux.forked import outcome, raw
@@ -416,10 +417,14 @@ def test_every_entry_decides_something_on_some_machine(arch: Arch) -> None:
                     assert answer in (entry.action, seccomp.RET_ALLOW), (name, entry.reason)
 
 
-def test_the_race_check_is_claimed_only_where_there_is_one() -> None:
-    assert checks_exec_race(NOTIFY, Arch.X86_64)
-    assert not checks_exec_race(NOTIFY, Arch.AARCH64)
-    assert not checks_exec_race(OPEN, Arch.X86_64)
+@pytest.mark.parametrize("arch", Arch)
+def test_exec_is_enforced_only_where_a_call_of_libc_shows_what_runs(
+    arch: Arch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: str(arch))
+    offer = Offer(root=True, jail=None, mounts=False, landlock=0, seccomp=True, notify=True)
+    shown = any("arch_prctl" in entry.calls for entry in entries(NOTIFY)) and number("arch_prctl", arch) is not None
+    assert (reached(offer)[Point.EXEC].level is Level.ENFORCED) is shown
 
 
 def test_every_entry_gives_a_reason_and_knows_its_calls() -> None:

@@ -38,7 +38,6 @@ from agent.policy.decision import Decision, Severity, Verdict
 from agent.policy.request import EgressRequest, Origin, Protocol
 
 CALLS = ("socket", "connect", "bind", "listen")
-DONE = Answer()
 _FLAGS = socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
 _LOCALHOST, _LOCALHOST6 = IPv4Address("127.0.0.1"), IPv6Address("::1")
 
