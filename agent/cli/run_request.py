@@ -13,6 +13,7 @@ import uuid
 from pathlib import Path
 
 from agent.daemon.spec import RunSpec, User
+from agent.version import version
 
 SESSION_USER = "session"
 EGRESS_USER = "parhelia"
@@ -66,6 +67,7 @@ def build_spec(args: argparse.Namespace, environ: dict[str, str]) -> RunSpec:
         caller_env={name: value for name, value in environ.items() if not name.startswith("PARHELIA_")},
         system_ca=next((path for path in SYSTEM_BUNDLES if Path(path).is_file()), None),
         verbose=args.verbose,
+        version=version(),
     )
 
 

@@ -7,15 +7,15 @@ session has run. `finish` undoes in the opposite order and writes the last event
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from agent.channel import ChannelClosed
+from agent.channel import Channel, ChannelClosed, Message
 from agent.daemon import places as layout
 from agent.daemon.auditing import say_unaudited
 from agent.daemon.canary import Canaries
 from agent.daemon.commanding import command_request
-from agent.daemon.connecting import make_connector, open_doors
 from agent.daemon.demands import paths_observed, run_levels, with_protection
 from agent.daemon.egress_link import EgressFault
 from agent.daemon.journal import Journal
@@ -27,9 +27,10 @@ from agent.daemon.placeholders import write_placeholders
 from agent.daemon.planning import Ground, make_plan, session_details, workdir
 from agent.daemon.policy_store import policy_sources
 from agent.daemon.protecting import Protection, protect
+from agent.daemon.spec import RunSpec
+from agent.daemon.standing import Estate
 from agent.daemon.waiting import Waiting
 from agent.enforce.commands.refusal import Given, refusal_line
-from agent.enforce.egress.dialling import Doors
 from agent.enforce.egress.secrets import Secrets
 from agent.exits import Exit
 from agent.gate import Gate
@@ -41,14 +42,26 @@ from agent.policy.request import Origin
 from agent.record.event import Json, RecordError
 from agent.session.levels import Level, Offer, Point, Reached, shortfall
 from agent.session.plan import Plan
-from agent.session.probe import probe
 from agent.session.proofs import PRIVATE
 
 JAIL_PORT = 3128
 
 
 class BringUp(Parts):
-    """One session, from nothing to running."""
+    """One session, from nothing to running. `offer`: what was found that this machine has for its confinement."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        egress: Channel,
+        on_fault: Callable[[Point, str], None],
+        exited: Callable[[int], None] = lambda status: None,
+        tell_keeper: Callable[[Message, Sequence[int]], None] = lambda message, fds: None,
+        *,
+        offer: Offer,
+    ) -> None:
+        super().__init__(spec, egress, on_fault, exited, tell_keeper, estate=Estate(heirs=offer.notify))
+        self._offer = offer
 
     async def start(self, stdio: tuple[int, int, int], launcher: Waiting) -> None:
         """All steps up to the session's first instruction. `launcher`: what becomes the session's init. Raises
@@ -61,8 +74,7 @@ class BringUp(Parts):
         secrets = self._opening.read_secrets(policy, ledger, journal)
         own_ca = asyncio.create_task(link.start(policy, self._spec.egress_user, self._spec.system_ca, secrets))
         try:
-            offer = probe()
-            levels = self._levels
+            offer, levels = self._offer, self._levels
             levels.update(run_levels(policy, offer))
             self._announce(levels, journal)
             self.warnings += say_unaudited(policy, offer, levels[Point.PATHS].level, journal)
@@ -144,11 +156,13 @@ class BringUp(Parts):
         link = self._link
         if link is None:
             raise Refused(Exit.UNPROTECTED, "the launch came before the proxy")
-        port, forwarded = JAIL_PORT, None
-        if ground.offer.jail is None:
-            port, forwarded = await open_doors(link.listen, forwarded=ground.offer.connect)
+        if ground.offer.jail is not None:
+            return JAIL_PORT, None
+        from agent.daemon.connecting import make_connector, open_doors
+
+        port, forwarded = await open_doors(link.listen, forwarded=ground.offer.connect)
         if forwarded is not None:
-            self._connector = make_connector(self._spec, ground, gate, Doors(port, forwarded, link.token))
+            self._connector = make_connector(self._spec, ground, gate, (port, forwarded), link.token)
         return port, forwarded
 
     async def _launch_session(

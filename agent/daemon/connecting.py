@@ -1,6 +1,7 @@
 """The guard's part in a session's connections where there is no network namespace: what the connector is made of.
 
 The listener for forwarded connections is opened here and handed to the egress process; the guard keeps only its port.
+Imported where there is one to be made: it takes time.
 """
 
 from __future__ import annotations
@@ -42,10 +43,11 @@ async def open_doors(serve: Serve, *, forwarded: bool) -> tuple[int, int | None]
     return ports
 
 
-def make_connector(spec: RunSpec, ground: Ground, gate: Gate, doors: Doors) -> Connector:
-    """For a session that stands on `ground`. UNIX sockets: as the policy grants paths, whatever is only observed."""
+def make_connector(spec: RunSpec, ground: Ground, gate: Gate, ports: tuple[int, int], token: bytes) -> Connector:
+    """For a session that stands on `ground`. `ports`: of the proxy and of forwarded connections. UNIX sockets: as the
+    policy grants paths, whatever is only observed."""
     separate = spec.egress_user is not None
     uid, gid = (spec.session_user.uid, spec.session_user.gid) if separate else (None, None)
     grants = path_grants(ground.policy, home=ground.places.home, tmpdir=ground.places.tmpdir)
     behalf = OnBehalf(uid, gid, writable=grants.write, reachable=(ground.places.hook_socket,))
-    return Connector(gate.deny, doors, behalf, session_uid=uid, session_gid=gid)
+    return Connector(gate.deny, Doors(*ports, token), behalf, session_uid=uid, session_gid=gid)

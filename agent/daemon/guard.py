@@ -9,6 +9,7 @@ a dead keeper, ends the session at once.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import resource
@@ -17,7 +18,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from agent.channel import Channel, ChannelClosed, Message
 from agent.daemon.leavings import sweep
@@ -29,13 +30,22 @@ from agent.session.offspring import adopt_orphans, end_all
 
 if TYPE_CHECKING:  # most of what a start takes: imported when the launcher is on its way
     from agent.daemon.parts import Parts
-    from agent.session.levels import Point
+    from agent.session.levels import Offer, Point
 
 log = logging.getLogger(__name__)
 
 
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 """What a session that a lockdown holds still could not answer to, and would be killed for without a last word."""
+
+
+class Begun(NamedTuple):
+    """What was begun before this process knew of any session: the launcher, and what was found that the machine
+    offers."""
+
+    pid: int
+    channel: Channel
+    offer: Offer
 
 
 class Guard:
@@ -52,13 +62,13 @@ class Guard:
         self._taken_over = False
         self._account: int | None = None
 
-    async def run(self, spec: RunSpec, stdio: tuple[int, int, int], launcher: Waiting) -> int:
+    async def run(self, spec: RunSpec, stdio: tuple[int, int, int], launcher: Waiting, offer: Offer) -> int:
         """Returns this process's exit status; the session's own goes to the keeper."""
         from agent.daemon.bring_up import BringUp
         from agent.daemon.opening import Refused
 
         self._attend(spec)
-        bring_up = self._session = BringUp(spec, self._egress, self._fault, self._ended, self._tell)
+        bring_up = self._session = BringUp(spec, self._egress, self._fault, self._ended, self._tell, offer=offer)
         try:
             await bring_up.start(stdio, launcher)
         except Refused as refused:
@@ -182,7 +192,7 @@ class Guard:
                 return
 
 
-async def _main(launcher: tuple[int, Channel] | None) -> int:
+async def _main(begun: Begun | None) -> int:
     keeper = Channel(socket.socket(fileno=_argument("--keeper")))
     egress = Channel(socket.socket(fileno=_argument("--egress")))
     message, fds = keeper.receive()
@@ -192,8 +202,9 @@ async def _main(launcher: tuple[int, Channel] | None) -> int:
     )
     guard = Guard(keeper, egress)
     try:
-        if launcher is not None:
-            return await guard.run(spec, (fds[0], fds[1], fds[2]), Waiting(*launcher, fds[3]))
+        if begun is not None:
+            launcher = Waiting(begun.pid, begun.channel, fds[3])
+            return await guard.run(spec, (fds[0], fds[1], fds[2]), launcher, begun.offer)
         held = dict(zip(message["names"], fds, strict=True))
         doors, listeners = keeper.receive()
         return await guard.take_over(spec, held, doors["doors"], listeners)
@@ -201,14 +212,21 @@ async def _main(launcher: tuple[int, Channel] | None) -> int:
         asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
 
 
-def _begin() -> tuple[int, Channel] | None:
-    """What takes longest, while the keeper is not ready yet: the launcher's interpreter, and this one's imports."""
+def _begin() -> Begun | None:
+    """What takes longest, while the keeper is not ready yet: the launcher's interpreter, the probe, and this one's
+    imports."""
     if "--launcher" not in sys.argv:
         return None
-    launcher = start_launcher()
+    gc.disable()  # nothing that is imported is garbage
+    pid, channel = start_launcher()
+    from agent.daemon.probing import begin_probe
+
+    probing = begin_probe()
     import agent.daemon.bring_up  # noqa: F401
 
-    return launcher
+    gc.freeze()
+    gc.enable()
+    return Begun(pid, channel, probing.offer())
 
 
 def _take_all_descriptors() -> None:

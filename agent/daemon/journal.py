@@ -15,7 +15,6 @@ from agent.policy.model import Secret
 from agent.record.event import Action, Event, EventType, Json, RecordError, ResourceType, Result
 from agent.record.ledger import Ledger
 from agent.session.levels import Level, Point
-from agent.version import version
 
 
 class Journal:
@@ -26,7 +25,7 @@ class Journal:
         self._spec = spec
 
     def agent_started(self) -> None:
-        self._post(EventType.AGENT_START, Action.CREATE, "run", {"version": version(), "pid": os.getpid()})
+        self._post(EventType.AGENT_START, Action.CREATE, "run", {"version": self._spec.version, "pid": os.getpid()})
 
     def agent_stopped(self, reason: str) -> None:
         self._post(EventType.AGENT_STOP, Action.DELETE, reason, {})

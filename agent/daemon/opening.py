@@ -27,7 +27,6 @@ from agent.record.ledger import Ledger, WriterBusy
 from agent.record.metrics import Metrics
 from agent.record.push import Pusher
 from agent.record.unwritten import Unkept
-from agent.version import version
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +50,7 @@ class Opening:
         self._spec = spec
         self._unwritten = unwritten
         self.store: PolicyStore | None = None
-        self.metrics = Metrics(version=version())
+        self.metrics = Metrics(version=spec.version)
         self.ledger: Ledger | None = None
         self.journal: Journal | None = None
         self._pusher: Pusher | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from agent.channel import Channel, Message
 from agent.daemon import places as layout
@@ -29,17 +30,18 @@ from agent.daemon.supervising import Ring
 from agent.enforce.commands.executable import Executables
 from agent.enforce.commands.hook_server import HookServer
 from agent.enforce.commands.refusal import Given
-from agent.enforce.egress.connect import Connector
 from agent.enforce.notify_loop import Handler
 from agent.enforce.paths.audit import PathAudit
 from agent.exits import Exit
 from agent.gate import Gate
-from agent.linux.seccomp import notification_available
 from agent.policy.lockdown import Lock
 from agent.policy.request import Origin
 from agent.record.ledger import Ledger
 from agent.session.levels import Level, Point, Reached
 from agent.session.plan import Plan
+
+if TYPE_CHECKING:  # not everywhere is there one
+    from agent.enforce.egress.connect import Connector
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +52,7 @@ EGRESS_STOP_SECONDS = 3.0
 class Parts:
     """Those of one session. `on_fault` is called when a part of the agent fails, with the
     point it served and the reason; the caller then ends the session. `exited` gets the wait status of the session's
-    first command. `estate`: what a guard before this one left, where there was one."""
+    first command. `estate`: what is left for another guard, and what one before this left."""
 
     def __init__(
         self,
@@ -60,14 +62,14 @@ class Parts:
         exited: Callable[[int], None] = lambda status: None,
         tell_keeper: Callable[[Message, Sequence[int]], None] = lambda message, fds: None,
         *,
-        estate: Estate | None = None,
+        estate: Estate,
     ) -> None:
         self._spec = spec
         self._egress_channel = egress
         self._on_fault = on_fault
         self._exited = exited
         self._tell_keeper = tell_keeper
-        self._estate = Estate(heirs=notification_available()) if estate is None else estate
+        self._estate = estate
         self._opening = Opening(spec, self._estate.unwritten)
         self._link: EgressLink | None = None
         self._attribution: Attribution | None = None

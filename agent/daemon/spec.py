@@ -45,6 +45,7 @@ class RunSpec:
     caller_env: dict[str, str] = field(default_factory=dict)
     system_ca: str | None = None
     verbose: bool = False
+    version: str = "unknown"
     began: float = field(default_factory=time.time)
 
     @property

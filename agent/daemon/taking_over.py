@@ -12,13 +12,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from agent.channel import Channel
-from agent.daemon.connecting import make_connector
 from agent.daemon.egress_peer import Counted, record_last_words
 from agent.daemon.launcher import LaunchLink
 from agent.daemon.limiting import placing
 from agent.daemon.parts import Parts
 from agent.enforce.commands.refusal import Given
-from agent.enforce.egress.dialling import Doors
 from agent.gate import Gate
 from agent.session.levels import Level, Point
 
@@ -50,9 +48,9 @@ class TakeOver(Parts):
         link.resume(standing.link, counted, self._opening.current(), ground.secrets)
         link.serve(doors, listeners)
         if standing.forwarded is not None:
-            self._connector = make_connector(
-                self._spec, ground, gate, Doors(standing.port, standing.forwarded, link.token)
-            )
+            from agent.daemon.connecting import make_connector
+
+            self._connector = make_connector(self._spec, ground, gate, (standing.port, standing.forwarded), link.token)
         await self._start_hooks(ground, ledger)
         stderr = Given(standing.stderr.identity, held.get("stderr"))
         ring = self._make_ring(ground, gate, stderr, successor=True)

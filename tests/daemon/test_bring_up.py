@@ -23,7 +23,7 @@ NATIVE = Offer(root=True, jail="root", mounts=True, landlock=7, seccomp=True, no
 def judged(directory: Path, broken: list[tuple[str, str]], *, contained: bool) -> tuple[BringUp, Refused | None, Level]:
     """Judge these proofs; the run, how it was refused, and the egress level it ends with."""
     ours, theirs = pair()
-    run = BringUp(replace(SPEC, require_contained=contained), Channel(ours), lambda point, reason: None)
+    run = BringUp(replace(SPEC, require_contained=contained), Channel(ours), lambda point, reason: None, offer=NATIVE)
     ledger = Ledger(directory, session_id="s", boot="b")
     ledger.start()
     levels, refused = reached(NATIVE), None

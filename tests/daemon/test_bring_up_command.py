@@ -49,7 +49,7 @@ def judge() -> Callable[..., Judged]:
         commands = CommandSection(deny=(rule,), **section)  # type: ignore[arg-type]
         policy = Policy(layers=(Layer(source="test", commands=commands),), digest="d" * 64)
         ours, theirs = pair()
-        run = BringUp(replace(SPEC, command=command), Channel(ours), lambda point, reason: None)
+        run = BringUp(replace(SPEC, command=command), Channel(ours), lambda point, reason: None, offer=offer)
         run._opening.store = Store(policy)  # type: ignore[assignment]
         recorded, refused = Recorded(), None
         try:
