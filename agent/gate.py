@@ -23,6 +23,7 @@ from agent.policy.decision import Decision, Severity, Verdict
 from agent.policy.memory import Memory
 from agent.policy.model import OnFailure, Policy
 from agent.policy.request import Request
+from agent.policy.rule_ids import AGENT_FAULT, AUDIT_UNAVAILABLE
 from agent.record.event import Event
 
 log = logging.getLogger(__name__)
@@ -144,7 +145,7 @@ class _Pending:
 def _fault() -> Decision:
     return Decision(
         verdict=Verdict.DENY,
-        rule="agent-fault",
+        rule=AGENT_FAULT,
         reason="the agent could not decide; see its log",
         policy_digest="",
         severity=Severity.HIGH,
@@ -156,7 +157,7 @@ def _unrecorded(policy: Policy, decision: Decision) -> Decision:
         return decision
     return Decision(
         verdict=Verdict.DENY,
-        rule="audit-unavailable",
+        rule=AUDIT_UNAVAILABLE,
         reason="the audit log could not take the record (audit.on_failure: deny)",
         policy_digest=policy.digest,
         severity=Severity.HIGH,

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields
 from datetime import date
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -113,9 +114,13 @@ def details_written(tree: ast.AST) -> Iterator[str]:
                 yield key
 
 
+@cache
+def modules() -> list[ast.Module]:
+    return [ast.parse(path.read_text()) for path in (ROOT / "agent").rglob("*.py")]
+
+
 def test_the_audit_docs_name_every_detail_that_is_written_in_the_agent() -> None:
-    sources = [path.read_text() for path in (ROOT / "agent").rglob("*.py")]
-    written = {key for source in sources for key in details_written(ast.parse(source))}
+    written = {key for module in modules() for key in details_written(module)}
     assert {"exit_status", "sidecar", "measures", "count", "role"} <= written
     assert written - set(re.findall(r"`(\w+)`", (ROOT / "docs/audit-log.md").read_text())) == set()
 
@@ -123,6 +128,25 @@ def test_the_audit_docs_name_every_detail_that_is_written_in_the_agent() -> None
 def test_the_policy_docs_list_every_built_in_rule_once() -> None:
     built_in = RESERVED | {rule.id for rule in RULES}
     assert built_in <= set(first_cells(section("docs/policy.md", "## Rules that are the agent's own")))
+
+
+REFUSALS = {"own_decision", "Refusal", "Refused", "refuse", "refusal", "_record", "HelloError"}
+"""What refuses under a rule's id that stands in the call."""
+
+
+def refused_under(module: ast.Module) -> Iterator[str]:
+    for call in (node for node in ast.walk(module) if isinstance(node, ast.Call)):
+        name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        if name in REFUSALS:
+            words = [word.value for word in call.args if isinstance(word, ast.Constant)]
+            yield from (word for word in words if isinstance(word, str) and re.fullmatch("[a-z]+(-[a-z]+)+", word))
+
+
+def test_the_policy_docs_name_every_rule_id_that_an_enforcement_point_refuses_under() -> None:
+    used = {rule for module in modules() for rule in refused_under(module)}
+    assert {"exec-race", "unix-socket", "tls-malformed", "dns-type", "method-override"} <= used
+    named = section("docs/policy.md", "## Rules that are the agent's own")
+    assert {rule for rule in used if f"`{rule}`" not in named} == set()
 
 
 def test_the_page_of_the_filter_is_what_the_table_says() -> None:

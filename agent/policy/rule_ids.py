@@ -21,6 +21,8 @@ AGENT_FILES: Final = "agent-files"
 HOOK_SETTINGS: Final = "hook-settings"
 SELF_PROTECTION: Final = "self-protection"
 LOCKDOWN: Final = "lockdown"
+AGENT_FAULT: Final = "agent-fault"
+AUDIT_UNAVAILABLE: Final = "audit-unavailable"
 
 RESERVED: Final = frozenset(
     {
@@ -35,8 +37,8 @@ RESERVED: Final = frozenset(
         AGENT_FILES,
         HOOK_SETTINGS,
         LOCKDOWN,
-        "agent-fault",
-        "audit-unavailable",
+        AGENT_FAULT,
+        AUDIT_UNAVAILABLE,
     }
 )
 

@@ -46,18 +46,16 @@ def _dial(target: Target, token: bytes) -> None:
 
 
 def _opens(path: str) -> bool:
-    for flags in (os.O_RDONLY, os.O_WRONLY | os.O_NONBLOCK):
-        try:
-            os.close(os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW))
-        except OSError:
-            continue
-        return True
-    return False
+    return _opens_with(path, os.O_RDONLY, os.O_WRONLY | os.O_NONBLOCK)
 
 
 def _opens_to_write(path: str) -> bool:
     """A directory is no file to be opened for writing: there, a file without a name is made (O_TMPFILE, open(2))."""
-    for flags in (os.O_WRONLY | os.O_NONBLOCK, os.O_TMPFILE | os.O_WRONLY):
+    return _opens_with(path, os.O_WRONLY | os.O_NONBLOCK, os.O_TMPFILE | os.O_WRONLY)
+
+
+def _opens_with(path: str, *ways: int) -> bool:
+    for flags in ways:
         try:
             os.close(os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW))
         except OSError:

@@ -34,6 +34,7 @@ from agent.enforce.commands.hook_wire import SHELL, Intake, WireError, encode_an
 from agent.enforce.commands.refusal import refusal_line
 from agent.policy.decision import Decision, Severity, Verdict
 from agent.policy.request import CommandRequest, Origin, Request
+from agent.policy.rule_ids import AGENT_FAULT
 from agent.policy.words import shown
 
 log = logging.getLogger(__name__)
@@ -145,7 +146,7 @@ class HookServer:
             rule, reason = "hook-malformed", f"the hook's call is malformed: {shown(str(error))}"
         else:
             log.error("a hook call failed; denied", exc_info=error)
-            rule, reason = "agent-fault", "the agent could not read or decide this call"
+            rule, reason = AGENT_FAULT, "the agent could not read or decide this call"
         self._refused(question, rule, reason)
         return _denial(question.protocol, f"parhelia: denied by {rule}: {reason}")
 

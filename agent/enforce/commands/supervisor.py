@@ -24,6 +24,7 @@ from agent.enforce.notify_loop import PROCEED, Answer, Handler, NotifyLoop
 from agent.linux import notify, process
 from agent.linux.syscalls import number
 from agent.policy.decision import Severity
+from agent.policy.rule_ids import AGENT_FAULT
 from agent.record.event import Event
 
 DEADLINE_S = 5.0
@@ -97,7 +98,7 @@ class ExecSupervisor:
         return PROCEED if found == CONTINUE else Answer(found)
 
     def fault(self, stopped: notify.Notification) -> None:
-        self._judge.record(own_decision("agent-fault", FAULT, Severity.HIGH), bare_request(stopped.tid))
+        self._judge.record(own_decision(AGENT_FAULT, FAULT, Severity.HIGH), bare_request(stopped.tid))
 
     def overdue(self, stopped: notify.Notification, seconds: float) -> None:
         late = own_decision("exec-deadline", f"not decided within {seconds:g} s", Severity.HIGH)

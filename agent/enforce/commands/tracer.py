@@ -41,6 +41,7 @@ from agent.linux import process, ptrace
 from agent.linux.ptrace import Kind
 from agent.linux.syscalls import number
 from agent.policy.decision import Severity
+from agent.policy.rule_ids import AGENT_FAULT
 from agent.record.event import Event
 
 log = logging.getLogger(__name__)
@@ -165,7 +166,7 @@ class ExecTracer:
             request = bare_request(report.tid)
             if report.kind is not Kind.CALL or not self._refuse(report.tid):
                 self._kill(report.tid)
-            self._judge.record(own_decision("agent-fault", FAULT, Severity.HIGH), request)
+            self._judge.record(own_decision(AGENT_FAULT, FAULT, Severity.HIGH), request)
 
     def _refuse(self, tid: int) -> bool:
         try:

@@ -36,6 +36,7 @@ from agent.linux.process import FilesystemIdentity
 from agent.linux.syscalls import number, syscall
 from agent.policy.decision import Decision, Severity, Verdict
 from agent.policy.request import EgressRequest, Origin, Protocol
+from agent.policy.rule_ids import AGENT_FAULT
 
 CALLS = ("socket", "connect", "bind", "listen")
 _FLAGS = socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
@@ -110,7 +111,7 @@ class Connector:
         return Answer(found.error)
 
     def fault(self, stopped: notify.Notification) -> None:
-        refused = Refused("?", 0, "agent-fault", "the agent could not decide; see its log")
+        refused = Refused("?", 0, AGENT_FAULT, "the agent could not decide; see its log")
         self._record(refused, Origin("connect", pid=stopped.tid))
 
     def overdue(self, stopped: notify.Notification, seconds: float) -> None:

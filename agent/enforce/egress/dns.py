@@ -50,6 +50,7 @@ from agent.gate import Gate
 from agent.policy.decision import Decision, Severity, Verdict
 from agent.policy.model import Policy
 from agent.policy.request import EgressRequest, Origin, Protocol, Stage
+from agent.policy.rule_ids import AGENT_FAULT
 from agent.policy.words import shown
 
 log = logging.getLogger(__name__)
@@ -146,7 +147,7 @@ class NameServer:
             return error.answer
         except Exception:
             log.exception("a DNS question could not be judged; refused")
-            self._record(_unknown(origin), "agent-fault", "the agent could not decide; see its log")
+            self._record(_unknown(origin), AGENT_FAULT, "the agent could not decide; see its log")
             return bare_answer(data, REFUSED)  # read_question lets nothing shorter than a header get this far
 
     async def serve_tcp_connection(self, wire: Wire, prefix: bytes, origin: Origin, number: int = 0) -> None:

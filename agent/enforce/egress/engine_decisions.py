@@ -40,6 +40,7 @@ from agent.gate import Gate, Recorder
 from agent.policy.decision import Decision, Severity, Verdict
 from agent.policy.model import OnFailure, Policy
 from agent.policy.request import EgressRequest, Origin, Stage
+from agent.policy.rule_ids import AUDIT_UNAVAILABLE
 from agent.policy.terms import terms
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ _WEBSOCKET = "parhelia_websocket"
 _OBSERVABLE = frozenset(
     {"authority-mismatch", "method-refused", CREDENTIAL_PINNED, CREDENTIAL_IN_UPLOAD, UPLOAD_UNREADABLE}
 )
-_UNRECORDED = Refusal(403, "audit-unavailable", "the audit log could not take the record (audit.on_failure: deny)")
+_UNRECORDED = Refusal(403, AUDIT_UNAVAILABLE, "the audit log could not take the record (audit.on_failure: deny)")
 
 
 class Decisions:

@@ -21,6 +21,7 @@ from agent.policy.decide import decide
 from agent.policy.decision import Decision, Severity, Verdict
 from agent.policy.model import Policy
 from agent.policy.request import EgressRequest, Protocol, Stage
+from agent.policy.rule_ids import AGENT_FAULT
 from agent.policy.terms import terms
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def again(policy: Policy, request: EgressRequest) -> Decision | Denied:
     except Exception:
         log.exception("an open connection could not be decided again; cut")
         fault = "the agent could not decide; see its log"
-        return Denied(Decision(Verdict.DENY, "agent-fault", fault, policy.digest, severity=Severity.HIGH))
+        return Denied(Decision(Verdict.DENY, AGENT_FAULT, fault, policy.digest, severity=Severity.HIGH))
     if decision.permitted:
         return decision
     return Denied(replace(decision, reason=f"{CHANGED}: {decision.reason}"))

@@ -31,13 +31,14 @@ from agent.policy.egress_match import intercepted
 from agent.policy.hosts import HostError, host_and_port, normalise_host
 from agent.policy.model import EgressSection, Mode, Pattern, Policy
 from agent.policy.request import EgressRequest, Origin, Protocol, Stage
+from agent.policy.rule_ids import AGENT_FAULT
 from agent.policy.terms import session_limits
 from agent.policy.words import shown
 from agent.record.event import RecordError
 
 log = logging.getLogger(__name__)
 
-FAULT: Final = Answer(403, "the agent could not decide; see its log", "agent-fault")
+FAULT: Final = Answer(403, "the agent could not decide; see its log", AGENT_FAULT)
 _AUTHORITY: Final = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]{1,5}))?")
 RAW_INSTEAD: Final = "other protocols need 'protocol: tcp' in the policy"
 TUNNELS: Final = (Protocol.TLS, Protocol.TCP)

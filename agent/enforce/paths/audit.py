@@ -33,8 +33,9 @@ from agent.policy.decide import decide
 from agent.policy.decision import Decision, Severity, Verdict
 from agent.policy.model import Policy
 from agent.policy.request import Access, Origin, PathRequest
+from agent.policy.rule_ids import AGENT_FAULT
 
-UNREADABLE, DEADLINE, FAULT = "path-unreadable", "path-deadline", "agent-fault"
+UNREADABLE, DEADLINE, FAULT = "path-unreadable", "path-deadline", AGENT_FAULT
 MECHANISM = "notify"
 _REMEMBERED = 4096
 """Paths whose writing was allowed: tar and cp touch each one three or four times."""
