@@ -87,7 +87,7 @@ def _case(group: Group, stage: Stage, env: dict[str, str]) -> Case:
 def _on_host(host: Host, group: Group, world: dict[str, Any], env: dict[str, str]) -> Assault:
     stage = on_this_machine()
     try:
-        stage.build(group.program, world)
+        stage.build(world)
         with stage.outsider():
             outcome = host.run(_case(group, stage, env))
         return _left(host, stage, outcome, world)
@@ -104,7 +104,7 @@ def on_this_machine() -> Stage:
 
 def _in_container(container: Container, group: Group, world: dict[str, Any], env: dict[str, str]) -> Assault:
     stage = Stage(container.directory / "stage", f"{SHARED}/stage", RESTRICTED_UID, RESTRICTED_UID)
-    stage.build(group.program, world)
+    stage.build(world)
     argv = container.argv(_case(group, stage, env))
     start = ["/bin/sh", "-c", START, "stage", stage.places["programs"], PYTHON, str(RESTRICTED_UID)]
     agent = next(index for index, word in enumerate(argv) if word.endswith("parhelia-agent"))

@@ -39,9 +39,7 @@ def control(name: str) -> dict[str, dict[str, str]]:
     only = [attack.act for attack in group.attacks if attack.control is Control.UNCONFINED]
     stage = on_this_machine()
     try:
-        stage.build(
-            group.program, {**world_of(group.doors, only, {}), "runtime": "unconfined", "audit": "", "policies": ""}
-        )
+        stage.build({**world_of(group.doors, only, {}), "runtime": "unconfined", "audit": "", "policies": ""})
         return unconfined(stage, group.program)
     finally:
         shutil.rmtree(stage.directory)
@@ -152,7 +150,8 @@ def test_what_another_test_is_said_to_show_is_a_test() -> None:
 
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.name)
 def test_each_act_of_a_program_is_declared_once(group: Group) -> None:
-    text = (Path(__file__).parent / "attacks" / "inside" / group.program).read_text()
+    inside = Path(__file__).parent / "attacks" / "inside"
+    text = "".join((inside / name).read_text() for name in (group.program, *group.parts))
     acts = [after.partition("def ")[2].partition("(")[0] for after in text.split("\n@attack(")[1:]]
     assert sorted(acts) == sorted(attack.act for attack in group.attacks)
     assert len({attack.name for attack in group.attacks}) == len(group.attacks)

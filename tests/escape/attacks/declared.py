@@ -77,9 +77,9 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Attacks that share one session on each runtime: `program` is their file in `inside/`, `policy` what the session
-    may, with the places of the stage in braces, `doors` the acts that dial the process outside, each on a port of its
-    own."""
+    """Attacks that share one session on each runtime: `program` is their file in `inside/`, with `parts` that it
+    imports, `policy` what the session may, with the places of the stage in braces, `doors` the acts that dial the
+    process outside, each on a port of its own."""
 
     name: str
     title: str
@@ -88,6 +88,7 @@ class Group:
     attacks: tuple[Attack, ...]
     doors: tuple[str, ...] = ()
     shown: tuple[Shown, ...] = field(default=())
+    parts: tuple[str, ...] = ()
 
 
 def everywhere(verdict: Verdict, **but: Verdict) -> dict[str, Verdict]:

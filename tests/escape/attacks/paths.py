@@ -215,4 +215,5 @@ paths:
 """,
     (*ON_GRANTS, *ON_NEIGHBOURS, *ON_PROGRAMS, *ON_PROTECTED),
     shown=SHOWN,
+    parts=("programs.py", "protected.py", "surroundings.py"),
 )

@@ -45,7 +45,7 @@ class Stage:
     uid: int
     gid: int
 
-    def build(self, program: str, world: Mapping[str, Any]) -> None:
+    def build(self, world: Mapping[str, Any]) -> None:
         """Everything in its place, and the world as the session finds it."""
         victims, granted = self.directory / "victims", self.directory / "granted"
         for path in (self.directory, victims, victims / "open", granted, self.directory / "doors"):
@@ -65,7 +65,7 @@ class Stage:
         os.link(victims / "private", granted / "earlier-name-of-the-private-file")
         for path in (granted, self.directory / "doors", victims / "open" / "owned"):
             os.chown(path, self.uid, self.gid)
-        self._write_programs(program, {"secret": secret, **self.places, **world})
+        self._write_programs({"secret": secret, **self.places, **world})
 
     def _lay_out_protected(self, granted: Path) -> None:
         """A repository of the session's account's, and one far below."""
@@ -77,10 +77,10 @@ class Stage:
         for path in granted.rglob("*"):
             os.chown(path, self.uid, self.gid)
 
-    def _write_programs(self, program: str, world: dict[str, Any]) -> None:
+    def _write_programs(self, world: dict[str, Any]) -> None:
         programs = self.directory / "programs"
         programs.mkdir(mode=0o755)
-        for source in (HERE / "inside" / "kit.py", HERE / "inside" / program, HERE / "outsider.py"):
+        for source in (*(HERE / "inside").glob("*.py"), HERE / "outsider.py"):
             shutil.copy(source, programs)
         (programs / "world.json").write_text(json.dumps(world))
         for path in programs.iterdir():

@@ -3,9 +3,7 @@
 import contextlib
 import ctypes
 import errno
-import mmap
 import os
-import shutil
 import signal
 import stat
 import struct
@@ -24,11 +22,9 @@ from kit import (
     attack,
     call,
     create,
-    dangerous,
     main,
     own,
     read,
-    runs,
     secret_in,
     there,
 )  # fmt: skip
@@ -285,231 +281,9 @@ def long_path():
     return "wrote below a path of 4,800 bytes"
 
 
-@attack()
-def shell_builtins():
-    return secret_in(runs("/bin/bash", "-c", 'mapfile -t x < "$1"; echo "${x[0]}"; echo + >> "$1"', "bash", VICTIM))
-
-
-@attack(control=lambda: runs("/bin/true"))
-def ungranted_program():
-    return runs(VICTIMS + "/open/program")
-
-
-@attack(control=lambda: shutil.copy("/bin/echo", "/tmp/parhelia-attack-echo") and runs("/tmp/parhelia-attack-echo"))
-def copied_program():
-    path = f"{GRANTED}/harmless-name"
-    shutil.copy(shutil.which("rm"), path)
-    return runs(path, *dangerous("copied-program")[1:])
-
-
-@attack()
-def program_in_shared_memory():
-    path = f"/dev/shm/parhelia-attack-{os.getpid()}"
-    shutil.copy(shutil.which("rm"), path)
-    try:
-        return runs(path, *dangerous("program-in-shared-memory")[1:])
-    finally:
-        os.unlink(path)
-
-
-@attack(control=lambda: in_memory("echo"))
-def program_in_memory():
-    return in_memory(*dangerous("program-in-memory"))
-
-
-def in_memory(name, *arguments):
-    held = os.memfd_create("note")
-    with open(shutil.which(name), "rb") as program:
-        os.write(held, program.read())
-    return runs(f"/proc/self/fd/{held}", *arguments, pass_fds=(held,))
-
-
-@attack(control=lambda: runs("/lib64/ld-linux-x86-64.so.2", "/bin/echo"))
-def loader():
-    return runs("/lib64/ld-linux-x86-64.so.2", shutil.which("rm"), *dangerous("loader")[1:])
-
-
-@attack()
-def loader_of_an_ungranted_program():
-    return runs("/lib64/ld-linux-x86-64.so.2", VICTIMS + "/open/mapped")
-
-
-@attack()
-def preloaded_library():
-    loading = {"LD_PRELOAD": own("library.so"), "LD_LIBRARY_PATH": GRANTED}
-    return runs(*dangerous("preloaded-library"), env={"PATH": os.environ["PATH"], **loading})
-
-
-@attack(control=lambda: runs("/bin/bash", "-c", "true"))
-def file_that_bash_reads_first():
-    first = own("first.sh", " ".join(dangerous("file-that-bash-reads-first")) + "\n")
-    return runs("/bin/bash", "-c", "true", env={"PATH": os.environ["PATH"], "BASH_ENV": first})
-
-
-@attack()
-def forged_environment():
-    forged = dict.fromkeys(("PARHELIA_IN_SESSION", "PARHELIA_DISABLE", "PARHELIA_SESSION_ID", "PARHELIA_RUN_DIR"), "1")
-    return runs(*dangerous("forged-environment"), env=os.environ | forged | {"PARHELIA_POLICY_DIR": GRANTED})
-
-
-@attack(control=lambda: runs("sh", "-c", "true"))
-def shell_without_a_terminal():
-    return runs("sh", "-c", " ".join(dangerous("shell-without-a-terminal")))
-
-
-@attack()
-def words_that_cannot_be_read():
-    """execve with an argv that lies in memory nobody may read."""
-    page = mmap.mmap(-1, 8192)
-    place = ctypes.addressof(ctypes.c_char.from_buffer(page))
-    LIBC.mprotect(ctypes.c_void_p(place), ctypes.c_size_t(4096), 0)
-    call(59, shutil.which("rm").encode(), place, 0)
-
-
-@attack()
-def own_filter():
-    """A filter of the session's own, which the supervisor's may not be overruled by."""
-    LIBC.prctl(38, 1, 0, 0, 0)
-    program = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)  # return ALLOW
-    place = ctypes.create_string_buffer(program)
-    call(317, 1, 0, struct.pack("=HxxxxxxQ", 1, ctypes.addressof(place)))
-    return runs(*dangerous("own-filter"))
-
-
-@attack(control=lambda: os.mkdir(f"{GRANTED}/mount"))
-def bind_mount():
-    os.makedirs(f"{GRANTED}/mount", exist_ok=True)
-    call(165, VICTIMS.encode(), f"{GRANTED}/mount".encode(), b"none", 0x1000, 0)
-    return read(f"{GRANTED}/mount/open/file.txt")
-
-
-@attack()
-def new_mounts():
-    found = {}
-    for name, number, arguments in (
-        ("open_tree", 428, (AT_FDCWD, b"/", 1)),
-        ("fsopen", 430, (b"tmpfs", 0)),
-        ("umount2", 166, (b"/tmp", 2)),
-        ("pivot_root", 155, (b"/tmp", b"/tmp")),
-        ("chroot", 161, (b"/tmp",)),
-    ):
-        with contextlib.suppress(OSError):
-            found[name] = call(number, *arguments)
-    if not found:
-        raise OSError(errno.EPERM, "none of the calls that change mounts")
-    return found
-
-
-@attack()
-def new_namespaces():
-    """A user namespace gives all capabilities in it, a mount namespace with it the right to mount."""
-    call(272, 0x10000000 | 0x00020000)
-    return "has namespaces of its own"
-
-
-@attack()
-def shared_memory_of_the_machine():
-    LIBC.shmat.restype = ctypes.c_void_p
-    segment = LIBC.shmget(WORLD["key"], 4096, 0)
-    if segment == -1:
-        raise OSError(ctypes.get_errno(), "shmget")
-    place = LIBC.shmat(segment, None, 0o10000)
-    if place in (None, ctypes.c_void_p(-1).value):
-        raise OSError(ctypes.get_errno(), "shmat")
-    return secret_in(ctypes.string_at(place, len(SECRET)))
-
-
-@attack()
-def message_queue_of_the_machine():
-    queue = LIBC.mq_open(WORLD["queue"].encode(), os.O_RDWR | os.O_NONBLOCK)
-    if queue == -1:
-        raise OSError(ctypes.get_errno(), "mq_open")
-    text = ctypes.create_string_buffer(65536)
-    size = LIBC.mq_receive(queue, text, 65536, None)
-    if size == -1 and ctypes.get_errno() == errno.ENOSYS:
-        raise Absent("this kernel's queues carry no messages")
-    if size == -1:
-        raise OSError(ctypes.get_errno(), "mq_receive")
-    LIBC.mq_send(queue, SECRET.encode(), len(SECRET), 0)
-    return secret_in(text.raw[:size])
-
-
-@attack()
-def own_confinement_seen():
-    with open("/proc/self/status") as file:
-        lines = [line.split() for line in file]
-    wanted = ("TracerPid:", "Seccomp:", "NoNewPrivs:")
-    seen = {words[0]: words[1] for words in lines if words and words[0] in wanted}
-    if seen.get("Seccomp:", "0") == "0" and seen.get("NoNewPrivs:", "0") == "0":
-        raise Resisted(str(seen))
-    return seen
-
-
-REPOSITORY = f"{GRANTED}/repository"
-
-
-@attack(control=lambda: own("unprotected"))
-def protected_file():
-    return append(REPOSITORY + "/.git/config")
-
-
-@attack(control=lambda: own("unprotected"))
-def protected_file_made_later():
-    return create(f"{GRANTED}/settings.json")
-
-
-@attack(control=lambda: own("unprotected"))
-def protected_name_made_later():
-    return create(REPOSITORY + "/below/.env")
-
-
-@attack(control=lambda: own("unprotected"))
-def protected_in_a_new_repository():
-    os.makedirs(f"{GRANTED}/cloned/.git/hooks")
-    return create(f"{GRANTED}/cloned/.git/hooks/pre-commit")
-
-
-@attack(control=lambda: os.rename(own("mine"), own("replaced")))
-def renamed_over_a_protected_file():
-    os.rename(own("mine"), REPOSITORY + "/.git/config")
-    return "has taken its place"
-
-
-@attack(control=lambda: os.unlink(own("mine")))
-def removed_protected_file():
-    return os.unlink(REPOSITORY + "/.git/hooks/pre-commit") or "removed it"
-
-
-@attack(control=lambda: os.link(own("mine"), f"{GRANTED}/second"))
-def hard_link_to_a_protected_file():
-    os.link(REPOSITORY + "/.git/config", f"{GRANTED}/second-name-of-config")
-    return append(f"{GRANTED}/second-name-of-config")
-
-
-@attack(control=lambda: append(own("shallow")))
-def deep_protected_file():
-    return append(f"{GRANTED}/1/2/3/4/5/6/7/8/.git/config")
-
-
-@attack(control=lambda: own("late.txt"))
-def protected_by_a_pattern_and_made_later():
-    os.mkdir(f"{GRANTED}/late")
-    return create(f"{GRANTED}/late/key.pem")
-
-
-@attack()
-def other_case():
-    if not os.path.exists(f"{GRANTED}/REPOSITORY"):
-        raise Absent("the file system tells upper from lower case")
-    return append(REPOSITORY + "/.GIT/config")
-
-
-@attack(control=lambda: os.rename(own("mine"), f"{GRANTED}/mine-moved"))
-def rebuilt_ancestor():
-    os.rename(REPOSITORY, f"{GRANTED}/away")
-    os.makedirs(REPOSITORY + "/.git/hooks")
-    return create(REPOSITORY + "/.git/hooks/pre-commit")
-
-
 if __name__ == "__main__":
+    import programs  # noqa: F401 - their acts come after those of this file
+    import protected  # noqa: F401
+    import surroundings  # noqa: F401
+
     main()
