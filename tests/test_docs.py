@@ -222,6 +222,13 @@ def test_the_readme_lists_the_environment_variables_that_the_agent_reads() -> No
     assert set(listed) == read
 
 
+def test_the_map_of_the_guards_house_has_every_module_once() -> None:
+    rows = re.findall(r"^\| [a-z ]+ \| (.*) \|$", section("docs/architecture.md", "## The house"), re.M)
+    named = re.findall(r"`(\w+)`", " ".join(rows))
+    modules = [path.stem for path in (ROOT / "agent/daemon").glob("*.py") if path.stem != "__init__"]
+    assert sorted(named) == sorted(modules)
+
+
 def test_links_between_the_docs_lead_somewhere() -> None:
     for file in [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)]+)\)", file.read_text()):
