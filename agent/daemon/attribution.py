@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
@@ -25,10 +24,10 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
 
+from agent.daemon import processes
 from agent.daemon.socket_tables import Endpoint, SocketTables
 from agent.linux.process import FilesystemIdentity
 from agent.record.event import Json
-from agent.shell.redact import redact_argv
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +40,6 @@ PATIENCE: Final = 0.1
 MAX_WAITING: Final = 4096
 MAX_KEPT: Final = 8192
 MAX_DESCRIPTORS: Final = 50_000
-MAX_WORDS: Final = 16
-MAX_WORD: Final = 200
-_STATUS: Final = re.compile(rb"^PPid:\t([0-9]+)$.*^Uid:\t([0-9]+)\t", re.MULTILINE | re.DOTALL)  # proc_pid_status(5)
-_CMDLINE_BYTES: Final = 4096
 _RECENT: Final = 8
 _NOBODY: Final[Found] = {}
 
@@ -204,21 +199,14 @@ class Attribution:
 
     def _process(self, pid: int) -> Found:
         """What the record says about a process; empty where it is gone."""
-        try:
-            with open(f"/proc/{pid}/status", "rb") as file:
-                status = _STATUS.search(file.read())
-            if status is None:
-                return _NOBODY
-            with open(f"/proc/{pid}/cmdline", "rb") as raw:
-                words = raw.read(_CMDLINE_BYTES).removesuffix(b"\0").split(b"\0")
-            uid = int(status[2])
-            found: dict[str, Json] = {"pid": pid, "ppid": int(status[1]), "uid": uid}
-            found["exe"] = _text(os.readlink(f"/proc/{pid}/exe".encode()))  # noqa: PTH115  (bytes)
-        except (OSError, ValueError):
+        status, argv = processes.standing(pid), processes.words(pid)
+        exe = processes.program(pid)
+        if status is None or exe is None:
             return _NOBODY
-        if uid in self._names:
-            found["user"] = self._names[uid]
-        found["argv"] = [_head(word) for word in redact_argv(tuple(_text(word) for word in words[:MAX_WORDS]))]
+        found: dict[str, Json] = {"pid": pid, "ppid": status.parent, "uid": status.uid, "exe": exe}
+        if status.uid in self._names:
+            found["user"] = self._names[status.uid]
+        found["argv"] = [*processes.shown(argv)]
         return found
 
 
@@ -236,11 +224,3 @@ def _sockets(pid: int) -> Iterable[int]:
                 link = os.readlink(f"/proc/{pid}/fd/{entry}")  # noqa: PTH115
                 if link.startswith("socket:["):
                     yield int(link[8:-1])
-
-
-def _head(word: str) -> str:
-    return word if len(word) <= MAX_WORD else word[:MAX_WORD] + "…"
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "backslashreplace")

@@ -25,6 +25,7 @@ from agent.daemon.reserved import is_placeholder
 from agent.daemon.reserving import Owner, reserve
 from agent.daemon.searching import Bounds, Found, other_names, search
 from agent.daemon.spec import RunSpec
+from agent.linux.openat2 import MAX_LINKS
 from agent.policy.grants import Grants
 from agent.policy.model import Policy
 from agent.policy.paths import below, covers, outermost
@@ -36,7 +37,6 @@ HELD = 4_096
 """Mounts that are made: each costs the launch some 15 us, and the kernel's limit is 100,000 (sysctl fs.mount-max)."""
 SHOWN = 200
 NO_MOUNTS = "no mount namespace here"
-_MAX_LINKS = 40  # MAXSYMLINKS, linux/namei.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ def _hold_place(place: str, roots: tuple[str, ...], worked_in: tuple[str, ...], 
     """Put into `held` what keeps the place as it is; returns what nothing keeps. No symlink makes a directory that the
     session works in read-only: an earlier session may have made it."""
     first = place
-    for _ in range(_MAX_LINKS):
+    for _ in range(MAX_LINKS):
         if not Path(place).is_symlink():
             break
         held[place] = Hold.PIN

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.daemon.spec import User
+from agent.linux.openat2 import MAX_LINKS
 
-_MAX_LINKS = 40  # MAXSYMLINKS, linux/namei.h
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -99,7 +99,7 @@ def _steps(path: str) -> Iterator[Step]:
             at = here
             continue
         links += 1
-        if links > _MAX_LINKS:
+        if links > MAX_LINKS:
             raise OSError(40, "too many symbolic links", path)
         target = str(Path(here).readlink())
         at = "/" if target.startswith("/") else at

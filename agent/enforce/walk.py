@@ -16,12 +16,11 @@ import stat
 from types import TracebackType
 
 from agent.enforce.memory import MAX_PATH, Task, Unreadable, path_of, readable
-from agent.linux.openat2 import place_below, place_in_root
+from agent.linux.openat2 import MAX_LINKS, place_below, place_in_root
 
 MAX_NAMES = 8192
 """So many names are walked one by one for one call, symlinks' included: some 50 ms. Forty links of 4 KB have ten times
 as many, and each other path less than two thousand."""
-_MAX_LINKS = 40  # MAXSYMLINKS, linux/namei.h
 _O_WALK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -114,7 +113,7 @@ class _Walk:
 
     def _follow(self, name: bytes, link: int) -> list[bytes]:
         self._links += 1
-        if self._links > _MAX_LINKS:
+        if self._links > MAX_LINKS:
             raise OSError(errno.ELOOP, "too many symbolic links")
         here = os.fstat(self.at)
         if (own := self._is_top(here)) is not None:

@@ -12,6 +12,8 @@ from typing import Final
 
 from agent.linux.syscalls import number
 
+MAX_LINKS: Final = 40
+"""Symlinks that the kernel follows in one path (MAXSYMLINKS, linux/namei.h)."""
 _HOW: Final = struct.Struct("=QQQ")  # struct open_how: flags, mode, resolve
 _NO_MAGICLINKS, _BENEATH, _IN_ROOT = 0x02, 0x08, 0x10
 _PLACE: Final = os.O_PATH | os.O_CLOEXEC

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 from agent.enforce.memory import Task, path_of, readable
 from agent.enforce.walk import by_names, walked
+from agent.linux.openat2 import MAX_LINKS
 from agent.policy.paths import PROC
 
-_MAX_LINKS = 40  # MAXSYMLINKS, linux/namei.h
 _DELETED = " (deleted)"  # d_path of fs/d_path.c
 _MEMORY_FILE = "/memfd:"  # mm/memfd.c
 
@@ -44,7 +44,7 @@ def locate(task: Task, start: int, path: bytes, *, follow: bool) -> Place:
     """
     at = os.dup(start)
     try:
-        for _ in range(_MAX_LINKS + 1):
+        for _ in range(MAX_LINKS + 1):
             found = _step(task, at, path, follow=follow)
             if isinstance(found, Place):
                 return found
