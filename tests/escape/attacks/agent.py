@@ -9,6 +9,7 @@ OPEN, UNTESTED = Verdict.OPEN, Verdict.UNTESTED
 INSIDE, UNCONFINED = Control.INSIDE, Control.UNCONFINED
 DANGEROUS = ("bash.dangerous", "recursive-delete-system")
 NO_RIGHTS = "the account has not the right for it anywhere: the attack is on the filter before that"
+REPARENTED = "Linux gives an orphan SIGCHLD for its last word when its parent has ended: what is shown is that all do"
 THERE_IS_NONE = "outside of the confinement there is no such socket"
 STILL_DECIDES = "what is shown is that the agent refuses a dangerous command afterwards as it does before"
 ONE_UID = (
@@ -45,9 +46,14 @@ ON_PROCESSES = (
     contained("killed", "A process of the agent's is stopped, made to dump its memory, and killed"),
     Attack("sessions_init_signalled", "The session's first process, which is the agent's, is signalled",
            everywhere(CONTAINED, restricted=OPEN), UNCONFINED, hole=ONE_UID),
+    contained("signalled_for_a_descriptor",
+              "The kernel is made to signal a process of the agent's for a descriptor (F_SETOWN, F_SETSIG)"),
+    contained("orphans_last_word", "An orphan's end kills the process of the agent's that takes it (clone's signal)",
+              control=REPARENTED),
     contained("traced", "A process of the agent's is traced", 35),
     contained("memory_read", "The memory of a process of the agent's is read by process_vm_readv", 35),
     contained("memory_written", "The memory of a process of the agent's is written", 35, 37),
+    contained("neighbours_memory", "The memory of another of the session's processes is written by /proc/PID/mem"),
     Attack("looked_into", "Environment, maps and descriptors of a process of the agent's are looked at",
            everywhere(CONTAINED, gvisor=OPEN), UNCONFINED, (13,), hole=READABLE),
     contained("followed", "/proc/PID/root, cwd and exe of a process of the agent's are followed", 12, 13),
@@ -77,6 +83,11 @@ ON_PATIENCE = (
     outlasted("hook_connections", "Three hundred connections to the hook's socket are held open", control=INSIDE),
     outlasted("descriptors_sent", "Thousands of descriptors are sent to the hook's socket", control=INSIDE),
     outlasted("endless_message", "A message without end is sent to the hook's socket", control=INSIDE),
+    outlasted("descriptors_in_flight", "Descriptors are sent until the account may have no more on their way"),
+    outlasted("full_server", "Sixty threads wait for a Unix server that accepts nobody"),
+    Attack("leased_script", "A script that is executed is under a lease of the session's",
+           everywhere(REFUSED, gvisor=UNTESTED), STILL_DECIDES,
+           record=Record(*DANGEROUS, "rm -rf /etc/parhelia-leased-script"), untested="gVisor has no leases"),
     outlasted("proxy_connections", "Six hundred connections to the proxy are held open"),
     outlasted("many_processes", "A hundred and fifty processes are started"),
     outlasted("small_fork_bomb", "Every process forks, and each of its children"),

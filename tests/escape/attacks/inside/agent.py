@@ -132,6 +132,50 @@ def sessions_init_signalled():
     return on_processes(set(agents()) - set(agents(with_init=False)) or [child()] * UNCONFINED, signal_0, signal_urg)
 
 
+def gone(pid):
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0] in ("Z", "X")
+    return True
+
+
+@attack()
+def signalled_for_a_descriptor():
+    """The kernel signals whom F_SETOWN names, with what F_SETSIG says, when there is something to read."""
+
+    def owned(pid):
+        near, far = socket.socketpair()
+        with near, far:
+            fcntl.fcntl(near, fcntl.F_SETOWN, pid)
+            fcntl.fcntl(near, 10, signal.SIGKILL)  # F_SETSIG
+            fcntl.fcntl(near, fcntl.F_SETFL, os.O_RDWR | os.O_ASYNC | os.O_NONBLOCK)
+            far.send(b"x")
+            time.sleep(0.1)
+        if not gone(pid):
+            raise OSError(errno.EPERM, "it goes on")
+
+    return on_processes(agents(with_init=False), owned)
+
+
+@attack()
+def orphans_last_word():
+    """The signal that clone(2) names goes to the parent when the child ends: here to the one that takes its orphans."""
+    near, far = os.pipe()
+    middle = os.fork()
+    if not middle:
+        parent = os.getpid()
+        if not call(56, signal.SIGKILL, 0, 0, 0, 0):
+            while os.getppid() == parent:
+                time.sleep(0.01)
+            os.write(far, struct.pack("i", os.getppid()))
+        os._exit(0)
+    os.waitpid(middle, 0)
+    (reaper,) = struct.unpack("i", os.read(near, 4))
+    time.sleep(0.2)
+    if gone(reaper):
+        return f"{reaper} is no more"
+    raise Resisted(f"{reaper} goes on")
+
+
 @attack()
 def traced():
     def attach(pid):
@@ -167,6 +211,27 @@ def memory_written():
         os.close(os.open(f"/proc/{pid}/mem", os.O_RDWR))
 
     return on_agents(process_vm_writev, mem)
+
+
+@attack()
+def neighbours_memory():
+    """What was approved at an exec is changed afterwards, in a process of the session's own."""
+    near, far = os.pipe()
+    text = ctypes.create_string_buffer(b"as approved")
+    neighbour = os.fork()
+    if not neighbour:
+        os.read(near, 1)
+        os._exit(text.value != b"as approved")
+    try:
+        with open(f"/proc/{neighbour}/mem", "r+b", buffering=0) as file:
+            file.seek(ctypes.addressof(text))
+            file.write(b"changed")
+    finally:
+        os.write(far, b"x")
+        changed = os.waitpid(neighbour, 0)[1]
+    if not changed:
+        raise Resisted("the memory is as it was")
+    return "changed another process's memory"
 
 
 @attack()
@@ -402,6 +467,60 @@ def endless_message():
     if sent > 24 << 20:
         return f"the agent took {sent} bytes of one message"
     return still_deciding("endless-message")
+
+
+@attack(seconds=40)
+def descriptors_in_flight():
+    """As many as the account may have on their way, in sockets that nobody reads (unix(7), ETOOMANYREFS)."""
+    held = []
+    with open("/dev/null") as null, contextlib.suppress(OSError):
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [null.fileno()] * 250))]
+        for _ in range(40):
+            near, far = socket.socketpair()
+            near.setblocking(False)
+            held.append((near, far))
+            with contextlib.suppress(BlockingIOError):
+                for _ in range(100):
+                    near.sendmsg([b"x"], rights)
+    return still_deciding("descriptors-in-flight")
+
+
+@attack(seconds=40)
+def full_server():
+    """Sixty threads wait for a Unix server of the session's own that accepts nobody."""
+    path = f"{GRANTED}/full.sock"
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(path)
+    server.listen(0)
+
+    def knock():
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as link:
+            link.connect(path)
+            time.sleep(60)
+
+    for _ in range(60):
+        threading.Thread(target=knock, daemon=True).start()
+    return still_deciding("full-server")
+
+
+@attack(seconds=40)
+def leased_script():
+    """Whoever opens a file with a write lease waits for its holder, 45 seconds at most (fcntl(2), F_SETLEASE)."""
+    path = own("leased", "#!/bin/sh\n")
+    os.chmod(path, 0o755)
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    except OSError as error:
+        raise Absent(f"no leases here: {error}") from None
+    waiting = subprocess.Popen(["sh", path])
+    with contextlib.suppress(OSError):
+        subprocess.run([path], check=False)
+    try:
+        return still_deciding("leased-script")
+    finally:
+        waiting.kill()
 
 
 @attack(seconds=60)

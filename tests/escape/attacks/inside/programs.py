@@ -83,11 +83,24 @@ def shell_without_a_terminal():
 
 @attack()
 def words_that_cannot_be_read():
-    """execve with an argv that lies in memory nobody may read."""
-    page = mmap.mmap(-1, 8192)
+    """execve with words in memory that only their own process can read (memfd_secret(2)); where there is none, with an
+    argv that nobody can."""
+    rm = shutil.which("rm").encode()
+    words = [word.encode() + b"\0" for word in dangerous("secret-memory")]
+    try:
+        held = call(447, 0)
+    except OSError:
+        page = mmap.mmap(-1, 8192)
+        place = ctypes.addressof(ctypes.c_char.from_buffer(page))
+        LIBC.mprotect(ctypes.c_void_p(place), ctypes.c_size_t(4096), 0)
+        call(59, rm, place, 0)
+        return
+    os.ftruncate(held, 4096)
+    page = mmap.mmap(held, 4096)
+    page.write(b"".join(words))
     place = ctypes.addressof(ctypes.c_char.from_buffer(page))
-    LIBC.mprotect(ctypes.c_void_p(place), ctypes.c_size_t(4096), 0)
-    call(59, shutil.which("rm").encode(), place, 0)
+    starts = [place + len(b"".join(words[:number])) for number in range(len(words))]
+    call(59, rm, (ctypes.c_void_p * (len(starts) + 1))(*starts, None), 0)
 
 
 @attack()
