@@ -157,6 +157,7 @@ class BringUp(Parts):
         if link is None:
             raise Refused(Exit.UNPROTECTED, "the launch came before the proxy")
         if ground.offer.jail is not None:
+            self._port = JAIL_PORT
             return JAIL_PORT, None
         from agent.daemon.connecting import make_connector, open_doors
 
@@ -171,9 +172,10 @@ class BringUp(Parts):
         """Everything up to the proofs; the plan that was carried out, and what should have failed and did not."""
         if self._link is None:
             raise Refused(Exit.UNPROTECTED, "the launch came before the proxy")
+        self._watch_jail(ground, gate)
         ring = self._make_ring(ground, gate, stderr)
         limits = hold_limits(self._spec, ground.policy, self._opening.journal, self.warnings)
-        self._launch = LaunchLink(self._link.listen, ring.supervise, ring.trace, self._lost, limits.place)
+        self._launch = LaunchLink(self._serve, ring.supervise, ring.trace, self._lost, limits.place)
         with Canaries() as canaries:
             plan = make_plan(
                 self._spec,

@@ -55,7 +55,8 @@ class Company:
     confinement (`LaunchLink.run`) and names its init. `session_pid`: of the session's first command, 0 where there is
     none. `end_session` ends it because a point of the agent's fails, `kill_session` for a reason of others; `reload`
     reads the policy anew (for a cause; why the last good one stays, empty where it does not); `renew_egress` has
-    another egress process take the place of the one that serves."""
+    another egress process take the place of the one that serves; `moved` counts the restores that have taken the
+    session's sockets out of its network."""
 
     spec: RunSpec
     policy: Callable[[], Policy]
@@ -74,7 +75,8 @@ class Company:
     end_session: Callable[[Point, str], None]
     kill_session: Callable[[str], None]
     reload: Callable[[str], Awaitable[tuple[str, ...]]]
-    renew_egress: Callable[[], None]
+    renew_egress: Callable[[], Awaitable[None]]
+    moved: Callable[[], int]
 
 
 def companions(company: Company) -> list[Companion]:

@@ -35,6 +35,7 @@ from agent.session.offspring import adopt_orphans, end_all
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 FINISH_SECONDS = 15.0
 LAST_WORDS_SECONDS = 1.0
+MARK = "mark"  # agent.session.doors
 
 
 class Keeper:
@@ -252,6 +253,8 @@ class Keeper:
     def _take(self, message: Message, fds: list[int], channel: Channel) -> None:
         match message["type"]:
             case "hold":
+                if message.get("anew"):
+                    self._let_go()
                 self._held = ([*self._held[0], *message["doors"]], [*self._held[1], *fds])
             case "keep":
                 for fd in self._kept.values():
@@ -278,6 +281,14 @@ class Keeper:
                     channel.send({"type": "finish"})
             case _:
                 self._say("the guard sent an unknown message")
+
+    def _let_go(self) -> None:
+        """Of all listening sockets but the marks (`agent.daemon.reopening`)."""
+        doors, listeners = self._held
+        kept = [(door, fd) for door, fd in zip(doors, listeners, strict=True) if door == MARK]
+        for fd in {*listeners} - {fd for _, fd in kept}:
+            os.close(fd)
+        self._held = [door for door, _ in kept], [fd for _, fd in kept]
 
     def _await_guard(self) -> None:
         """Its channel has ended, so it has: after what it is about to write, or at once."""

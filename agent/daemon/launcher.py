@@ -68,6 +68,7 @@ class LaunchLink:
         self._channel: Channel | None = None
         self._running: dict[int, asyncio.Future[int]] = {}
         self._last = 0
+        self._reopened: asyncio.Future[tuple[list[str], list[int]]] | None = None
 
     async def prepare(self, plan: Plan, launcher: Waiting) -> list[tuple[str, str]]:
         """Have it run every step up to the proofs; returns what should have failed and did not. Its end of the keeper's
@@ -134,6 +135,30 @@ class LaunchLink:
         self.first = self.first or number
         return Started(pid, status)
 
+    async def reopen(self, port: int) -> tuple[list[str], list[int]]:
+        """Have init open the proxy's door on this port, and a mark, where it is now. The listeners become the caller's.
+        Raises LaunchFailed."""
+        self._reopened = asyncio.get_running_loop().create_future()
+        try:
+            self._send({"type": "listen", "port": port})
+            return await asyncio.wait_for(self._reopened, LAUNCH_SECONDS)
+        except TimeoutError:
+            raise LaunchFailed("the session's init did not answer") from None
+        finally:
+            self._reopened = None
+
+    def _take_listeners(self, message: Message, fds: list[int]) -> None:
+        waiting = self._reopened
+        if waiting is None or waiting.done() or message["error"]:
+            for fd in fds:
+                os.close(fd)
+        if waiting is None or waiting.done():
+            return
+        if message["error"]:
+            waiting.set_exception(LaunchFailed(f"the session's doors cannot be opened again: {message['error']}"))
+        else:
+            waiting.set_result(([str(door) for door in message["doors"]], fds))
+
     async def _prove(self) -> list[tuple[str, str]]:
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
@@ -178,7 +203,10 @@ class LaunchLink:
 
     def _readable(self, channel: Channel) -> None:
         try:
-            for message, _ in channel.feed():
+            for message, fds in channel.feed():
+                if message["type"] == "listeners":
+                    self._take_listeners(message, fds)
+                    continue
                 if message["type"] != "ended":
                     raise ChannelClosed(f"unknown message {message['type']!r} from the session's init")
                 status = self._running.pop(message["id"], None)

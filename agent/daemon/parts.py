@@ -20,7 +20,7 @@ from agent.daemon.companions import Companions, Company, companions
 from agent.daemon.egress_changes import EgressChanges
 from agent.daemon.egress_link import EgressLink
 from agent.daemon.journal import Journal
-from agent.daemon.launcher import LaunchLink, Started
+from agent.daemon.launcher import LaunchFailed, LaunchLink, Started
 from agent.daemon.opening import Opening, Refused
 from agent.daemon.planning import PUBLIC, Ground
 from agent.daemon.reload import Reloading, Running
@@ -37,10 +37,12 @@ from agent.gate import Gate
 from agent.policy.lockdown import Lock
 from agent.policy.request import Origin
 from agent.record.ledger import Ledger
+from agent.session.doors import Door
 from agent.session.levels import Level, Point, Reached
 from agent.session.plan import Plan
 
 if TYPE_CHECKING:  # not everywhere is there one
+    from agent.daemon.reopening import Reopening
     from agent.enforce.egress.connect import Connector
 
 log = logging.getLogger(__name__)
@@ -78,6 +80,8 @@ class Parts:
         self._first: Started | None = None
         self._ring: Ring | None = None
         self._connector: Connector | None = None
+        self._reopening: Reopening | None = None
+        self._port = 0
         self._path_audit: PathAudit | None = None
         self._hooks: HookServer | None = None
         self._reloading: Reloading | None = None
@@ -145,17 +149,23 @@ class Parts:
             end_session=self._on_fault,
             kill_session=self.end,
             reload=self._reloading.ask,
-            renew_egress=lambda: self._renew_egress(link),
+            renew_egress=partial(self._renew_egress, link, launch, journal),
+            moved=(lambda: 0) if self._reopening is None else self._reopening.moved,
         )
         self._companions = Companions(companions(company), journal)
         await self._companions.start()
 
-    def _renew_egress(self, link: EgressLink) -> None:
+    async def _renew_egress(self, link: EgressLink, launch: LaunchLink, journal: Journal) -> None:
         """Another boot: what this one knows by heart is another copy's as well."""
         self._estate.count_now()
         link.renew()
         if self._connector is not None:
             self._connector.renew(link.token)
+        if self._reopening is not None:
+            try:
+                await self._reopening.renew(launch, self._port)
+            except LaunchFailed as error:  # nothing reaches the egress process; asked again where told of a restore
+                journal.degraded(Point.EGRESS, Level.OFF, f"restored: {error}")
         self._tell_keeper({"type": "egress_lost", "number": link.generation}, ())
 
     def _trust(self, certificate: str) -> None:
@@ -268,6 +278,26 @@ class Parts:
         if self._first is None or not self._first.status.done():
             self._on_fault(Point.AGENT, "the session's init died")
 
+    async def _serve(self, doors: list[Door], listeners: list[int]) -> None:
+        """The jail's doors. Raises EgressFault."""
+        if self._link is None:
+            raise Refused(Exit.UNPROTECTED, "the launch came before the proxy")
+        if self._reopening is not None:
+            self._reopening.watch(doors, listeners)
+        await self._link.listen(doors, listeners)
+
+    def _watch_jail(self, ground: Ground, gate: Gate) -> None:
+        """Where execs are traced, a restore takes sockets out of the jail."""
+        if ground.offer.trace is not None and ground.offer.jail is not None:
+            from agent.daemon.reopening import Reopening
+            from agent.enforce.egress.left_behind import LeftBehind
+
+            left = LeftBehind(gate.deny, None if self._spec.egress_user is None else self._spec.session_user.uid)
+            self._reopening = Reopening(left, self._hold_anew)
+
+    def _hold_anew(self, doors: list[str], listeners: list[int]) -> None:
+        self._tell_keeper({"type": "hold", "doors": doors, "anew": True}, listeners)
+
     def _make_ring(self, ground: Ground, gate: Gate, stderr: Given, *, successor: bool = False) -> Ring:
         if self._opening.ledger is None:
             raise Refused(Exit.UNPROTECTED, "the supervisor needs the log")
@@ -284,6 +314,7 @@ class Parts:
             successor=successor,
             traced=ground.offer.trace is not None,
             others=self._others(ground, gate),
+            traced_others={} if self._reopening is None else self._reopening.handlers(),
             in_force=self._opening.current,
             executables=Executables(ground.places.home, ground.places.tmpdir, (PUBLIC, ground.places.public)),
         )

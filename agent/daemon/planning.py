@@ -77,7 +77,7 @@ def make_plan(
         uid=spec.session_user.uid if separate else None,
         gid=spec.session_user.gid if separate else None,
         jail=offer.jail,
-        doors=JAIL_DOORS,
+        doors=(*JAIL_DOORS, Door.MARK) if offer.trace else JAIL_DOORS,
         capture=offer.capture,
         mounts=offer.mounts,
         pids=offer.pids,

@@ -3,11 +3,13 @@
 A restored process finds its memory as it was: gVisor keeps even /proc/sys/kernel/random/boot_id, the mounts' device
 numbers and the offset between its clocks (tried on runsc 2022-12 and 2024-07: its monotonic clock goes on by the time
 that has passed outside). What cannot be hidden is that time has passed and nobody counted it. CRIU and snapshots of
-machines may keep the monotonic clocks too (time_namespaces(7)); then the wall clock leaves them behind.
+machines may keep the monotonic clocks too (time_namespaces(7)); then the wall clock leaves them behind. In gVisor a
+restore also shows by the session's network (`agent.enforce.egress.left_behind`), at once: that is `moved`.
 
 Rules kept here: a gap in either is a pause; a pause that was no restore (SIGSTOP, a frozen cgroup, a suspended machine,
 a wall clock set forward) is taken for one, since that costs a new stream and nothing else; after a pause `steady` says
-no until somebody says `settled`, whoever notices first. A restore within `LIMIT` of its checkpoint is not noticed here.
+no until somebody says `settled`, whoever notices first. Where nothing but time shows it, a restore within `LIMIT` of
+its checkpoint is not noticed here.
 """
 
 from __future__ import annotations
@@ -30,10 +32,18 @@ def clocks() -> Clocks:
 
 
 class Pulse:
-    """A thread that beats. `paused` is called on it with the length of the pause (seconds), once for each."""
+    """A thread that beats. `paused` is called on it with the length of the pause (seconds), once for each.
+    `moved`: grows where a restore shows by itself."""
 
-    def __init__(self, paused: Callable[[float], None], read: Callable[[], Clocks] = clocks) -> None:
+    def __init__(
+        self,
+        paused: Callable[[float], None],
+        read: Callable[[], Clocks] = clocks,
+        moved: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._paused = paused
+        self._moved = moved
+        self._seen = 0
         self._read = read
         self._lock = threading.Lock()
         self._last = read()
@@ -52,20 +62,21 @@ class Pulse:
     def steady(self) -> bool:
         """False from a pause on until `settled`. From any thread."""
         with self._lock:
-            return not self._held and self._gap() < LIMIT
+            return not self._held and self._gap() < LIMIT and self._moved() == self._seen
 
     def settled(self) -> None:
         """Whatever a pause asks for is done."""
         with self._lock:
             self._held = False
             self._last = self._read()
+            self._seen = self._moved()
 
     def beat(self) -> None:
         """Still here: a pause before it is told."""
         with self._lock:
             gap = self._gap()
             self._last = self._read()
-            if gap < LIMIT or self._held:
+            if self._held or (gap < LIMIT and self._moved() == self._seen):
                 return
             self._held = True
         self._paused(gap)

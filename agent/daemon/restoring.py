@@ -20,7 +20,7 @@ import logging
 import os
 import random
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS: Final = 1.0
 STIRRED: Final = 64
 PAUSE: Final = "restored: the agent stood still"
+MOVED: Final = "restored: the session's sockets have left its network"
 TOLD: Final = "restored: told by the platform"
 
 
@@ -48,16 +49,21 @@ class Surroundings(Protocol):
     @property
     def ledger(self) -> Ledger: ...
     @property
-    def renew_egress(self) -> Callable[[], None]: ...
+    def renew_egress(self) -> Callable[[], Awaitable[None]]: ...
+    @property
+    def moved(self) -> Callable[[], int]: ...
 
 
 class Restoring:
     """The companion. `pulse`: what notices, made with the callback that it is given."""
 
-    def __init__(self, company: Surroundings, pulse: Callable[[Callable[[float], None]], Pulse] = Pulse) -> None:
+    def __init__(
+        self, company: Surroundings, pulse: Callable[[Callable[[float], None], Callable[[], int]], Pulse] | None = None
+    ) -> None:
         self._company = company
         self._loop = asyncio.get_running_loop()
-        self._pulse = pulse(self._paused)
+        self._moved = 0
+        self._pulse = (pulse or _pulse)(self._paused, company.moved)
         self._beginning: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -82,13 +88,14 @@ class Restoring:
         self._loop.call_soon_threadsafe(self._begin_soon, seconds)
 
     def _begin_soon(self, seconds: float) -> None:
-        log.warning("the agent stood still for %.1f s: a new stream begins", seconds)
+        log.warning("the agent stood still for %.1f s, or has been moved: a new stream begins", seconds)
         self._beginning = self._loop.create_task(self._begin_some_time(int(seconds)))
 
     async def _begin_some_time(self, seconds: int) -> None:
         while True:
             try:
-                await self._begin({"reason": PAUSE, "seconds": seconds})
+                reason = PAUSE if self._company.moved() == self._moved else MOVED
+                await self._begin({"reason": reason, "seconds": seconds})
             except RecordError as error:
                 log.error("no new stream yet: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
@@ -102,9 +109,14 @@ class Restoring:
         told = {"version": version(), "directory": directory.name, **details}
         await asyncio.to_thread(self._company.ledger.branch, directory, boot, told)
         self._pulse.settled()
+        self._moved = self._company.moved()
         _stir()
-        self._company.renew_egress()
+        await self._company.renew_egress()
         return boot
+
+
+def _pulse(paused: Callable[[float], None], moved: Callable[[], int]) -> Pulse:
+    return Pulse(paused, moved=moved)
 
 
 def _stir() -> None:

@@ -16,6 +16,7 @@ from agent.enforce.commands.refusal import Given
 from agent.enforce.commands.supervisor import ExecSupervisor
 from agent.enforce.commands.tracer import ExecTracer
 from agent.enforce.notify_loop import Handler
+from agent.linux.notify import Notification
 from agent.record.event import Event
 from agent.session.levels import Point
 
@@ -23,9 +24,9 @@ from agent.session.levels import Point
 class Ring:
     """One session's exec ring. To be made on the guard's loop, on which `on_fault` is called.
 
-    `traced`: whether it is to be a tracer. `others`: who answers for further notified calls. `stderr`: the session's.
-    `in_force`: the policy by which `gate` decides. `executables`: asks which files may be executed. `estate`: where
-    what is in hand is kept. `successor`: of another guard's ring.
+    `traced`: whether it is to be a tracer. `others`: who answers for further notified calls, `traced_others` for
+    further traced ones. `stderr`: the session's. `in_force`: the policy by which `gate` decides. `executables`: asks
+    which files may be executed. `estate`: where what is in hand is kept. `successor`: of another guard's ring.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Ring:
         successor: bool,
         traced: bool,
         others: Mapping[int, Handler] | None,
+        traced_others: Mapping[int, Callable[[Notification], int]],
         in_force: Callable[[], object],
         executables: Executables,
     ) -> None:
@@ -57,6 +59,7 @@ class Ring:
         self._successor = successor
         self._traced = traced
         self._others = others
+        self._traced_others = traced_others
         self._in_force = in_force
         self._executables = executables
         self._supervisor: ExecSupervisor | ExecTracer | None = None
@@ -108,6 +111,7 @@ class Ring:
             stderr=self._stderr,
             in_force=self._in_force,
             executables=self._executables,
+            others=self._traced_others,
         )
         self._supervisor.start(pid)
 

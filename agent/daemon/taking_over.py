@@ -46,6 +46,10 @@ class TakeOver(Parts):
         link = self._make_link(ledger)
         counted = Counted(counts.up, counts.down, dict(counts.accounts))
         link.resume(standing.link, counted, self._opening.current(), ground.secrets)
+        self._port = standing.port
+        self._watch_jail(ground, gate)
+        if self._reopening is not None:
+            self._reopening.watch(doors, listeners)
         link.serve(doors, listeners)
         if standing.forwarded is not None:
             from agent.daemon.connecting import make_connector
@@ -55,7 +59,7 @@ class TakeOver(Parts):
         stderr = Given(standing.stderr.identity, held.get("stderr"))
         ring = self._make_ring(ground, gate, stderr, successor=True)
         place = placing(self._spec)
-        self._launch = LaunchLink(link.listen, ring.supervise, ring.trace, self._lost, place)
+        self._launch = LaunchLink(self._serve, ring.supervise, ring.trace, self._lost, place)
         was = standing.launched
         self._runs(await self._launch.adopt(init, was.init, was.first, was.pid, own_pids=was.own_pids))
         self._open()

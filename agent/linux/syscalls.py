@@ -29,6 +29,8 @@ NEWEST_REVIEWED = 469
 (same on both machines)."""
 
 NUMBERS: dict[str, tuple[int | None, int | None]] = {
+    "accept": (43, 202),
+    "accept4": (288, 242),
     "acct": (163, 89),
     "add_key": (248, 217),
     "arch_prctl": (158, None),

@@ -15,7 +15,8 @@ class Door(StrEnum):
     PROXY: clients that ask a proxy (CONNECT, absolute-form HTTP, SOCKS5). CAPTURE: connections that were meant for
     somewhere else; the accepted socket's own name is where (a jail whose every address is local). FORWARDED:
     connections that the guard made in the session's stead; a PROXY protocol version 2 header says where to. DNS_UDP,
-    DNS_TCP: the session's name server.
+    DNS_TCP: the session's name server. MARK: nothing; it is held, and where it can be reached from outside of the
+    jail a restore has taken it out (`agent.enforce.egress.left_behind`).
     """
 
     PROXY = "proxy"
@@ -23,6 +24,7 @@ class Door(StrEnum):
     FORWARDED = "forwarded"
     DNS_UDP = "dns-udp"
     DNS_TCP = "dns-tcp"
+    MARK = "mark"
 
 
 class Capture(StrEnum):

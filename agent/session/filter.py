@@ -46,6 +46,7 @@ def entries(options: FilterOptions) -> tuple[Entry, ...]:
         Only.DECIDE_EXEC: options.notify_exec or options.trace_exec,
         Only.NOTIFY_EXEC: options.notify_exec,
         Only.TRACE_EXEC: options.trace_exec,
+        Only.TRACE_SOCKETS: options.trace_exec and options.jail,
         Only.NOTIFY_WRITES: options.notify_writes,
         Only.NOTIFY_CONNECT: options.notify_connect,
         Only.SHARED_UID: options.shared_uid,

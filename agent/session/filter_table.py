@@ -17,6 +17,7 @@ from agent.linux.seccomp import RET_ALLOW, RET_ERRNO, RET_TRACE, RET_USER_NOTIF
 ARCH_SET_FS = 0x1002  # asm/prctl.h
 
 CLONE_FS = 0x00000200  # linux/sched.h, as the following
+CLONE_FILES = 0x00000400
 CLONE_THREAD = 0x00010000
 CLONE_UNTRACED = 0x00800000
 CLONE_NAMESPACES = (
@@ -24,8 +25,8 @@ CLONE_NAMESPACES = (
 )
 
 AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16  # linux/socket.h
-SOCK_STREAM, SOCK_SEQPACKET, SOCK_TYPE_MASK = 1, 5, 0xF  # linux/net.h; above: SOCK_CLOEXEC and SOCK_NONBLOCK
-IPPROTO_IP, IPPROTO_TCP, IPPROTO_IPV6, NETLINK_ROUTE = 0, 6, 41, 0
+SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET, SOCK_TYPE_MASK = 1, 2, 5, 0xF  # linux/net.h; above: CLOEXEC, NONBLOCK
+IPPROTO_IP, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_IPV6, NETLINK_ROUTE = 0, 6, 17, 41, 0
 SOL_SOCKET, SO_BINDTODEVICE, SO_BINDTOIFINDEX = 1, 25, 62  # asm-generic/socket.h
 IP_OPTIONS, TCP_FASTOPEN_CONNECT = 4, 30  # linux/in.h, linux/tcp.h
 # IPV6_2292PKTOPTIONS, IPV6_HOPOPTS, IPV6_RTHDRDSTOPTS, IPV6_RTHDR, IPV6_DSTOPTS of linux/in6.h
@@ -54,6 +55,7 @@ class Only(Enum):
     DECIDE_EXEC = auto()  # a supervisor decides every exec, by either of these:
     NOTIFY_EXEC = auto()  # through seccomp user notification
     TRACE_EXEC = auto()  # as the tracer of the session
+    TRACE_SOCKETS = auto()  # in a jail of a sandbox that may be restored: a restore takes sockets out of it
     NOTIFY_WRITES = auto()  # a supervisor is asked about every call that would change a file by its path
     NOTIFY_CONNECT = auto()  # a supervisor makes the sockets, and connects, binds and listens with them
     SHARED_UID = auto()  # agent and session are the same user, so the kernel's own checks tell them not apart
@@ -198,6 +200,32 @@ _WRITING: tuple[Entry, ...] = (
     ),
 )
 
+# agent.enforce.egress.left_behind says why
+_LEFT_BEHIND: tuple[Entry, ...] = (
+    Entry(
+        ("connect", "sendmsg", "sendmmsg", "accept", "accept4"),
+        RET_TRACE,
+        "after a restore a socket of before is outside of the jail",
+        (),
+        Only.TRACE_SOCKETS,
+    ),
+    Entry(("sendto",), RET_TRACE, "the same, where it names an address", (Test(4, Op.NOT_NULL),), Only.TRACE_SOCKETS),
+    Entry(
+        ("socket",),
+        EAFNOSUPPORT,
+        "gVisor lists no such sockets: nobody could tell whether one of before a restore is left",
+        (_eq(0, AF_INET6), _eq(1, SOCK_DGRAM, SOCK_TYPE_MASK)),
+        Only.TRACE_SOCKETS,
+    ),
+    Entry(
+        ("socket",),
+        EACCES,
+        "the same: ping's",
+        (_eq(1, SOCK_DGRAM, SOCK_TYPE_MASK), _eq(0, AF_INET), _ne(2, IPPROTO_IP), _ne(2, IPPROTO_UDP)),
+        Only.TRACE_SOCKETS,
+    ),
+)
+
 TABLE: tuple[Entry, ...] = (
     # --- processes
     Entry(("clone3",), ENOSYS, "its flags are in memory, where a filter cannot see them; libc falls back to clone"),
@@ -216,6 +244,13 @@ TABLE: tuple[Entry, ...] = (
         "a process that the tracer does not follow: its execs would all fail, and it would outlive the tracer",
         (_ne(0, 0, CLONE_UNTRACED),),
         Only.TRACE_EXEC,
+    ),
+    Entry(
+        ("clone",),
+        EPERM,
+        "a process that shares its descriptors could swap one after the check of a call",
+        (_eq(0, CLONE_FILES, CLONE_FILES | CLONE_THREAD),),
+        Only.TRACE_SOCKETS,
     ),
     Entry(_MOUNTS, EPERM, "mounts would change what paths mean"),
     Entry(("ptrace",), EPERM, "a tracer changes what was checked, and could trace the agent where it is the same user"),
@@ -270,6 +305,7 @@ TABLE: tuple[Entry, ...] = (
     Entry(("ioctl",), EPERM, "pastes into the console", (_eq(1, TIOCLINUX),)),
     # --- sockets: what is not granted here does not exist
     *_CONNECTING,
+    *_LEFT_BEHIND,
     Entry(("socket", "socketpair"), RET_ALLOW, "inside the machine", (_eq(0, AF_UNIX),)),
     Entry(("socket",), RET_ALLOW, "reads interfaces and routes", (_eq(0, AF_NETLINK), _eq(2, NETLINK_ROUTE))),
     Entry(("socket",), RET_ALLOW, "the jail has no way out", (_eq(0, AF_INET),), Only.JAIL),

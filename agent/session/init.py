@@ -18,12 +18,15 @@ import select
 import signal
 import socket
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
 from agent.channel import Channel, ChannelClosed, Message
 from agent.exits import Exit
+from agent.session import jail
 from agent.session.command import Account, Start, report_fault
+from agent.session.doors import Capture, Door
 from agent.session.offspring import adopt_orphans, end_all
 from agent.session.plan import Command, Proofs
 
@@ -117,6 +120,8 @@ class Init:
         match message["type"]:
             case "run" | "prove" if len(fds) == 4:
                 self._start(message, fds)
+            case "listen":
+                self._listen(int(message["port"]))
             case "born":
                 self._outside[int(message["id"])] = int(message["pid"])
             case unknown:
@@ -124,10 +129,21 @@ class Init:
                     os.close(fd)
                 raise ChannelClosed(f"unknown message {unknown!r}")
 
-    def _tell(self, message: Message) -> None:
+    def _listen(self, port: int) -> None:
+        """Open the proxy's door, and a mark, in this network: it may be another one than that of the launch."""
+        try:
+            opened = jail.open_doors([Door.PROXY, Door.MARK], Capture.NONE, port)
+        except OSError as error:
+            self._tell({"type": "listeners", "doors": [], "error": f"{type(error).__name__}: {error}"})
+            return
+        doors = [str(door) for door, _ in opened]
+        self._tell({"type": "listeners", "doors": doors, "error": ""}, [listener.fileno() for _, listener in opened])
+        jail.close(opened)
+
+    def _tell(self, message: Message, fds: Sequence[int] = ()) -> None:
         if self._guard is not None:
             with suppress(ChannelClosed):  # its end is seen where it is read
-                self._guard.send(message)
+                self._guard.send(message, fds)
 
     # --- the session
 

@@ -85,6 +85,8 @@ def _open(doors: Collection[Door], capture: Capture, proxy_port: int) -> Iterato
     present = families()
     if Door.PROXY in doors:
         yield Door.PROXY, _listen(socket.AF_INET, _LOOPBACK[socket.AF_INET], proxy_port)
+    if Door.MARK in doors:
+        yield Door.MARK, _listen(socket.AF_INET, _LOOPBACK[socket.AF_INET], 0)
     if Door.CAPTURE in doors and capture is not Capture.NONE:
         local = _made_local(present)
         if capture is Capture.EVERY_PORT:

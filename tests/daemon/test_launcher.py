@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -154,6 +156,24 @@ def test_a_further_command_is_decided_by_the_ring(tmp_path: Path) -> None:
         assert (await made.run("/no/such/program"))[0] == 127
 
     inside(refused, tmp_path)
+
+
+def test_the_doors_are_opened_again_where_the_session_is_and_not_where_they_are_taken(tmp_path: Path) -> None:
+    async def reopened(made: Session) -> None:
+        doors, listeners = await made.link.reopen(3128)
+        assert doors == ["proxy", "mark"]
+        with pytest.raises(LaunchFailed, match=r"cannot be opened again.*in use"):
+            await made.link.reopen(3128)
+        ports = []
+        for listener in listeners:
+            with socket.socket(fileno=listener) as door:
+                ports.append(door.getsockname()[1])
+        assert ports[0] == 3128
+        with socket.socket() as outside:
+            assert outside.connect_ex(("127.0.0.1", ports[1])) == errno.ECONNREFUSED, "the session's loopback, not ours"
+        assert (await made.run("true"))[0] == 0, "init goes on as before"
+
+    inside(reopened, tmp_path, jail="root")
 
 
 def test_the_process_id_is_the_one_outside_and_its_status_is_the_commands(tmp_path: Path) -> None:

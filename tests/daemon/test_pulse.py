@@ -29,6 +29,21 @@ class Body:
         self.now = (self.now[0] + boot, self.now[1] + wall)
 
 
+def test_what_shows_a_restore_by_itself_is_a_pause_of_no_length() -> None:
+    body, moved = Body(), [0]
+    pulse = Pulse(body.pauses.append, lambda: body.now, lambda: moved[0])
+    pulse.beat()
+    moved[0] += 1
+    assert not pulse.steady()
+    pulse.beat()
+    pulse.beat()
+    assert body.pauses == [0.0]
+    pulse.settled()
+    assert pulse.steady()
+    pulse.beat()
+    assert body.pauses == [0.0]
+
+
 def test_beats_that_come_in_time_are_no_pause() -> None:
     body = Body()
     pulse = body.pulse()

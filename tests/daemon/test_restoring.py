@@ -25,9 +25,13 @@ class Company:
     spec: RunSpec
     ledger: Ledger
     renewed: int = 0
+    moves: int = 0
 
-    def renew_egress(self) -> None:
+    async def renew_egress(self) -> None:
         self.renewed += 1
+
+    def moved(self) -> int:
+        return self.moves
 
 
 @dataclass
@@ -46,7 +50,7 @@ def beside(log: Path, test: Callable[[Restoring, Ledger, Clock], Awaitable[None]
         ledger.accept(allowed("before.test:443"))
         ledger.flush()
         company = Company(replace(SPEC, audit_dir=str(log)), ledger)
-        companion = Restoring(company, lambda told: Pulse(told, clock))
+        companion = Restoring(company, lambda told, moved: Pulse(told, clock, moved))
         await companion.start()
         try:
             await test(companion, ledger, clock)

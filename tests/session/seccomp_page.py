@@ -20,6 +20,7 @@ WHERE = {
     Only.DECIDE_EXEC: "execs are decided",
     Only.NOTIFY_EXEC: "execs are notified",
     Only.TRACE_EXEC: "execs are traced",
+    Only.TRACE_SOCKETS: "execs are traced, network namespace",
     Only.NOTIFY_WRITES: "`paths.audit: writes`",
     Only.NOTIFY_CONNECT: "the guard connects",
     Only.SHARED_UID: "one uid with the agent",

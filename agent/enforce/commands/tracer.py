@@ -21,7 +21,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import Enum, auto
 
@@ -38,6 +38,7 @@ from agent.enforce.commands.programs import Programs
 from agent.enforce.commands.refusal import Given
 from agent.enforce.commands.supervisor import DEADLINE_S, FAULT
 from agent.linux import process, ptrace
+from agent.linux.notify import Notification
 from agent.linux.ptrace import Kind
 from agent.linux.syscalls import number
 from agent.policy.decision import Severity
@@ -64,7 +65,8 @@ class ExecTracer:
     `session_uid` and `session_gid`: whose file accesses are judged; None, or a kernel without setfsuid(2) (gVisor): the
     agent's own. `post` takes the events that are not the gate's; `observe` gets the seconds each exec took to decide.
     `exited` gets the wait status of the first process. `ended` is called once at the end, with the reason where it was
-    a fault. All of them are called on the tracer's threads.
+    a fault. `others`: who answers for further calls, by number (0: it goes on, else the errno). All of them are called
+    on the tracer's threads.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class ExecTracer:
         stderr: Given | None = None,
         in_force: Callable[[], object] | None = None,
         executables: Executables | None = None,
+        others: Mapping[int, Callable[[Notification], int]] | None = None,
     ) -> None:
         self._programs = Programs(session_uid)
         self._judge = ExecJudge(
@@ -102,6 +105,7 @@ class ExecTracer:
         self._ended = ended
         self._deadline = deadline
         self._execs = {found for name in ("execve", "execveat") if (found := number(name)) is not None}
+        self._others = others or {}
         self._first = 0
         self._attached = threading.Event()
         self._refused: OSError | None = None
@@ -203,6 +207,8 @@ class ExecTracer:
                 answer = self._judge.answer(stopped)
             if self._observe is not None:
                 self._observe(time.monotonic() - started)
+        elif (other := self._others.get(stopped.number)) is not None:
+            answer = other(stopped)
         if answer == CONTINUE:
             return _After.GO_ON
         ptrace.refuse_call(tid, answer)

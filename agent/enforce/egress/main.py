@@ -83,6 +83,7 @@ class Egress:
         self._follower: Follower | None = None
         self._spent: Spent | None = None
         self._starting: asyncio.Task[None] | None = None
+        self._marks: list[socket.socket] = []
         self._waiting_listeners: list[tuple[Door, socket.socket]] = []
 
     async def serve(self) -> int:
@@ -246,6 +247,8 @@ class Egress:
                     self._names.listen_udp(listener)
                 case Door.DNS_TCP:
                     self._names.listen_tcp(listener)
+                case Door.MARK:
+                    self._marks.append(listener)
                 case _:
                     self._front.listen(listener, door)
         self._waiting_listeners.clear()
