@@ -28,9 +28,7 @@ if [ -w /etc/hosts ]; then
     sed -n '/BEGIN CERT/,$p' {SHARED}/upstream.pem >> /etc/ssl/certs/ca-certificates.crt
 fi
 env -i PATH="$PATH" python3 {SHARED}/upstream.py {PORTS["http"]} {PORTS["tls"]} {PORTS["raw"]} \
-    {SHARED}/upstream.pem {SHARED}/escaped > {SHARED}/ready 2>&1 &
-n=0
-until grep -q serving {SHARED}/ready; do n=$((n + 1)); [ $n -lt 300 ]; sleep 0.1; done
+    {SHARED}/upstream.pem {SHARED}/escaped > {SHARED}/upstream.log 2>&1
 exec "$@"
 """
 

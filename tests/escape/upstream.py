@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import os
 import socket
 import ssl
 import sys
@@ -102,6 +103,10 @@ class Upstream:
 
 
 if __name__ == "__main__":
+    told, tell = os.pipe()
+    if os.fork():  # whoever started it goes on when it serves
+        os.close(tell)
+        sys.exit(os.read(told, 1) != b"s")
     Upstream(sys.argv[4], (int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])), sys.argv[5])
-    print("serving", flush=True)
+    os.write(tell, b"s")
     threading.Event().wait(600)
