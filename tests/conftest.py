@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["tests.runtimes.fixtures"]
 
@@ -23,6 +24,10 @@ def require(condition: object, reason: str) -> None:
     if os.environ.get("PARHELIA_TEST_REQUIRE") == "all":
         pytest.fail(f"required here, and missing: {reason}")
     pytest.skip(reason)
+
+
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")  # no test asserts a time
 
 
 def pytest_configure() -> None:
