@@ -17,6 +17,7 @@ from typing import BinaryIO, Final
 from agent.cli import command_words, egress_words, questions
 from agent.cli.policy_flags import add_policy_flag, load, show_problems
 from agent.cli.questions import QuestionError, Surroundings, surroundings
+from agent.daemon.spec import WORKDIR
 from agent.exits import Exit
 from agent.policy.decide import decide
 from agent.policy.decide_commands import command_fits
@@ -41,7 +42,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     kinds = parser.add_subparsers(dest="kind", metavar="{command,egress,path,tool}")
     command = kinds.add_parser("command", help="may this shell text run?")
     command.add_argument("text", metavar="TEXT")
-    command.add_argument("--cwd", metavar="D", help=f"where it would run (default {questions.WORKDIR})")
+    command.add_argument("--cwd", metavar="D", help=f"where it would run (default {WORKDIR})")
     command.add_argument(
         "--explain", action="store_true", help="what was understood of it, every rule that fits, the one that decided"
     )

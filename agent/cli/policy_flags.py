@@ -6,12 +6,11 @@ import argparse
 import json
 import os
 import sys
-from pathlib import Path
 
+from agent.cli.run_request import policy_directories
+from agent.daemon.spec import POLICIES
 from agent.policy.model import Policy
 from agent.policy.problem import PolicyError
-
-STANDARD = Path("/etc/parhelia/policies")
 
 
 def add_policy_flag(parser: argparse.ArgumentParser) -> None:
@@ -21,25 +20,15 @@ def add_policy_flag(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="DIR",
-        help="policy layer (repeatable; default $PARHELIA_POLICY_DIR, /etc/parhelia/policies, the embedded policy)",
+        help=f"policy layer (repeatable; default $PARHELIA_POLICY_DIR, {POLICIES}, the embedded policy)",
     )
-
-
-def policy_directories(flags: list[str]) -> list[Path]:
-    """The layers asked for: flags, else the environment, else the standard directory, else none (the embedded one)."""
-    if flags:
-        return [Path(flag) for flag in flags]
-    given = os.environ.get("PARHELIA_POLICY_DIR")
-    if given:
-        return [Path(given)]
-    return [STANDARD] if STANDARD.is_dir() else []
 
 
 def load(flags: list[str]) -> Policy:
     """The effective policy. Raises PolicyError."""
     from agent.daemon.policy_store import read_policy
 
-    return read_policy(policy_directories(flags))
+    return read_policy(policy_directories(flags, os.environ))
 
 
 def show_problems(error: PolicyError, *, as_json: bool) -> None:

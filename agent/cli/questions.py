@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Final
 
+from agent.daemon.spec import WORKDIR
 from agent.policy.hosts import HostError, normalise_host
 from agent.policy.request import (
     Access,
@@ -29,7 +30,6 @@ from agent.policy.request import (
 from agent.policy.targets import Target, TargetError, parse_target
 from agent.policy.words import shown
 
-WORKDIR: Final = "/vol/parhelia/workspaces"
 ORIGIN: Final = Origin(mechanism="check")
 _FIELD_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 section 5.6.2
 LONGEST_PATH: Final = 4096  # PATH_MAX, linux/limits.h

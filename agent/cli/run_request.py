@@ -10,9 +10,10 @@ import os
 import pwd
 import re
 import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from agent.daemon.spec import RunSpec, User
+from agent.daemon.spec import AUDIT_ROOT, POLICIES, RUN_ROOT, RunSpec, User
 from agent.version import version
 
 SESSION_USER = "session"
@@ -40,8 +41,8 @@ def build_spec(args: argparse.Namespace, environ: dict[str, str]) -> RunSpec:
         raise UsageError("PARHELIA_SESSION_ID must be 1-100 of A-Z a-z 0-9 . _ - and start with a letter or digit")
     boot = uuid.uuid4().hex[:12]
     instance = f"{session_id}-{boot}"
-    run_root = str(Path(args.run_dir or environ.get("PARHELIA_RUN_DIR") or "/run/parhelia").absolute())
-    audit_dir = args.audit_dir or environ.get("PARHELIA_AUDIT_DIR") or f"/vol/parhelia/audit/{instance}"
+    run_root = str(Path(args.run_dir or environ.get("PARHELIA_RUN_DIR") or RUN_ROOT).absolute())
+    audit_dir = args.audit_dir or environ.get("PARHELIA_AUDIT_DIR") or f"{AUDIT_ROOT}/{instance}"
     session_user, egress_user = _users(args.user)
     missing = [name for name in args.env if name not in environ]
     if missing:
@@ -51,7 +52,7 @@ def build_spec(args: argparse.Namespace, environ: dict[str, str]) -> RunSpec:
     kept.setdefault("PATH", DEFAULT_PATH)
     return RunSpec(
         command=tuple(command),
-        policy_dirs=_policy_dirs(args.policy, environ),
+        policy_dirs=tuple(str(layer.absolute()) for layer in policy_directories(args.policy, environ)),
         audit_dir=str(Path(audit_dir).absolute()),
         run_root=run_root,
         run_dir=f"{run_root}/{instance}",
@@ -71,13 +72,14 @@ def build_spec(args: argparse.Namespace, environ: dict[str, str]) -> RunSpec:
     )
 
 
-def _policy_dirs(flags: list[str], environ: dict[str, str]) -> tuple[str, ...]:
+def policy_directories(flags: Sequence[str], environ: Mapping[str, str]) -> list[Path]:
+    """The layers asked for: flags, else the environment, else the standard directory, else none (the embedded one)."""
     if flags:
-        return tuple(str(Path(flag).absolute()) for flag in flags)
+        return [Path(flag) for flag in flags]
     if given := environ.get("PARHELIA_POLICY_DIR"):
-        return (str(Path(given).absolute()),)
-    standard = Path("/etc/parhelia/policies")
-    return (str(standard),) if standard.is_dir() else ()
+        return [Path(given)]
+    standard = Path(POLICIES)
+    return [standard] if standard.is_dir() else []
 
 
 def _users(name: str | None) -> tuple[User, User | None]:

@@ -15,7 +15,7 @@ from agent.daemon.control_wire import control_directory
 from agent.daemon.environment import session_environment
 from agent.daemon.protecting import Protection
 from agent.daemon.secrets import check_kept, placeholder_environment, secret_files
-from agent.daemon.spec import RunSpec
+from agent.daemon.spec import WORKDIR, RunSpec
 from agent.enforce.egress.secrets import Secrets
 from agent.policy.grants import DEVICES, Grants
 from agent.policy.model import Policy
@@ -34,7 +34,6 @@ RESOLV_CONF = "/etc/resolv.conf"
 JAIL_DOORS = (Door.PROXY, Door.CAPTURE, Door.DNS_UDP, Door.DNS_TCP)
 PROVED = 64
 """Of so many protected places it is proven at the start that they cannot be written."""
-DEFAULT_WORKDIR = "/vol/parhelia/workspaces"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class Ground:
 
 def workdir(spec: RunSpec) -> str:
     """Where the session starts: as asked, else in the workspaces, else (or where they are not granted) at home."""
-    return spec.workdir or (DEFAULT_WORKDIR if Path(DEFAULT_WORKDIR).is_dir() else spec.session_user.home)
+    return spec.workdir or (WORKDIR if Path(WORKDIR).is_dir() else spec.session_user.home)
 
 
 def make_plan(

@@ -9,7 +9,13 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
+
+RUN_ROOT: Final = "/run/parhelia"
+POLICIES: Final = "/etc/parhelia/policies"
+AUDIT_ROOT: Final = "/vol/parhelia/audit"
+WORKDIR: Final = "/vol/parhelia/workspaces"
+"""Where a run's things are, and where it starts, when nobody says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ import socket
 from pathlib import Path
 
 from agent.daemon.control_wire import Frames, Message, WireError, control_link, control_socket, encode
+from agent.daemon.spec import RUN_ROOT
 from agent.exits import Exit
 
 ANSWER_SECONDS = 120.0
-DEFAULT_RUN_DIR = "/run/parhelia"
 
 
 class Unreachable(Exception):
@@ -27,7 +27,7 @@ class Unreachable(Exception):
 
 def run_root(flag: str | None) -> Path:
     """Where sessions keep their sockets: the flag, PARHELIA_RUN_DIR, or the default."""
-    return Path(flag or os.environ.get("PARHELIA_RUN_DIR") or DEFAULT_RUN_DIR).absolute()
+    return Path(flag or os.environ.get("PARHELIA_RUN_DIR") or RUN_ROOT).absolute()
 
 
 def reach(root: Path, session: str | None) -> socket.socket:
