@@ -1,11 +1,13 @@
 """What a platform waits for, and pays in memory, for one confined session on the embedded defaults.
 
-`python -m benchmarks.start [-n ROUNDS] [--command WRAPPER…]`, as root: interleaved rounds, medians and lowest, in ms of
-the clock; then the resident memory of the agent's processes while a session sleeps.
+`python -m benchmarks.start [-n ROUNDS] [--no-memory]`, as root: interleaved rounds, medians and lowest, in ms of the
+clock; then the resident memory of the agent's processes while a session sleeps. Where a mount namespace is to be had
+/tmp is empty, as in a new container: the search for protected places takes its time by what lies there.
 
   bare python       python3 -c pass: what starting this interpreter costs here (the unit of the ratio)
   first instruction from exec of `parhelia-agent run` to the first instruction of the session's command
   whole             to the end of `run`, its command ending at once
+  processor         user and system time of all its processes, to the end (other work distorts it least)
 
 A process's memory is its proportional share (Pss of smaps_rollup, proc(5)): a page that n processes map counts
 as 1/n in each, so that the sum is what the agent as a whole takes.
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -22,6 +25,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from agent.linux import namespaces
 
 AGENT = Path(sys.executable).parent / "parhelia-agent"
 MARK = "%s%N"
@@ -40,15 +45,33 @@ def bare() -> float:
     return time.time() - started
 
 
-def session() -> tuple[float, float]:
-    """Seconds to the first instruction (date(1) reads the clock as soon as it runs), and to the end of `run`."""
+def session() -> tuple[float, float, float]:
+    """Seconds to the first instruction (date(1) reads the clock as soon as it runs), to the end of `run`, and of
+    processors."""
     audit = Path(tempfile.mkdtemp(prefix="bench-start-"))
     try:
-        started = time.time()
+        used, started = processor(), time.time()
         done = subprocess.run(run(audit, "date", f"+{MARK}"), capture_output=True, text=True, check=True)
-        return int(done.stdout) / 1e9 - started, time.time() - started
+        return int(done.stdout) / 1e9 - started, time.time() - started, processor() - used
     finally:
         shutil.rmtree(audit)
+
+
+def processor() -> float:
+    """Seconds that the children of this process have used."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def empty_tmp() -> str:
+    """Have an empty /tmp, for this process and its children; what /tmp is then."""
+    try:
+        namespaces.unshare(namespaces.NEWNS)
+        namespaces.make_mounts_private()
+        namespaces.tmpfs("/tmp", mode=0o1777, size="64m")
+    except OSError:
+        return "as it was"
+    return "empty"
 
 
 def memory() -> dict[str, float]:
@@ -91,14 +114,19 @@ def _pss(pid: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-n", type=int, default=10, help="rounds (10)")
-    rounds = parser.parse_args().n
+    parser.add_argument("--no-memory", action="store_true", help="times only")
+    given = parser.parse_args()
+    rounds = given.n
+    print(f"/tmp is {empty_tmp()}")
     session()  # the caches are warm, as for the second session of a machine
     measured = [(bare(), *session()) for _ in range(rounds)]
     unit = statistics.median(each[0] for each in measured)
-    for index, name in enumerate(("bare python", "first instruction", "whole")):
+    for index, name in enumerate(("bare python", "first instruction", "whole", "processor")):
         times = [each[index] for each in measured]
         median = statistics.median(times)
         print(f"{name:18} {median * 1e3:7.0f} ms median {min(times) * 1e3:7.0f} lowest   x{median / unit:.1f}")
+    if given.no_memory:
+        return
     shares = memory()
     for name, share in shares.items():
         print(f"{name:32} {share:6.1f} MiB")
