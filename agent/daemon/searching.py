@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from agent.daemon.trust import open_directory
+from agent.policy.paths import POINTERS
 from agent.policy.protection import Protected
 
 ENTRIES = 250_000
@@ -65,7 +66,7 @@ def search(roots: Sequence[str], protected: Protected, bounds: Bounds) -> Found:
             places.append(path)
             walk.skip()
             linked.update((info.st_dev, info.st_ino) for _, info in walk.files(path) if _has_more_names(info))
-        elif protected.holds(path):
+        elif protected.holds(path) and not (entry.name in POINTERS and entry.is_file(follow_symlinks=False)):
             holders.append(path)
     return Found(tuple(places), tuple(holders), frozenset(linked), tuple(links), walk.cut)
 

@@ -23,7 +23,7 @@ from agent.enforce.paths.areas import Area, named, whole
 from agent.enforce.paths.changes import Change, Changes, Seen
 from agent.enforce.paths.sight import digest
 from agent.policy.model import Policy
-from agent.policy.paths import HOOK_SETTINGS, covered, outermost
+from agent.policy.paths import HOOK_SETTINGS, POINTERS, covered, outermost
 from agent.policy.watched import Patterns
 from agent.record.event import Action, Event, EventType, Integrity, Json, RecordError, ResourceType, Result
 from agent.session.levels import Level, Point
@@ -151,7 +151,9 @@ def protected_areas(company: Company) -> Iterator[Area]:
     granted = outermost(os.path.realpath(root) for root in company.grants.write)
     first = (root for root in map(os.path.realpath, own) if covered(granted, root))
     for root in dict.fromkeys((*first, *granted)):  # where the work is, first: the watches have a bound
-        yield Area(Integrity.PROTECTED, root, compiled, contents=True, digests=True, since=since, owner=owner)
+        yield Area(
+            Integrity.PROTECTED, root, compiled, contents=True, digests=True, since=since, owner=owner, files=POINTERS
+        )
 
 
 def watched_patterns(policy: Policy) -> tuple[str, ...]:

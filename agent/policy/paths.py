@@ -34,6 +34,10 @@ AGENT_FILES: Final = ("/etc/parhelia", "/run/parhelia", "/vol/parhelia/audit")
 HOOK_SETTINGS: Final = ("/etc/claude-code", "/etc/codex", "/etc/gemini-cli", "/etc/cursor")
 """Where the hook is registered: the session's agents read it, nobody in the session writes it."""
 
+POINTERS: Final = frozenset({".git"})
+"""A file of this name (of a work tree, a submodule) says where git finds its settings: gitrepository-layout(5). Git
+removes and moves it with its work tree, so it is watched, and not held; a directory of this name is a repository."""
+
 IN_HOME: Final = "~/"
 """How a protected or watched place of the session's own home is written."""
 

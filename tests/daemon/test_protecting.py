@@ -161,3 +161,9 @@ def test_where_no_mount_can_be_made_the_places_are_named(root: Path) -> None:
     (weak,) = protection.weak
     assert weak.endswith("(and 2 more) is protected and held by nothing: no mount namespace here")
     assert unheld(compiled(root, patterns=[]), "no mount namespace here").weak == ()
+
+
+def test_a_file_by_which_git_finds_a_repository_is_not_held_so_that_its_work_tree_can_be_moved(root: Path) -> None:
+    (root / "tree").mkdir()
+    (root / "tree/.git").write_text("gitdir: ../p/.git/worktrees/tree\n")
+    assert not {"tree", "tree/.git"} & held(root, compiled(root)).keys()

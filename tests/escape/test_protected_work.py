@@ -33,7 +33,10 @@ git checkout -q main; echo m > g; git add g; git commit -qm main
 git rebase -q main renamed; git checkout -q main; git merge -q --no-edit renamed
 git worktree add -q ../worktree -b beside; (cd ../worktree && echo w > w && git add w && git commit -qm w)
 git worktree remove ../worktree
+(cd ../kept && echo k > k && git add k && git commit -qm k)
+git worktree move ../kept ../moved; git worktree remove ../moved
 git -c protocol.file.allow=always submodule --quiet add ../remote.git lib && git commit -qm lib
+git submodule --quiet deinit lib && git -c protocol.file.allow=always submodule --quiet update --init
 git gc -q --prune=now; git fsck; git tag t; git push -q --tags origin main; git fetch -q; git pull -q origin main
 git cherry-pick -n HEAD~1 >/dev/null 2>&1 || git cherry-pick --abort || true; git reset -q --hard
 touch junk; git clean -qfdx || test $? = 1  # it says which reserved directories it cannot remove
@@ -94,6 +97,7 @@ def base() -> Iterator[Path]:
     (project / ".gitignore").write_text(".env\n.venv\n")
     for command in (["add", "-A"], ["commit", "-qm", "start"]):
         subprocess.run([*run, "-C", project, *command], check=True)
+    subprocess.run([*run, "-C", project, "worktree", "add", "-q", made / "kept"], check=True)
     subprocess.run([*run, "clone", "-q", "--bare", project, made / "remote.git"], check=True, capture_output=True)
     subprocess.run(["chown", "-R", "session:session", made], check=True)
     yield made
@@ -123,6 +127,10 @@ git config --file "$TMPDIR/other/config" core.fsmonitor 'touch fsmonitor-ran; fa
 printf '%s\n' "$TMPDIR/other" > .git/commondir
 git status > /dev/null
 test -e fsmonitor-ran
+cd ../kept
+printf 'gitdir: %s\n' "$TMPDIR/other" > .git
+git status > /dev/null
+test -e fsmonitor-ran
 """
 
 
@@ -134,3 +142,5 @@ def test_a_repository_whose_configuration_and_hooks_are_moved_elsewhere_is_on_re
     assert outcome.status == 0, outcome.stderr  # git does obey it
     changed = {event["resource"]: event["details"]["kind"] for event in outcome.of("integrity.changed")}
     assert changed.get(str(base / "project/.git/commondir")) == "protected"
+    assert changed.get(str(base / "kept/.git")) == "protected"
+    assert str(base / "project/.git") not in changed

@@ -23,7 +23,8 @@ class Area:
     `contents`: the files get a watch each, so that a write by another name (a hard link) is seen; else a write is
     seen by the directory's. `digests`: SHA-256 sums are known beforehand. `since`: what changed later (ctime, ns) and
     belongs to `owner` is told although it was there when the watching began. What another account keeps
-    to itself is not entered. `skip`: names that are left out.
+    to itself is not entered. `skip`: names that are left out. `files`: names of which a file is told like a place of
+    `patterns`, and a directory is not.
     """
 
     kind: Integrity
@@ -36,6 +37,7 @@ class Area:
     since: int | None = None
     owner: int | None = None
     skip: frozenset[str] = frozenset()
+    files: frozenset[str] = frozenset()
 
 
 def whole(kind: Integrity, directories: Iterable[str], *, depth: int = DEEPEST, digests: bool = False) -> list[Area]:

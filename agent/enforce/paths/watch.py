@@ -183,7 +183,7 @@ class Watch:
             change = Change.CREATED if event.is_create else Change.MOVED
             self._appeared(spot, name, known, change)
         elif event.is_delete or event.is_moved_from:
-            self._vanished(spot, name, known, Change.DELETED if event.is_delete else Change.MOVED)
+            self._vanished(spot, name, known, event)
         elif not spot.area.contents and self._inside(spot, name) and not event.mask & _C.IN_ISDIR:
             change = Change.MODIFIED if event.is_modify else Change.ATTRIBUTES
             self._changes.note(spot.area.kind, spot.below(name), change, None if known is None else known.digest)
@@ -194,6 +194,7 @@ class Watch:
         if not spot.inside and parent.area.shallow:
             return
         now = spot.look()
+        spot.inside = (now is not None and self._tells(parent, name, directory=now.directory)) or spot.inside
         if now is None:  # gone again, and that will be told
             if spot.inside:
                 self._changes.note(parent.area.kind, spot.path, change, before)
@@ -209,13 +210,14 @@ class Watch:
         elif spot.inside:
             self._keep(spot, now)
 
-    def _vanished(self, parent: Spot, name: str, known: Spot | None, change: Change) -> None:
+    def _vanished(self, parent: Spot, name: str, known: Spot | None, event: InotifyEvent) -> None:
+        change = Change.DELETED if event.is_delete else Change.MOVED
         if known is not None:
             for spot in known.all():
                 if spot.inside:
                     self._changes.note(spot.area.kind, spot.path, change, spot.digest)
             self._drop(known)
-        elif self._inside(parent, name):
+        elif self._tells(parent, name, directory=bool(event.mask & _C.IN_ISDIR)):
             self._changes.note(parent.area.kind, parent.below(name), change)
 
     # --- the tree
@@ -277,14 +279,14 @@ class Watch:
     def _wants(self, spot: Spot, entry: os.DirEntry[str]) -> bool:
         if entry.name in spot.area.skip:
             return False
-        if self._inside(spot, entry.name):
+        if self._inside(spot, entry.name) or entry.name in spot.area.files:
             return True
         return not spot.area.shallow and entry.is_dir(follow_symlinks=False)
 
     def _found(self, parent: Spot, name: str, now: Sight, *, news: bool) -> Spot | None:
         """Take in one entry; returns it where it is a directory."""
         area = parent.area
-        spot = Spot(area, parent, name, inside=self._inside(parent, name))
+        spot = Spot(area, parent, name, inside=self._tells(parent, name, directory=now.directory))
         late = area.since is not None and now.changed > area.since and now.owner == area.owner
         late = late and not self._begun.is_set()  # a later look compares
         if spot.inside and (news or late):
@@ -365,6 +367,9 @@ class Watch:
 
     def _inside(self, parent: Spot, name: str) -> bool:
         return parent.inside or parent.area.patterns.completes(parent.path, name)
+
+    def _tells(self, parent: Spot, name: str, *, directory: bool) -> bool:
+        return self._inside(parent, name) or (not directory and name in parent.area.files)
 
     def _note(self, spot: Spot, change: Change) -> None:
         self._changes.note(spot.area.kind, spot.path, change, spot.digest)

@@ -145,6 +145,23 @@ def test_a_tree_that_is_moved_in_is_looked_through_and_followed(tmp_path: Path) 
         assert ("modified", "pre-commit") in watched.seen()
 
 
+def test_a_file_of_some_names_is_told_and_a_directory_of_the_same_name_is_not(tmp_path: Path) -> None:
+    """The file by which git finds the repository of a work tree, and a repository."""
+    pointer, late = tmp_path / "worktree" / ".git", tmp_path / "late" / ".git"
+    pointer.parent.mkdir()
+    pointer.write_text("gitdir: here\n")
+    with watching(protected(tmp_path, files=frozenset({".git"}))) as watched:
+        pointer.write_text("gitdir: elsewhere\n")
+        assert set(watched.seen()) == {("modified", ".git")}
+        late.mkdir(parents=True)
+        (late / "index").write_text("x")
+        late.rename(tmp_path / "late" / "git")
+        late.symlink_to(tmp_path / "late" / "git")
+        assert watched.seen() == [("created", ".git")]
+        pointer.unlink()
+        assert watched.seen() == [("deleted", ".git")]
+
+
 def test_a_directory_that_becomes_a_protected_place_by_its_name_is_told_with_what_is_in_it(tmp_path: Path) -> None:
     (tmp_path / "git/hooks").mkdir(parents=True)
     (tmp_path / "git/hooks/pre-commit").write_text("x")
