@@ -24,21 +24,23 @@ from tests.record.logs import allowed, denial, events, open_ledger, wait_until
 class Company:
     spec: RunSpec
     ledger: Ledger
+    clock: Clock
     renewed: int = 0
-    moves: int = 0
 
     async def renew_egress(self) -> None:
         self.renewed += 1
 
     def moved(self) -> int:
-        return self.moves
+        return self.clock.moves
 
 
 @dataclass
 class Clock:
-    """What the agent's clocks show: those of now, and what has passed while it stood still."""
+    """What the agent's clocks show: those of now, and what has passed while it stood still; and how many restores have
+    shown without them."""
 
     passed: float = 0.0
+    moves: int = 0
 
     def __call__(self) -> tuple[float, float]:
         return (100.0 + self.passed, 100.0 + self.passed)
@@ -49,7 +51,7 @@ def beside(log: Path, test: Callable[[Restoring, Ledger, Clock], Awaitable[None]
         ledger, clock = open_ledger(log, boot="first"), Clock()
         ledger.accept(allowed("before.test:443"))
         ledger.flush()
-        company = Company(replace(SPEC, audit_dir=str(log)), ledger)
+        company = Company(replace(SPEC, audit_dir=str(log)), ledger, clock)
         companion = Restoring(company, lambda told, moved: Pulse(told, clock, moved))
         await companion.start()
         try:
@@ -86,6 +88,20 @@ def test_after_a_pause_the_first_line_is_of_a_new_boot_and_the_old_stream_has_no
     assert second.body["resource"] == "after.test:443"
     whole, found = verify_family(log)
     assert whole.ok and [each.ok for each in found] == [True]
+
+
+def test_a_restore_that_shows_at_once_needs_no_pause(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    async def moved(companion: Restoring, ledger: Ledger, clock: Clock) -> None:
+        clock.moves += 1
+        ledger.post(denial("after.test:443"))
+        await asyncio.to_thread(wait_until, lambda: bool(children(log)) and ledger.synced == 2, "the new stream")
+
+    assert beside(log, moved).renewed == 1
+    assert [each.body["resource"] for each in events(log)] == ["before.test:443"]
+    (child,) = children(log)
+    assert events(child)[0].details["reason"] == restoring.MOVED
 
 
 def test_told_by_the_platform_it_needs_no_pause_and_each_time_is_another_stream(tmp_path: Path) -> None:

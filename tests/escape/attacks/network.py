@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.escape.attacks.declared import Attack, Control, Group, Record, Verdict, everywhere
+from tests.escape.attacks.declared import Attack, Control, Group, Record, Shown, Verdict, everywhere
 
 REFUSED, CONTAINED, OPEN, UNTESTED = Verdict.REFUSED, Verdict.CONTAINED, Verdict.OPEN, Verdict.UNTESTED
 INSIDE, UNCONFINED = Control.INSIDE, Control.UNCONFINED
@@ -120,6 +120,10 @@ ON_UNIX = (
     contained("unix_datagram_abstract", "A datagram is sent to an abstract Unix socket", 42),
 )  # fmt: skip
 
+RESTORED = (
+    "tests/escape/test_restored.py::test_two_restores_of_one_checkpoint_are_two_streams_that_lead_back_to_one_event"
+)
+
 NETWORK = Group(
     "network",
     "Ways out and ways in",
@@ -138,4 +142,5 @@ paths:
         *("sidecar", "sidecar_by_ipv6", "sidecar_by_any_address", "sidecar_by_proxy", "shell_redirection"),
         *("multipath", "fast_open", "fast_open_by_message", "fast_open_at_connect"),
     ),
+    shown=(Shown((), "Sockets that were opened before a checkpoint, after a restore (gVisor of 2024)", RESTORED),),
 )
