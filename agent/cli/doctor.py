@@ -13,8 +13,13 @@ from agent.exits import Exit
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the verb."""
     parser = subparsers.add_parser("doctor", help="what this machine can enforce, and what would raise it")
+    parser.description = (
+        "Tries what this machine offers, and says which level each enforcement point reaches, why, what would raise it,"
+        " and which refusals leave no line in the log. Run it as the user and in the container that sessions get."
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    parser.add_argument("--require", choices=("contained", "best-effort"), default="best-effort")
+    required = parser.add_argument("--require", choices=("contained", "best-effort"), default="best-effort")
+    required.help = "contained: exit 5 where this machine enforces less"
     parser.set_defaults(func=doctor)
 
 
@@ -40,8 +45,18 @@ def _text(found: dict[str, Any]) -> str:
     lines.append(f"contained: {'yes' if found['contained'] else 'no'}")
     lines.append("mechanisms")
     for name, value in found["mechanisms"].items():
-        shown = ", ".join(value) if isinstance(value, list) else value
-        lines.append(f"  {name}: {shown}")
+        lines.append(f"  {name}: {_shown(value)}")
     lines.append("not recorded (only the kernel sees it)")
     lines += [f"  {entry['point']}: {entry['what']}" for entry in found["unrecorded"]]
     return "\n".join(lines) + "\n"
+
+
+def _shown(value: Any) -> str:
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case list():
+            return ", ".join(value) or "none"
+        case dict():
+            return ", ".join(f"{name} by {by}" if by != "no" else f"{name} no" for name, by in value.items())
+    return str(value)

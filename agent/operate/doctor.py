@@ -17,7 +17,9 @@ from agent.session.levels import Offer, Point, Reached, reached, shortfall
 from agent.session.probe import probe
 
 BY_THE_GUARD = "by-the-guard"
-UNSEEN_PATHS = "a file access that Landlock or file permissions refuse fails with EACCES, EPERM or EROFS, unrecorded"
+UNSEEN_PATHS = (
+    "a file access that Landlock, mounts or file permissions refuse fails with EACCES, EPERM or EROFS, unrecorded"
+)
 AUDITED = (
     "; with `paths.audit: writes` in the policy, calls that would change a file by its path are recorded where the"
     " policy denies them, and there remain: reads, changes through open descriptors (ftruncate, fchmod, fchown,"
