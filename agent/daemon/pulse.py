@@ -43,7 +43,7 @@ class Pulse:
     ) -> None:
         self._paused = paused
         self._moved = moved
-        self._seen = 0
+        self._seen = moved()
         self._read = read
         self._lock = threading.Lock()
         self._last = read()

@@ -33,6 +33,11 @@ class Reopening:
                 with socket.socket(fileno=os.dup(listener)) as mark:
                     self._left.watch(mark.getsockname()[1])
 
+    def inherit(self, doors: Sequence[str], listeners: Sequence[int]) -> None:
+        """The same for a guard in the place of another, which has dealt with what shows already."""
+        self.watch(doors, listeners)
+        self._seen = self.moved()
+
     def handlers(self) -> dict[int, Callable[[Notification], int]]:
         """Who answers for calls on sockets that may have been taken out, by number."""
         return self._left.handlers()

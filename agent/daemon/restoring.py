@@ -62,7 +62,7 @@ class Restoring:
     ) -> None:
         self._company = company
         self._loop = asyncio.get_running_loop()
-        self._moved = 0
+        self._moved = company.moved()
         self._pulse = (pulse or _pulse)(self._paused, company.moved)
         self._beginning: asyncio.Task[None] | None = None
 

@@ -49,7 +49,7 @@ class TakeOver(Parts):
         self._port = standing.port
         self._watch_jail(ground, gate)
         if self._reopening is not None:
-            self._reopening.watch(doors, listeners)
+            self._reopening.inherit(doors, listeners)
         link.serve(doors, listeners)
         if standing.forwarded is not None:
             from agent.daemon.connecting import make_connector
