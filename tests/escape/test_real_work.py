@@ -64,6 +64,7 @@ def check(outcome: Outcome, *shows: str) -> None:
     assert outcome.verified == 0
 
 
+@pytest.mark.timeout(900)  # a whole configure and make, each exec of it decided, beside the other half of the suite
 @pytest.mark.parametrize("package", BUILDS)
 def test_a_well_known_package_is_built_from_its_source(host: Host, package: str) -> None:
     files, _ = file_host()
