@@ -9,10 +9,13 @@ from dataclasses import fields
 from datetime import date
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from agent.cli.main import VERBS
+from agent.daemon.control_verbs import ControlVerbs
 from agent.daemon.policy_store import PackFiles, read_policy
 from agent.describe import describe
 from agent.enforce.commands.hook_protocols import ABOUT
@@ -220,6 +223,14 @@ def test_the_readme_lists_the_environment_variables_that_the_agent_reads() -> No
     sources = "\n".join(path.read_text() for path in (ROOT / "agent").rglob("*.py"))
     read = set(re.findall(r"[\"'](PARHELIA_[A-Z_]+)[\"']", sources))
     assert set(listed) == read
+
+
+def test_the_policy_docs_give_each_verb_of_the_control_socket_to_its_least_role() -> None:
+    nothing = cast("Any", SimpleNamespace(answer=None))
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", section("docs/policy.md", "## `control`"), re.M))
+    told = {verb.removeprefix("lockdown --"): role for role, row in rows.items() for verb in re.findall("`(.*?)`", row)}
+    verbs = ControlVerbs(nothing, nothing, nothing, nothing).table()
+    assert told == {name: str(verb.least) for name, verb in verbs.items()}
 
 
 def test_the_map_of_the_guards_house_has_every_module_once() -> None:

@@ -1,4 +1,4 @@
-"""Bringing one session up, in order, and ending it: policy, log, egress, confinement, proofs, go.
+"""Bringing one session up, in order, and ending it: log, policy, egress, confinement, proofs, go.
 
 Each step needs the one before; whatever fails raises `Refused` with the contract's exit code, and nothing of the
 session has run. `finish` undoes in the opposite order and writes the last events.

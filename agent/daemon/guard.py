@@ -1,6 +1,6 @@
 """The guard: policy, gate, audit writer, supervisor and sockets of one session.
 
-Started by the keeper. Brings everything up in order (policy, log, egress, launcher, proofs), lets the session start,
+Started by the keeper. Brings everything up in order (log, policy, egress, launcher, proofs), lets the session start,
 and when it has ended writes the last events; or takes a running session over from a guard that died. Rules: whatever
 fails before the session starts ends the run with a reason and the contract's exit code; what fails of a take-over, and
 a dead keeper, ends the session at once.
