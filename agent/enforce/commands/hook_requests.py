@@ -13,6 +13,7 @@ from datetime import date
 from typing import assert_never
 
 from agent.enforce.commands.hook_protocols import Ask, AskArgv, AskPath, AskText, AskTool, AskUrl, ProtocolError
+from agent.enforce.commands.operated import operated
 from agent.enforce.commands.redirected import redirected
 from agent.policy.request import Access, CommandRequest, EgressRequest, Origin, PathRequest, Request, Stage, ToolRequest
 from agent.policy.request import Protocol as Spoken
@@ -64,7 +65,7 @@ class Requests:
 
 
 def _opened(requests: Requests, text: CommandRequest) -> Iterator[PathRequest]:
-    for access, path in redirected(text):
+    for access, path in dict.fromkeys((*redirected(text), *operated(text))):
         yield PathRequest(
             access=access,
             path=_resolved(path, follow=True),

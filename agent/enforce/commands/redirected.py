@@ -30,7 +30,7 @@ _OPEN: Final = frozenset("*?[~")
 def redirected(request: CommandRequest) -> Iterator[tuple[Access, str]]:
     """What is opened, and how: absolute paths, as they are written."""
     for command in request.commands:
-        if _HERE.issuperset(command.wrappers):
+        if runs_here(command):
             for operator, target in command.redirects:
                 yield from _opened(command, operator, target)
 
@@ -40,14 +40,27 @@ def _opened(command: SimpleCommand, operator: str, target: str) -> Iterator[tupl
     kind = found[1] if found is not None else ""
     if kind not in _WRITES and kind != "<":
         return
-    if not target or UNKNOWN in target or _OPEN & set(target) or (kind == ">&" and _is_descriptor(target)):
+    if kind == ">&" and _is_descriptor(target):
         return
-    if not target.startswith("/"):
+    path = certain_path(command, target)
+    if path is not None:
+        yield (Access.READ if kind == "<" else Access.WRITE), path
+
+
+def runs_here(command: SimpleCommand) -> bool:
+    """Is it handed on as it is, if at all, to be run on this machine?"""
+    return _HERE.issuperset(command.wrappers)
+
+
+def certain_path(command: SimpleCommand, word: str) -> str | None:
+    """The absolute path that `word` of `command` is, None where it is not known beforehand or is no file's."""
+    if not word or UNKNOWN in word or _OPEN & set(word):
+        return None
+    if not word.startswith("/"):
         if command.cwd is None or UNKNOWN in command.cwd:
-            return
-        target = f"{command.cwd.rstrip('/')}/{target}"
-    if _NOT_A_FILE.match(target) is None:
-        yield (Access.READ if kind == "<" else Access.WRITE), target
+            return None
+        word = f"{command.cwd.rstrip('/')}/{word}"
+    return None if _NOT_A_FILE.match(word) else word
 
 
 def _is_descriptor(target: str) -> bool:
