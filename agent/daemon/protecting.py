@@ -82,7 +82,9 @@ def compile_protection(
     _pin_above(held, roots)
     if len(held) > HELD:
         weak.append(f"{len(held)} mounts would be needed for the protected places, and {HELD} are made")
-    return Protection(_ordered(held, (workdir, protected.home)), reserved=reserved, weak=tuple(weak))
+    chosen = dict(_ordered(held, (workdir, protected.home)))
+    reserved = tuple(name for name in reserved if name.path in chosen)
+    return Protection(tuple(chosen.items()), reserved=reserved, weak=tuple(weak))
 
 
 def _ordered(held: dict[str, Hold], near: tuple[str, ...]) -> tuple[tuple[str, Hold], ...]:
@@ -214,8 +216,10 @@ def _reservations(
     for holder in found.holders:
         if os.path.isdir(holder) and not os.path.islink(holder):  # noqa: PTH112, PTH114
             wanted += protected.inside(holder)
+    read_only = {place for place, how in held.items() if how is Hold.READ_ONLY}
     for name in {entry.path: entry for entry in wanted}.values():
-        known = any(covers(place, name.path) for place, how in held.items() if how is Hold.READ_ONLY)
+        above = (*_ancestors(name.path, roots), *(root for root in roots if covers(root, name.path)))
+        known = not read_only.isdisjoint((name.path, *above))
         if not known and any(below(root, name.path) for root in roots) and _is_free(name.path):
             yield name
 

@@ -42,10 +42,11 @@ def reserve(names: Iterable[Reservation], home: str, run_dir: str, owner: Owner)
         made += [*_missing(name.path, others), name.path]
     text = json.dumps(list(dict.fromkeys(made)))
     Path(run_dir, LIST).write_text(text, encoding="utf-8", errors="surrogateescape")
-    return tuple(name.path for name in wanted if not _made(name, owner, made, socket=not covers(home, name.path)))
+    listed = frozenset(made)
+    return tuple(name.path for name in wanted if not _made(name, owner, listed, socket=not covers(home, name.path)))
 
 
-def _made(name: Reservation, owner: Owner, listed: list[str], *, socket: bool) -> bool:
+def _made(name: Reservation, owner: Owner, listed: frozenset[str], *, socket: bool) -> bool:
     try:
         _make(name, owner, listed, socket=socket)
     except (FileNotFoundError, NotADirectoryError):
@@ -65,7 +66,7 @@ def _missing(path: str, others: set[str]) -> list[str]:
     return found[::-1]
 
 
-def _make(name: Reservation, owner: Owner, listed: list[str], *, socket: bool) -> None:
+def _make(name: Reservation, owner: Owner, listed: frozenset[str], *, socket: bool) -> None:
     *above, last = name.path[1:].split("/")
     at = os.open("/", DIRECTORY)
     try:

@@ -110,7 +110,7 @@ def test_where_the_search_ended_before_its_time_is_said(root: Path) -> None:
 
 def test_many_places_do_not_crowd_out_those_of_the_working_directory(root: Path) -> None:
     for number in range(HELD):
-        (root / f"a/{number}").mkdir(parents=True)
+        (root / f"a/{number}/.git").mkdir(parents=True)
         (root / f"a/{number}/.env").touch()
     (root / "p/.git/hooks").mkdir()
     protection = compiled(root, entries=20_000)
@@ -118,6 +118,7 @@ def test_many_places_do_not_crowd_out_those_of_the_working_directory(root: Path)
     assert len(found) == HELD
     assert found["p/.git/hooks"] == found["p/sub/.env"] == "read-only"
     assert {"p", "p/.git", "p/sub", "p/.env"} <= found.keys()
+    assert {name.path for name in protection.reserved} <= {path for path, _ in protection.held}  # no litter
     assert any("mounts would be needed" in text for text in protection.weak)
 
 
