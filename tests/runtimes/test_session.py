@@ -130,6 +130,9 @@ def test_without_root_a_session_runs_in_one_uid_mode_and_the_log_says_so(restric
     (policy / "policy.yaml").write_text(f"version: 1\negress: {{allow: [good.test]}}\npaths: {paths}\n")
     options = [word for name, value in environment.items() for word in ("--env", f"{name}={value}")]
     options += ["--volume", f"{tmp_path}:/audit", "--volume", f"{policy}:/policy:ro", "--workdir", "/tmp"]
+    done = restricted_run("true", options=(*options, "--env", "PARHELIA_POLICY_DIR="))
+    assert done.returncode == 4, "the image's own policy is root's alone"
+    assert "make it readable for the agent's account" in done.stderr
     done = restricted_run("sh", "-c", f"id -u; /usr/bin/python3 -c '{SOCKETS}'; exit 42", options=tuple(options))
     assert (done.returncode, done.stdout) == (42, "1000\n127.0.0.1 own closed\n"), done.stderr
     assert "session.terminate" in kinds(tmp_path)
