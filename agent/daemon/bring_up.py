@@ -60,7 +60,7 @@ class BringUp(Parts):
         *,
         offer: Offer,
     ) -> None:
-        super().__init__(spec, egress, on_fault, exited, tell_keeper, estate=Estate(heirs=offer.notify))
+        super().__init__(spec, egress, on_fault, exited, tell_keeper, estate=Estate(heirs=offer.guard_replaced))
         self._offer = offer
 
     async def start(self, stdio: tuple[int, int, int], launcher: Waiting) -> None:

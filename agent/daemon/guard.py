@@ -183,7 +183,7 @@ class Guard:
             self._exited.set_result(status)
 
     def _reap(self) -> None:
-        while self._session is None or not self._session.traces:
+        while True:
             try:
                 pid, _ = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:

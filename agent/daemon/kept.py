@@ -15,6 +15,8 @@ import zlib
 from collections.abc import Sequence
 from typing import Final
 
+from agent.linux.memory import nameless
+
 _HEADER: Final = struct.Struct("=QQI")  # number, length, CRC-32 of both and the data
 
 
@@ -23,7 +25,7 @@ class Kept:
     when it is gone."""
 
     def __init__(self, descriptors: Sequence[int] | None = None) -> None:
-        given = descriptors or [os.memfd_create("parhelia-kept", os.MFD_CLOEXEC) for _ in range(2)]
+        given = descriptors or [nameless("parhelia-kept") for _ in range(2)]
         self.descriptors = (given[0], given[1])
         self._closed = [weakref.finalize(self, os.close, descriptor) for descriptor in self.descriptors]
         versions = [_read(descriptor) for descriptor in self.descriptors]

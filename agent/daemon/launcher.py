@@ -44,15 +44,16 @@ class Started:
 
 
 class LaunchLink:
-    """One launch. `serve` takes the jail's listeners, `supervise` the seccomp listener, `trace` the launcher's process
-    id before its first step; all return when in force. `lost` is called when the session's init is gone, on the loop,
+    """One launch. `serve` takes the jail's listeners, `supervise` the seccomp listener, `trace`
+    gives the end of a socket that the launcher's tracer is to have, None where execs are not traced; all return when in
+    force. `lost` is called when the session's init is gone, on the loop,
     once, after the launch. `place` gets each command's process id before it is let go; may raise OSError."""
 
     def __init__(
         self,
         serve: Callable[[list[Door], list[int]], Awaitable[None]],
         supervise: Callable[[int], Awaitable[None]],
-        trace: Callable[[int], Awaitable[None]],
+        trace: Callable[[], socket.socket | None],
         lost: Callable[[], None],
         place: Callable[[int], None] = lambda pid: None,
     ) -> None:
@@ -77,11 +78,7 @@ class LaunchLink:
         channel = self._channel = launcher.channel
         self._own_pids = plan.pids is not None
         try:
-            await self._trace(self.init)
-        except OSError as error:
-            raise LaunchFailed(f"the launcher cannot be traced: {error}") from error
-        try:
-            channel.send({"type": "launch", "plan": plan.dump()}, [launcher.keeper])
+            self._order(channel, plan, launcher.keeper)
             await asyncio.wait_for(self._steps(channel), LAUNCH_SECONDS)
         except TimeoutError:
             raise LaunchFailed(f"the launcher did not answer within {LAUNCH_SECONDS:.0f} s") from None
@@ -90,6 +87,18 @@ class LaunchLink:
         channel.sock.setblocking(False)
         asyncio.get_running_loop().add_reader(channel.fileno(), self._readable, channel)
         return await self._prove()
+
+    def _order(self, channel: Channel, plan: Plan, keeper: int) -> None:
+        try:
+            tracers = self._trace()
+        except OSError as error:
+            raise LaunchFailed(f"nobody could answer for execs: {error}") from error
+        given = [keeper] if tracers is None else [keeper, tracers.fileno()]
+        try:
+            channel.send({"type": "launch", "plan": plan.dump()}, given)
+        finally:
+            if tracers is not None:
+                tracers.close()
 
     async def adopt(self, channel: Channel, init: int, first: int, pid: int, *, own_pids: bool) -> Started:
         """Take the place of another guard: `channel` is what the keeper has handed to the session's init, `first` the

@@ -97,11 +97,6 @@ class Parts:
         """The session's first command, 0 before the launch."""
         return 0 if self._first is None else self._first.pid
 
-    @property
-    def traces(self) -> bool:
-        """True while the session's processes are traced: waiting for them is then the tracer's."""
-        return self._ring is not None and self._ring.traces
-
     async def finish(self, status: int | None, reason: str) -> None:
         """The last events, the last numbers, and the clean-up."""
         self._estate.stop()
@@ -245,10 +240,9 @@ class Parts:
         first.status.add_done_callback(lambda status: self._exited(status.result()))
 
     def _leave(self, ground: Ground, plan: Plan, doors: tuple[int, int | None], stderr: Given) -> None:
-        """From here on another guard can take this one's place; not where this one traces: its tracees end with it (nor
-        where calls are not notified, which is where it would)."""
+        """From here on another guard can take this one's place, where it has execs to answer for."""
         launch, link, store, ring = self._launch, self._link, self._opening.store, self._ring
-        if launch is None or link is None or store is None or ring is None or ring.traces or not self._estate.heirs:
+        if launch is None or link is None or store is None or ring is None or not ring.held or not self._estate.heirs:
             return
         launched = Launched(launch.init, plan.pids is not None, launch.first, self.pid)
 
@@ -263,7 +257,7 @@ class Parts:
         leave()
         link.on_follow = leave
         self._estate.count(self._counts)
-        self._estate.hand_over(self._tell_keeper, {"listener": ring.listener, "stderr": stderr.copy})
+        self._estate.hand_over(self._tell_keeper, {**ring.held, "stderr": stderr.copy})
 
     def _counts(self) -> Counts:
         ledger, link = self._opening.ledger, self._link

@@ -21,6 +21,7 @@ from agent.daemon.planning import Ground
 from agent.daemon.policy_store import StoreState
 from agent.enforce.commands.refusal import Given
 from agent.enforce.notify_journal import NotifyJournal
+from agent.linux.memory import nameless
 from agent.record.metrics import Numbers
 from agent.record.unwritten import Unkept, Unwritten
 from agent.session.levels import Point, Reached
@@ -71,8 +72,8 @@ class Counts:
 
 class Estate:
     """Leaves it, from `open` on. `descriptors`: those of a predecessor's, by name (now its own). `heirs`: whether there
-    can be a successor; where there is none no line of the log lies in memory that has a descriptor, which in gVisor
-    everybody may open (/proc/PID/fd)."""
+    can be a successor; there is none where the session could open this memory (in gVisor by /proc/PID/fd, where it has
+    the agent's uid: agent.linux.memory)."""
 
     def __init__(self, descriptors: Mapping[str, int] | None = None, *, heirs: bool = True) -> None:
         given = descriptors or {}
@@ -80,7 +81,9 @@ class Estate:
         self._standing = Kept([given["standing0"], given["standing1"]] if given else None)
         self._counts = Kept([given["counts0"], given["counts1"]] if given else None)
         self.journal = NotifyJournal(given.get("journal"))
-        self.unwritten = Unwritten(given.get("unwritten")) if heirs else Unkept()
+        self.unwritten: Unkept = Unkept()
+        if heirs:
+            self.unwritten = Unwritten(given["unwritten"] if given else nameless("parhelia-unwritten"))
         self._counts_of: Callable[[], Counts] | None = None
         self._task: asyncio.Task[None] | None = None
 

@@ -6,6 +6,7 @@ Whichever the machine offers (agent.session.levels), it stands on the same gate,
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Mapping
 
 from agent.daemon.spec import RunSpec
@@ -19,6 +20,7 @@ from agent.enforce.notify_loop import Handler
 from agent.linux.notify import Notification
 from agent.record.event import Event
 from agent.session.levels import Point
+from agent.session.tracer import pair
 
 
 class Ring:
@@ -63,13 +65,9 @@ class Ring:
         self._in_force = in_force
         self._executables = executables
         self._supervisor: ExecSupervisor | ExecTracer | None = None
-        self.listener: int | None = None
-        """The seccomp listener, once it is supervised."""
-
-    @property
-    def traces(self) -> bool:
-        """True while the session's processes are traced: waiting for them is then the tracer's."""
-        return isinstance(self._supervisor, ExecTracer) and self._supervisor.running
+        self.held: dict[str, int] = {}
+        """What a successor's ring would stand on, by name: the seccomp listener, or the socket to the tracer. Empty
+        before the launch, and where execs are not supervised."""
 
     async def supervise(self, listener: int) -> None:
         """Answer what the listener brings. Raises OSError."""
@@ -91,15 +89,28 @@ class Ring:
             journal=self._estate.journal,
             successor=self._successor,
         )
-        self.listener = listener
+        self.held = {"listener": listener}
         self._supervisor.start()
 
-    async def trace(self, pid: int) -> None:
-        """Trace the launcher, which has not begun yet, where tracing is how it is done. Raises OSError."""
+    def trace(self) -> socket.socket | None:
+        """Answer the tracer that will hold this end of a socket, where tracing is how it is done. Raises OSError."""
         if not self._traced:
-            return
+            return None
+        ours, tracers = pair()
+        self._follow(ours)
+        return tracers
+
+    async def take_over(self, held: Mapping[str, int]) -> None:
+        """Answer what another guard's ring has left (see `held`). Raises OSError."""
+        if "listener" in held:
+            await self.supervise(held["listener"])
+        elif "tracer" in held:
+            self._follow(socket.socket(fileno=held["tracer"]))
+
+    def _follow(self, tracer: socket.socket) -> None:
         uid, gid = self._session_ids()
         self._supervisor = ExecTracer(
+            tracer,
             self._gate,
             self._build_request,
             session_uid=uid,
@@ -112,8 +123,10 @@ class Ring:
             in_force=self._in_force,
             executables=self._executables,
             others=self._traced_others,
+            successor=self._successor,
         )
-        self._supervisor.start(pid)
+        self.held = {"tracer": tracer.fileno()}
+        self._supervisor.start()
 
     def stop(self) -> None:
         """No exec is permitted any more."""

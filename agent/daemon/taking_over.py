@@ -63,8 +63,7 @@ class TakeOver(Parts):
         was = standing.launched
         self._runs(await self._launch.adopt(init, was.init, was.first, was.pid, own_pids=was.own_pids))
         self._open()
-        if "listener" in held:
-            await ring.supervise(held["listener"])
+        await ring.take_over(held)
         self._leave(ground, plan, (standing.port, standing.forwarded), stderr)
         self._opening.metrics.restarted("guard")
         journal.recovered(Point.AGENT, self._levels[Point.AGENT].level, "guard", TAKEN)

@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from agent.channel import pair
+from agent.linux.memory import nameless
 
 OOM_SCORE = -500
 """proc_pid_oom_score_adj(5)."""
@@ -85,7 +86,7 @@ def start_guard(egress: socket.socket, environment: Mapping[str, str], *more: st
 def start_egress(environment: Mapping[str, str]) -> tuple[int, int, socket.socket]:
     """An egress process: its process id, the file for what it leaves for the next guard, the guard's end of its
     channel. Raises OSError."""
-    last_words = os.memfd_create("parhelia-last-words", os.MFD_CLOEXEC)
+    last_words = nameless("parhelia-last-words")
     guard_side, egress_side = pair()
     with egress_side:
         arguments = ["--channel", str(egress_side.fileno()), "--last", str(last_words)]

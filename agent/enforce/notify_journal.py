@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from agent.linux import notify
+from agent.linux.memory import nameless
 
 SLOTS: Final = 2
 """The loop's thread, and the clock's."""
@@ -26,7 +27,7 @@ class NotifyJournal:
 
     def __init__(self, descriptor: int | None = None) -> None:
         made = descriptor is None
-        self.descriptor = os.memfd_create("parhelia-notified", os.MFD_CLOEXEC) if descriptor is None else descriptor
+        self.descriptor = nameless("parhelia-notified") if descriptor is None else descriptor
         if made:
             os.ftruncate(self.descriptor, SLOTS * _SLOT_BYTES)
         weakref.finalize(self, os.close, self.descriptor)

@@ -86,7 +86,7 @@ def _mechanisms(offer: Offer) -> dict[str, Any]:
         "seccomp_filter": offer.seccomp,
         "seccomp_notification": offer.notify,
         "tracing": offer.trace or "no",
-        "guard_replaced": offer.notify,
+        "guard_replaced": offer.guard_replaced,
         "hook_client": "native" if NATIVE_CLIENT.is_file() else "python (the native one was not built)",
         "shell_shim": Path(SHIM).is_dir(),
         "capabilities": sorted(capability.name for capability in Capability if capability in held),

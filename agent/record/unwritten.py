@@ -5,8 +5,8 @@ the successor adds them to the log as they are and the chain goes on; of a burst
 until the line that sums it up is. What is kept is dropped when nothing of it is unwritten any more. It is on no disk
 and does not outlive the machine: that is the log's part.
 
-The memory is a file without a name (memfd_create(2)), of which only what is in use takes space. It has two halves: when
-one is full, what is still unwritten moves to the other.
+The memory is a file without a name (agent.linux.memory), of which only what is in use takes space. It has two halves:
+when one is full, what is still unwritten moves to the other.
 """
 
 from __future__ import annotations
@@ -69,13 +69,14 @@ class Unkept:
 
 
 class Unwritten(Unkept):
-    """Not thread-safe: the writer's lock is held. `descriptor`: a predecessor's (now its own)."""
+    """Not thread-safe: the writer's lock is held. `descriptor`: of such a file, a predecessor's or an empty one (now
+    its own)."""
 
-    def __init__(self, descriptor: int | None = None) -> None:
-        self.descriptor = os.memfd_create("parhelia-unwritten", os.MFD_CLOEXEC) if descriptor is None else descriptor
-        weakref.finalize(self, os.close, self.descriptor)
-        if descriptor is None:
-            os.ftruncate(self.descriptor, _START.size + 2 * HALF)
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._release = weakref.finalize(self, os.close, descriptor)
+        if os.fstat(descriptor).st_size == 0:
+            os.ftruncate(descriptor, _START.size + 2 * HALF)
         self._memory = mmap.mmap(self.descriptor, _START.size + 2 * HALF)
         self._half = _START.unpack_from(self._memory)[0] & 1
         self._end = self._moved = self._begin
@@ -138,7 +139,7 @@ class Unwritten(Unkept):
 
     def close(self) -> None:
         self._memory.close()
-        os.close(self.descriptor)
+        self._release()
 
     @property
     def _begin(self) -> int:

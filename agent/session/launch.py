@@ -2,6 +2,8 @@
 
 The order is the security argument, so the code is the list (docs/architecture.md repeats it):
 
+ 0. where execs are traced: a fork, which goes on; what was the launcher stays outside as its tracer
+    (agent.session.tracer)
  1. a session of its own, no descriptor but 0-2 and the channels to guard and keeper
  2. reset signals and limits (Python leaves SIGPIPE ignored; no core dumps)
  3. namespaces: network (in a user namespace where the rights for it, or for tracing, are missing), mounts, processes
@@ -11,7 +13,7 @@ The order is the security argument, so the code is the list (docs/architecture.m
     (agent.session.view), cover what of that must not be seen
  6. no_new_privs
  7. Landlock
- 8. the seccomp filter; hand its listener to the guard (which, where there is none, traces since before step 1)
+ 8. the seccomp filter; hand its listener to the guard (where there is none, the tracer has stopped execs since step 0)
  9. /dev/null for 0-2, empty the bounding set, give up every capability but those to become the session's user and to
     end its processes, PR_SET_DUMPABLE 0: from here on it is the init (agent.session.init), and whatever it forks is
     confined alike
@@ -37,7 +39,7 @@ from agent.exits import Exit
 from agent.linux import landlock, namespaces, process, seccomp
 from agent.linux.process import Capability
 from agent.session import filter as syscall_filter
-from agent.session import jail, mounts, pids, view
+from agent.session import jail, mounts, pids, tracer, view
 from agent.session.command import Account
 from agent.session.doors import Capture, Door
 from agent.session.init import Init
@@ -50,14 +52,16 @@ KEPT = (Capability.SETUID, Capability.SETGID, Capability.KILL)
 class Launch:
     """The steps, each a method, run once in order."""
 
-    def __init__(self, channel: Channel, keeper: Channel, plan: Plan) -> None:
+    def __init__(self, channel: Channel, keeper: Channel, plan: Plan, tracers: socket.socket | None) -> None:
         self._channel = channel
         self._keeper = keeper
         self._plan = plan
+        self._tracers = tracers
 
     def steps(self) -> tuple[Callable[[], None], ...]:
         """In this order, none left out."""
         return (
+            self.be_traced,
             self.close_descriptors,
             self.reset_signals_and_limits,
             self.enter_namespaces,
@@ -69,6 +73,13 @@ class Launch:
             self.restrict_calls,
             self.give_up_rights,
         )
+
+    def be_traced(self) -> None:
+        if (self._plan.trace_exec is None) != (self._tracers is None):
+            raise ValueError("a tracer without a socket, or a socket without one")
+        if self._tracers is not None:
+            tracer.split(self._tracers)
+            self._ask({"type": "first", "pid": os.getpid()}, "known")
 
     def close_descriptors(self) -> None:
         os.setsid()
@@ -253,7 +264,8 @@ def main() -> NoReturn:
         message, fds = channel.receive()
     except ChannelClosed:  # the session was refused before
         os._exit(int(Exit.UNPROTECTED))
-    launch = Launch(channel, Channel(socket.socket(fileno=fds[0])), Plan.parse(message["plan"]))
+    keeper, *tracers = [socket.socket(fileno=fd) for fd in fds]
+    launch = Launch(channel, Channel(keeper), Plan.parse(message["plan"]), tracers[0] if tracers else None)
     for step in (*launch.steps(), launch.become_init):
         try:
             step()

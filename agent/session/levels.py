@@ -83,6 +83,12 @@ class Offer:
         before."""
         return self.notify or self.trace is not None
 
+    @property
+    def guard_replaced(self) -> bool:
+        """Whether another guard can take over from one that dies: it has execs to answer for, and the session cannot
+        open the memory that is left to it. In gVisor, where there is no notification, it could with the agent's uid."""
+        return self.notify or (self.trace is not None and self.root)
+
 
 @dataclass(frozen=True, slots=True)
 class Reached:

@@ -1,45 +1,51 @@
 """Whether execs can be supervised by tracing here, found by doing all of it once to a child that is thrown away.
 
-The child is seized while it still has its rights, gives them up as a session does, and puts the session's own filter on
-itself. Then an exec of it must be stopped and readable, fail with the errno that the tracer chose, and another one must
-be stopped again behind it, before the new program's first instruction. What is missing of that counts as nothing.
+The child is traced as a session is (agent.session.tracer), from while it still has its rights; it gives them up as a
+session does, and puts the session's own filter on itself. Then an exec of it must be stopped and readable for a process
+that is not the tracer, as the guard is not; it must fail with the errno that was answered, and another one must be
+stopped again behind it, before the new program's first instruction. What is missing of that counts as nothing.
 """
 
 from __future__ import annotations
 
 import os
-import signal
-from contextlib import suppress
+import socket
+from typing import NoReturn
 
-from agent.linux import namespaces, process, ptrace, seccomp
+from agent.linux import namespaces, process, seccomp
 from agent.session.filter import FilterOptions, build
+from agent.session.tracer import GO_ON, LONGEST, Asks, Question, answer, greet, pair, split
 
 NOBODY = 65534
 _NAME = b"/nonexistent/parhelia-trial"
 _CHOSEN = 18  # EXDEV, which no exec of a missing file gives
 _SELF = "/proc/self/exe"
+_SECONDS = 10.0
 
 
 def attempt(*, user_namespace: bool) -> int:
     """0 where every step came out right, else 1; for a process that is thrown away. `user_namespace`: the traced child
-    makes one of its own first, whose owner the tracer then is, and may look at it (user_namespaces(7))."""
+    makes one of its own first, whose owner this process then is, and may look at it (user_namespaces(7))."""
+    ours, tracers = pair()
     told_read, told_write = os.pipe()
     said_read, said_write = os.pipe()
     child = os.fork()
     if child == 0:
-        _be_traced(told_read, said_write, user_namespace)
+        ours.close()
+        os.close(said_read)
+        _be_traced(tracers, told_read, said_write, user_namespace)
+    tracers.close()
+    os.close(said_write)
     try:
-        os.read(said_read, 1)
-        ptrace.seize(child)
-        if user_namespace:
-            os.write(told_write, b"t")
-            os.read(said_read, 1)
-            map_ids(child)
-        os.write(told_write, b"t")
-        return 0 if _steps(child) else 1
+        with ours:
+            ours.settimeout(_SECONDS)
+            greet(ours, 1)
+            if user_namespace:
+                map_ids(int(os.read(said_read, 16) or 0))
+                os.write(told_write, b"t")
+            return 0 if _steps(ours) else 1
     finally:
-        with suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)  # the tracer: the end of the socket is its own, and the traced child's
 
 
 def map_ids(pid: int) -> None:
@@ -49,14 +55,13 @@ def map_ids(pid: int) -> None:
             file.write("0 0 4294967295\n")
 
 
-def _be_traced(told: int, said: int, user_namespace: bool) -> None:
+def _be_traced(tracers: socket.socket, told: int, said: int, user_namespace: bool) -> NoReturn:
     try:
         process.set_dumpable(True)  # as after an exec: the launcher is one
-        os.write(said, b"r")
-        os.read(told, 1)
+        split(tracers)
         if user_namespace:
             namespaces.unshare(namespaces.NEWUSER)
-            os.write(said, b"u")
+            os.write(said, b"%d" % os.getpid())
             os.read(told, 1)
         if os.getuid() == 0:
             os.setgroups([])
@@ -75,29 +80,31 @@ def _be_traced(told: int, said: int, user_namespace: bool) -> None:
         os._exit(1)
 
 
-def _steps(child: int) -> bool:
+def _steps(tracer: socket.socket) -> bool:
     """True where the refused exec, the permitted one and the stop behind it all came, and were readable."""
     eyes = process.session_eyes(None if os.getuid() else NOBODY, None if os.getuid() else NOBODY)
-    refused = False
-    while (report := ptrace.wait()) is not None and report.tid == child:
-        if report.kind is ptrace.Kind.ENDED:
+    first = _next(tracer)
+    if first is None or first.what is not Asks.CALL:
+        return False
+    with eyes:
+        if _read(first.stopped.tid, first.stopped.arguments[0], len(_NAME) + 1) != _NAME + b"\0":
             return False
-        if report.kind is ptrace.Kind.EXECUTED:
-            with eyes:
-                return refused and _looks_like_the_trial(child)
-        if report.kind is not ptrace.Kind.CALL:
-            ptrace.go_on(child, report.signal if report.kind is ptrace.Kind.SIGNAL else 0)
-            continue
-        call = ptrace.stopped_call(child)
-        if refused:
-            ptrace.go_on(child)
-            continue
-        with eyes:
-            if _read(child, call.arguments[0], len(_NAME) + 1) != _NAME + b"\0":
-                return False
-        ptrace.refuse_call(child, _CHOSEN)
-        refused = True
-    return False
+    answer(tracer, first, _CHOSEN)
+    second = _next(tracer)
+    if second is None or second.what is not Asks.CALL:
+        return False
+    answer(tracer, second, GO_ON)
+    third = _next(tracer)
+    if third is None or third.what is not Asks.LOADED:
+        return False
+    with eyes:
+        return _looks_like_the_trial(third.stopped.tid)
+
+
+def _next(tracer: socket.socket) -> Question | None:
+    """None where the tracer has ended, since there was nothing left to trace."""
+    data = tracer.recv(LONGEST)
+    return Question.parse(data) if data else None
 
 
 def _looks_like_the_trial(pid: int) -> bool:

@@ -89,11 +89,8 @@ async def session(plan: Plan) -> AsyncIterator[Session]:
         supervisors.append(supervisor)
         supervisor.start()
 
-    async def trace(pid: int) -> None:
-        del pid
-
     keeper, inits = pair()
-    link = LaunchLink(serve, supervise, trace, lambda: made.ended.append("lost"))
+    link = LaunchLink(serve, supervise, lambda: None, lambda: made.ended.append("lost"))
     made = Session(link, recorded)
     try:
         with inits:

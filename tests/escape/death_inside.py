@@ -46,7 +46,7 @@ def main() -> None:
     assert run.stdout is not None
     if run.stdout.readline() != "up\n":
         raise SystemExit(run.communicate()[1])
-    (pid,) = [pid for pid, (_, argv) in processes().items() if b"-m" in argv and victim.encode() in argv]
+    pid = min(pid for pid, (_, argv) in processes().items() if b"-m" in argv and victim.encode() in argv)
     os.kill(pid, signal.SIGKILL)
     for _ in range(400):
         left = [

@@ -1,4 +1,4 @@
-"""Killing the keeper, or the guard where it traces, never leaves a session that can do more than before: it ends."""
+"""Killing the keeper, or the session's tracer or init, never leaves a session that can do more than before: it ends."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from agent.daemon.leavings import CANARY_HOMES
 from agent.session.offspring import descendants
 from tests.escape.containers import SHARED, Container
 from tests.escape.runtime import AUDIT, Case, Host, policy, read_log, verify
-from tests.escape.without_notify import HostWithoutNotify
 
-PARTS = {"keeper": "agent.daemon.keeper", "guard": "agent.daemon.guard"}
+PARTS = {"keeper": "agent.daemon.keeper", "launcher": "agent.session.launch"}
+"""What was the launcher is the tracer, where execs are traced, else the init."""
 WAIT_SECONDS = 20.0
 CONTAINERS = [
     pytest.param("docker_sessions", "keeper", marks=[pytest.mark.root, pytest.mark.docker], id="docker-keeper"),
@@ -105,12 +105,10 @@ def session_processes(root: int) -> list[int]:
 
 
 @pytest.mark.parametrize("victim", list(PARTS))
-def test_the_session_ends_with_its_keeper_and_with_a_guard_that_traces_it(
+def test_the_session_ends_with_its_keeper_and_with_its_tracer_or_init(
     running: tuple[Host, subprocess.Popen[str], list[int]], victim: str
 ) -> None:
     host, process, session = running
-    if victim == "guard" and not isinstance(host, HostWithoutNotify):
-        return  # it is replaced: tests/escape/test_restarts.py
     before = host.upstream.escapes
     pid = part(process.pid, PARTS[victim])
     ours = read_log(host.audit)[0]["details"]["boot"]
@@ -123,14 +121,13 @@ def test_the_session_ends_with_its_keeper_and_with_a_guard_that_traces_it(
     assert host.upstream.escapes == before
     places = [Path("/tmp"), Path("/run/parhelia"), *(Path(home) for home in CANARY_HOMES)]
     assert [path for place in places if place.is_dir() for path in place.glob(f"*{ours}*")] == []
-    if victim != "guard":
-        assert verify(host.audit) == 0
-        kinds = [event["details"]["event_type"] for event in read_log(host.audit)]
-        assert kinds[-2:] == ["session.terminate", "agent.stop"]
+    assert verify(host.audit) == 0
+    kinds = [event["details"]["event_type"] for event in read_log(host.audit)]
+    assert kinds[-2:] == ["session.terminate", "agent.stop"]
 
 
 @pytest.mark.parametrize(("kind", "victim"), CONTAINERS)
-def test_in_containers_too_the_session_ends_with_its_keeper_and_with_a_guard_that_traces_it(
+def test_in_containers_too_the_session_ends_with_its_keeper_and_its_tracer(
     request: pytest.FixtureRequest, kind: str, victim: str
 ) -> None:
     sessions: Container = request.getfixturevalue(kind)
@@ -143,15 +140,14 @@ def test_in_containers_too_the_session_ends_with_its_keeper_and_with_a_guard_tha
     assert left["left"] == []
     assert left["status"] != 0
     assert sessions.upstream.escapes == 0
-    if victim != "guard":
-        assert verify(sessions.directory / AUDIT) == 0
+    assert verify(sessions.directory / AUDIT) == 0
 
 
 def test_the_log_of_a_guard_killed_with_its_keeper_is_whole_and_is_continued(
     running: tuple[Host, subprocess.Popen[str], list[int]],
 ) -> None:
     host, process, _ = running
-    victims = [part(process.pid, PARTS[name]) for name in ("keeper", "guard")]
+    victims = [part(process.pid, name) for name in (PARTS["keeper"], "agent.daemon.guard")]
     for victim in victims:
         os.kill(victim, signal.SIGKILL)
     assert process.wait(WAIT_SECONDS) != 0

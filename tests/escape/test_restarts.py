@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,16 @@ from typing import Any
 import pytest
 
 from tests.escape.conftest import RUNTIMES
-from tests.escape.containers import SHARED, Container, Restricted
+from tests.escape.containers import SHARED, Container
 from tests.escape.runtime import AUDIT, Case, Host, Runtime, policy, read_log, verify
+from tests.escape.test_exec_identity import counted
 
 KILLER = Path(__file__).parent / "killer.py"
-KILLABLE = RUNTIMES[:2]
-"""Where execs are notified, and not traced."""
+KILLABLE = [*RUNTIMES[:2], pytest.param("host_without_notify", marks=pytest.mark.root)]
+GVISOR = [
+    pytest.param(name, marks=[pytest.mark.root, pytest.mark.docker, pytest.mark.gvisor])
+    for name in ("gvisor_2022", "gvisor_2024")
+]
 RULES = """\
     - {host: forbidden.test, ports: [{tls}], methods: [GET], paths: ["/pub/**"], addresses: [127.0.0.0/8]}
     - {host: forbidden.test, ports: [{http}], protocol: http, addresses: [127.0.0.0/8], limits: {upload: 4000}}
@@ -112,10 +117,11 @@ class Killed:
         return [kind for kind in kinds if kind in wanted]
 
 
-def run_with_killer(runtime: Runtime, script: str, rules: str = "", flags: tuple[str, ...] = ()) -> Killed:
-    """A session that runs `script` behind TOOLS."""
+def run_with_killer(runtime: Runtime, script: str, rules: str = "") -> Killed:
+    """A session that runs `script` behind TOOLS, and pushes its numbers."""
     ports = [*(str(runtime.upstream.ports[name]) for name in ("http", "tls", "raw")), "mkfs"]
-    case = Case(("/usr/bin/env", "python3", "-c", TOOLS + script, *ports), policy(extra_egress=rules), flags)
+    pushed = {"PARHELIA_PUSHGATEWAY_URL": f"http://127.0.0.1:{runtime.upstream.ports['http']}"}
+    case = Case(("/usr/bin/env", "python3", "-c", TOOLS + script, *ports), policy(extra_egress=rules), env=pushed)
     return run_case(runtime, case)
 
 
@@ -123,10 +129,8 @@ def run_case(runtime: Runtime, case: Case, seconds: float = 120) -> Killed:
     """Run it beside the killer, for so long at most."""
     if isinstance(runtime, Container):
         argv = runtime.argv(case)
-        if isinstance(runtime, Restricted):
-            runtime.own()
         at = argv.index("/opt/parhelia/bin/parhelia-agent")
-        done = runtime.execute([*argv[:at], "python3", f"{SHARED}/killer.py", *argv[at:]], {})
+        done = runtime.execute([*argv[:at], "python3", f"{SHARED}/killer.py", *argv[at:]], case.env)
         audit = runtime.directory / AUDIT
     else:
         assert isinstance(runtime, Host)
@@ -185,16 +189,12 @@ def test_an_egress_process_that_dies_again_and_again_ends_the_session(host: Host
     assert (killed.verified, killed.left) == (0, 0)
 
 
-RUN = """
+GUARD = """
 import subprocess, threading
 def run(*argv):
     try: return subprocess.run(argv, capture_output=True, text=True).stdout
     except PermissionError: return "denied"
-"""
 
-GUARD = (
-    RUN
-    + """
 def storm():
     while not ends.is_set():
         ran[run("/bin/echo", "x")] += 1
@@ -221,7 +221,6 @@ ends.set()
 for thread in threads: thread.join(60)
 tell(first=first, looks=tells, squatted=squatted, ran=ran, refused=refused, hung=sum(t.is_alive() for t in threads))
 """
-)
 
 
 @pytest.mark.parametrize("runtime", KILLABLE, indirect=True)
@@ -246,35 +245,46 @@ def test_a_guard_that_dies_is_replaced_and_what_was_asked_meanwhile_is_decided_o
     assert (killed.verified, killed.left) == (0, 0)
 
 
-ONE_UID = (
-    RUN
+IN_GVISOR = (
+    GUARD[: GUARD.index("def looks")]
     + """
-def looks():
-    return [run("/bin/echo", "b"), run(sys.argv[4], "/dev/null"), ask(f"http://allowed.test:{http}/"),
-            ask("http://evil.test/")]
-
-tells = [looks()]
-for module in ("agent.daemon.guard", "agent.enforce.egress.main"):
-    kill(module)
-    squatted = list(squat())
-    tells.append(looks())
-tell(looks=tells, squatted=squatted)
+sys.argv[4] = "/usr/sbin/" + sys.argv[4]  # a search along PATH would ask more than once
+import collections
+ends, ran, refused = threading.Event(), collections.Counter(), collections.Counter()
+threads = [threading.Thread(target=storm) for _ in range(3)]
+for thread in threads: thread.start()
+time.sleep(1)
+kill("agent.daemon.guard")
+while min(sum(ran.values()), sum(refused.values())) < 30: time.sleep(0.1)
+ends.set()
+for thread in threads: thread.join(60)
+looks = [run("/bin/echo", "b"), run(sys.argv[4], "/dev/null"), ask(f"http://allowed.test:{http}/"), ask("http://evil.test/")]
+tell(looks=looks, squatted=list(squat()), ran=ran, refused=refused, hung=sum(t.is_alive() for t in threads))
+time.sleep(3)  # until the last numbers are pushed
 """
 )
 
 
-@pytest.mark.root
-@pytest.mark.docker
-def test_where_all_is_of_one_uid_guard_and_egress_process_are_replaced_too(restricted_sessions: Restricted) -> None:
-    killed = run_with_killer(restricted_sessions, ONE_UID)
+@pytest.mark.parametrize("runtime", GVISOR, indirect=True)
+def test_in_gvisor_too_the_session_goes_on_and_every_exec_is_decided(runtime: Runtime) -> None:
+    """What is traced waits for the next guard. Less is asked there than above: it takes its time."""
+    killed = run_with_killer(runtime, IN_GVISOR)
     assert killed.status == 0, killed.stderr
     (found,) = killed.lines
-    assert found["looks"] == [["b\n", "denied", 200, 403]] * 3
-    assert (found["squatted"], restricted_sessions.upstream.escapes) == ([], 0)
-    denied = [event["details"].get("rule") for event in killed.events if event["result"] == "denied"]
-    assert (denied.count("commands.deny[0]"), denied.count("egress-default")) == (3, 3)
+    assert found["looks"] == ["b\n", "denied", 200, 403]
+    assert (found["squatted"], found["hung"], runtime.upstream.escapes) == ([], 0, 0)
+    assert set(found["ran"]) <= {"x\n", "denied", ""}, found
+    assert found["ran"]["x\n"] >= sum(found["ran"].values()) - 1, "one exec is in hand of the guard's at most"
+    assert set(found["refused"]) == {"denied"}
+    rules = Counter[str]()
+    for event in killed.events:
+        rules[event["details"].get("rule")] += event["details"].get("count", 1)
+    recorded = rules["commands.deny[0]"] + rules["agent-fault"]
+    seen = found["refused"]["denied"] + 1 + found["ran"].get("denied", 0) + found["ran"].get("", 0)
+    assert 0 <= recorded - seen <= 1, (rules, found)  # one may have been recorded and not answered
+    assert recorded == counted(runtime)
     changes = [event["details"] for event in killed.events if event["details"]["event_type"] == "agent.recovered"]
-    assert "guard" in [each["process"] for each in changes]
+    assert [each["process"] for each in changes] == ["guard", "egress"]
     assert (killed.verified, killed.left) == (0, 0)
 
 
@@ -288,8 +298,3 @@ def test_a_guard_that_dies_again_and_again_ends_the_session(host: Host) -> None:
     assert killed.status == 137
     assert "the guard died 4 times within 60 seconds; the session is ended" in killed.stderr
     assert (killed.verified, killed.left) == (0, 0)
-
-
-def test_where_execs_are_traced_the_session_ends_with_its_guard(host_without_notify: Host) -> None:
-    killed = run_with_killer(host_without_notify, 'kill("agent.daemon.guard"); time.sleep(20); tell(still="here")')
-    assert (killed.lines, killed.status, killed.verified, killed.left) == ([], 137, 0, 0)

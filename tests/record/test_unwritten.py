@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.linux.memory import nameless
 from agent.record import unwritten as module
 from agent.record.event import Event
 from agent.record.ledger import Ledger
@@ -51,7 +52,7 @@ def take_over(directory: Path, unwritten: Unwritten) -> Metrics:
 
 @pytest.mark.parametrize("pause", [-1, 3, 40])
 def test_all_that_a_killed_writer_had_taken_is_in_the_log_and_in_the_counters_once(tmp_path: Path, pause: int) -> None:
-    unwritten = Unwritten()
+    unwritten = Unwritten(nameless("test"))
     bursts = [denial(f"h{n % 3}.test:443") for n in range(60)]
     die_after(tmp_path / "log", unwritten, [*bursts, allowed("last")], pause)
     metrics = take_over(tmp_path / "log", unwritten)
@@ -66,7 +67,7 @@ def test_all_that_a_killed_writer_had_taken_is_in_the_log_and_in_the_counters_on
 
 
 def test_a_successor_of_a_successor_does_not_tell_it_again(tmp_path: Path) -> None:
-    unwritten = Unwritten()
+    unwritten = Unwritten(nameless("test"))
     die_after(tmp_path / "log", unwritten, [denial() for _ in range(30)], -1)
     take_over(tmp_path / "log", unwritten)
     before = read_log(tmp_path / "log")
@@ -78,7 +79,7 @@ def test_a_successor_of_a_successor_does_not_tell_it_again(tmp_path: Path) -> No
 def test_what_is_written_takes_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However much goes through while something is held back, and when all is written."""
     monkeypatch.setattr(module, "_GROWTH", 20_000)
-    unwritten = Unwritten()
+    unwritten = Unwritten(nameless("test"))
     ledger = ledger_in(tmp_path / "log", unwritten)
     ledger.start()
     for number in range(3000):
@@ -96,7 +97,7 @@ def test_what_is_written_takes_no_room(tmp_path: Path, monkeypatch: pytest.Monke
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 5)), max_size=30), st.binary(min_size=1, max_size=90))
 def test_a_record_whose_writer_died_in_the_middle_is_not_there(steps: list[tuple[str, int]], half: bytes) -> None:
     """Its data come first, and then, at once, what makes it a record."""
-    unwritten = Unwritten()
+    unwritten = Unwritten(nameless("test"))
     lines = [f"{name}{count}\n".encode() * count for name, count in steps]
     for (name, _), line in zip(steps, lines, strict=True):
         unwritten.line(line, allowed(name))

@@ -168,8 +168,11 @@ class ExecJudge:
         return self._decide(stopped, wanted)
 
     def approved(self, pid: int) -> bool:
-        """True where the program that process `pid` has just loaded is one approved for it; False where none was."""
+        """True where the program that process `pid` has just loaded is one approved for it; where none was, False, or
+        what a successor decides of it now."""
         expected = self._approvals.expected(pid)
+        if not expected and self._successor:
+            return self._approve_late(pid)
         try:
             with self._eyes:
                 seen = observed(pid)
@@ -299,9 +302,8 @@ class ExecJudge:
 
     def _verify(self, stopped: Notification) -> int:
         """A program's first call: is it what was approved? `tid` is the process: exec leaves one thread (execve(2))."""
-        expected = self._approvals.expected(stopped.tid)
-        good = self.approved(stopped.tid) if expected else not self._successor or self._approve_late(stopped.tid)
-        if good:
+        nobodys = not self._approvals.expected(stopped.tid) and not self._successor
+        if nobodys or self.approved(stopped.tid):
             return CONTINUE
         self._kill(stopped)
         return errno.EACCES

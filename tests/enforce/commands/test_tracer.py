@@ -20,6 +20,7 @@ from agent.linux import bpf, seccomp
 from agent.linux.syscalls import Arch, native
 from agent.policy.decision import Decision, Verdict
 from agent.policy.request import CommandRequest
+from agent.session.tracer import GO_ON, LONGEST, Question, answer, greet
 from tests.conftest import require
 from tests.enforce.commands.filtered import GID, UID, Finished
 from tests.enforce.commands.test_supervisor import (  # the same tests, by this module's `supervised`
@@ -231,21 +232,16 @@ def test_a_program_stopped_by_a_signal_stays_stopped_until_it_is_continued(trace
     assert session.finish() == Finished(7, "continuing\nresumed\ncaught\n", "")
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_the_end_of_the_tracer_is_the_end_of_all_that_it_traced(trace: Trace, workspace: Path) -> None:
-    """Its thread dies of a fault that nobody foresaw: outside of the handling of any one task."""
-    session, _ = trace("/bin/sh", "-c", "sleep 100 & echo started; sleep 100")
-    assert session.tracer is not None
-
-    def dies(report: object) -> None:
-        raise SystemExit
-
-    session.tracer._take = dies  # type: ignore[method-assign, assignment]
-    os.kill(session.pid, signal.SIGUSR2)
-    assert session.ended.get(timeout=30) == "tracing died"
-    status = os.waitstatus_to_exitcode(os.waitpid(session.pid, 0)[1])
-    assert status == -signal.SIGKILL
-    session.pid = 0
+@pytest.mark.parametrize("how", ["killed", "nobody left to ask"])
+def test_the_end_of_the_tracer_is_the_end_of_all_that_it_traced(trace: Trace, how: str) -> None:
+    session, _ = trace("/bin/sh", "-c", "sleep 100 & sleep 100")
+    if how == "killed":
+        os.kill(session.tracing, signal.SIGKILL)
+    else:
+        assert session.tracer is not None
+        session.tracer.stop()
+    assert session.ended.get(timeout=30) is None
+    assert session.finish() == Finished(-signal.SIGKILL, "", "")  # the pipes end too, so nothing is left of it
 
 
 class Raises:
@@ -333,3 +329,52 @@ def test_other_children_of_this_process_stay_its_own(trace: Trace) -> None:
     ended = [subprocess.run(["/bin/sh", "-c", f"exit {code}"], check=False).returncode for code in range(1, 9)]
     assert ended == [1, 2, 3, 4, 5, 6, 7, 8]
     assert session.finish().status == 0
+
+
+ON = "sleep 0; /bin/echo ran; echo $?; r=$(echo rm); /bin/$r -rf /; echo $?; /bin/true && echo went on"
+
+
+class HangsAtEcho(Hangs):
+    """A gate that allows all, until it hangs: as good as dead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = threading.Event()
+
+    def check(self, request: CommandRequest, /) -> Decision:
+        if request.origin.exe != "/usr/bin/echo":
+            return Decision(Verdict.ALLOW, "all", "", "")
+        self.asked.set()
+        return super().check(request)
+
+
+def test_what_a_dead_guard_had_in_hand_is_refused_by_the_next_one_and_all_else_decided(trace: Trace) -> None:
+    gate = HangsAtEcho()
+    session, recorded = trace("/bin/sh", "-c", ON, gate=gate, deadline=100.0)
+    assert gate.asked.wait(30)
+    session.answer(Gate(policy, recorded, "session:test"), build_request, recorded.post, successor=True)
+    finished = session.finish()
+    gate.answer.set()
+    assert finished.out == "126\n126\nwent on\n", finished
+    assert recorded.rules() == ["agent-fault", "delete-system"]
+
+
+@pytest.mark.parametrize(("argv", "out", "rules"), [
+    (("/bin/echo", "ran"), "ran\n", []),
+    (("/bin/rm", "-rf", "/"), "", ["delete-system", "exec-race"]),
+])  # fmt: skip
+def test_a_program_that_a_dead_guard_approved_is_decided_again_before_its_first_instruction(
+    argv: tuple[str, ...], out: str, rules: list[str]
+) -> None:
+    """The dead one's answer was the last that it did; what it was asked after that it has not read."""
+    recorded = Recorded()
+    session = Traced(list(argv))
+    session.traced()
+    assert session.guards is not None
+    greet(session.guards, 1)
+    session.go()
+    answer(session.guards, Question.parse(session.guards.recv(LONGEST)), GO_ON)
+    session.answer(Gate(policy, recorded, "session:test"), build_request, recorded.post, successor=True)
+    assert session.finish() == Finished(-signal.SIGKILL if rules else 0, out, "")
+    session.close()
+    assert recorded.rules() == rules

@@ -13,7 +13,8 @@ from agent.enforce.commands.tracer import ExecTracer
 from agent.linux import process, seccomp
 from agent.record.event import Event
 from agent.session.filter import FilterOptions, build
-from tests.enforce.commands.filtered import GID, PATIENCE_S, UID, Child
+from agent.session.tracer import Tracer, pair
+from tests.enforce.commands.filtered import GID, UID, Child
 
 OPTIONS = FilterOptions(notify_exec=False, trace_exec=True, jail=False, shared_uid=False)
 
@@ -30,9 +31,10 @@ class Traced(Child):
         filtered: bool = True,
     ) -> None:
         self.argv, self.cwd, self.before_exec, self.filtered = argv, cwd, before_exec, filtered
-        self.status: queue.Queue[int] = queue.Queue()
         self.ended: queue.Queue[str | None] = queue.Queue()
         self.tracer: ExecTracer | None = None
+        self.tracing = 0
+        self.guards: socket.socket | None = None
         self._begin()
 
     def _become(self, channel: socket.socket) -> None:
@@ -53,33 +55,67 @@ class Traced(Child):
     def trace(
         self, gate: CommandGate, build_request: BuildRequest, post: Callable[[Event], None], deadline: float = 5.0
     ) -> None:
-        """Start tracing it; it then goes on by itself."""
+        """Start tracing it, with a guard; it then goes on by itself."""
+        self.traced()
+        self.answer(gate, build_request, post, deadline)
+        self.go()
+
+    def traced(self) -> None:
+        """Start tracing it; who answers is still to come."""
+        self.guards, theirs = pair()
+        seized, seize = os.pipe()
+        self.tracing = os.fork()
+        if self.tracing == 0:
+            try:
+                self.guards.close()
+                Tracer(theirs).run(self.pid, lambda: os.write(seize, b"s") and None)
+            finally:
+                os._exit(1)
+        theirs.close()
+        os.close(seize)
+        assert os.read(seized, 1) == b"s"
+        os.close(seized)
+
+    def go(self) -> None:
+        """Let it begin."""
+        self._ours.sendall(b"t")
+
+    def answer(
+        self,
+        gate: CommandGate,
+        build_request: BuildRequest,
+        post: Callable[[Event], None],
+        deadline: float = 5.0,
+        *,
+        successor: bool = False,
+    ) -> None:
+        """Answer what is asked from here on, as the first guard or another one."""
+        assert self.guards is not None
         self.tracer = ExecTracer(
+            self.guards.dup(),
             gate,
             build_request,
             session_uid=UID,
             session_gid=GID,
             actor="session:test",
             post=post,
-            exited=self.status.put,
             ended=self.ended.put,
             deadline=deadline,
+            successor=successor,
         )
-        self.tracer.start(self.pid)
-        self._ours.sendall(b"t")
-
-    def _wait(self) -> int:
-        return self.status.get(timeout=PATIENCE_S)
+        self.tracer.start()
 
     def close(self) -> None:
         """The end of it, and of what it left behind."""
         if self._out < 0:
             return
         self.kill()
-        if self.tracer is None:
-            os.waitpid(self.pid, 0)
-        else:
+        if self.tracer is not None and self.guards is not None:
             self.tracer.stop()
+            self.guards.close()
+            os.waitpid(self.tracing, 0)
+        if self.pid:
+            os.waitpid(self.pid, 0)
         self._ours.close()
         os.close(self._out)
         os.close(self._err)

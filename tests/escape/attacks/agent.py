@@ -14,7 +14,7 @@ THERE_IS_NONE = "outside of the confinement there is no such socket"
 STILL_DECIDES = "what is shown is that the agent refuses a dangerous command afterwards as it does before"
 ONE_UID = (
     "without root the session's first process has the session's account and Landlock domain: the session can end it,"
-    " and itself with it, which is on record (`agent.degraded`)"
+    " and itself with it"
 )
 METADATA = (
     "without root the agent's files belong to the session's account, and neither Landlock nor the filter knows changes"
@@ -57,6 +57,7 @@ ON_PROCESSES = (
     Attack("looked_into", "Environment, maps and descriptors of a process of the agent's are looked at",
            everywhere(CONTAINED, gvisor=OPEN), UNCONFINED, (13,), hole=READABLE),
     contained("followed", "/proc/PID/root, cwd and exe of a process of the agent's are followed", 12, 13),
+    contained("descriptors_opened", "What only a process of the agent's has open is opened by its /proc/PID/fd", 13),
     without("descriptors_taken", "pidfd_getfd takes a descriptor of the agent's", 36,
             lacking="gVisor has no pidfd_getfd"),
     contained("limited", "The limits of a process of the agent's are lowered"),

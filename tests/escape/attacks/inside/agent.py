@@ -267,6 +267,30 @@ def followed():
 
 
 @attack()
+def descriptors_opened():
+    """What has no name, or none that the session may open: memory, pipes, the log."""
+    held = os.memfd_create("held") if UNCONFINED else -1
+
+    def opened(pid):
+        found = []
+        for number in os.listdir(f"/proc/{pid}/fd"):
+            name = f"/proc/{pid}/fd/{number}"
+            for flags in (os.O_RDONLY, os.O_WRONLY):
+                with contextlib.suppress(OSError):
+                    target = os.readlink(name)
+                    os.close(os.open(name, flags | os.O_NONBLOCK | os.O_NOCTTY))
+                    if not os.access(target, os.R_OK if flags == os.O_RDONLY else os.W_OK):
+                        found.append(target)
+        if not found:
+            raise OSError(errno.EACCES, "nothing but what has a name")
+
+    done = on_agents(opened)
+    if held >= 0:
+        os.close(held)
+    return done
+
+
+@attack()
 def descriptors_taken():
     if IN_GVISOR:
         raise Absent("gVisor has no pidfd_getfd")
