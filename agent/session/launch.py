@@ -52,7 +52,7 @@ KEPT = (Capability.SETUID, Capability.SETGID, Capability.KILL)
 class Launch:
     """The steps, each a method, run once in order."""
 
-    def __init__(self, channel: Channel, keeper: Channel, plan: Plan, tracers: socket.socket | None) -> None:
+    def __init__(self, channel: Channel, keeper: Channel, plan: Plan, tracers: socket.socket | None = None) -> None:
         self._channel = channel
         self._keeper = keeper
         self._plan = plan
