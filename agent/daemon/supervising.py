@@ -100,12 +100,9 @@ class Ring:
         self._follow(ours)
         return tracers
 
-    async def take_over(self, held: Mapping[str, int]) -> None:
-        """Answer what another guard's ring has left (see `held`). Raises OSError."""
-        if "listener" in held:
-            await self.supervise(held["listener"])
-        elif "tracer" in held:
-            self._follow(socket.socket(fileno=held["tracer"]))
+    def follow(self, tracer: int) -> None:
+        """Answer the tracer of another guard's. Raises OSError."""
+        self._follow(socket.socket(fileno=tracer))
 
     def _follow(self, tracer: socket.socket) -> None:
         uid, gid = self._session_ids()

@@ -61,9 +61,12 @@ class TakeOver(Parts):
         place = placing(self._spec)
         self._launch = LaunchLink(self._serve, ring.supervise, ring.trace, self._lost, place)
         was = standing.launched
+        if "tracer" in held:
+            ring.follow(held["tracer"])  # the init's own words stand still until they are decided
         self._runs(await self._launch.adopt(init, was.init, was.first, was.pid, own_pids=was.own_pids))
         self._open()
-        await ring.take_over(held)
+        if "listener" in held:
+            await ring.supervise(held["listener"])
         self._leave(ground, plan, (standing.port, standing.forwarded), stderr)
         self._opening.metrics.restarted("guard")
         journal.recovered(Point.AGENT, self._levels[Point.AGENT].level, "guard", TAKEN)
