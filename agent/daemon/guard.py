@@ -252,7 +252,9 @@ def main() -> NoReturn:
         status = asyncio.run(_main(_begin()))
     except ChannelClosed:
         status = int(Exit.UNPROTECTED)
-    sys.exit(status)
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(status)  # at once: the log is closed, and to take an interpreter down takes as long as a command
 
 
 if __name__ == "__main__":

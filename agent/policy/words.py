@@ -14,6 +14,8 @@ _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 def hidden_character(text: str) -> str | None:
     """The first character that would not be seen as itself, None where there is none."""
+    if text.isascii() and text.isprintable():  # nearly always; a policy has thousands
+        return None
     return next((character for character in text if _is_hidden(character)), None)
 
 
