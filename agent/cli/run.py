@@ -1,6 +1,6 @@
 """`run`: start the agent, launch the session inside it, end with the session's status.
 
-Has guard and egress process begin, reads what was asked (`agent.cli.run_request`), then replaces itself by the keeper
+Has the guard begin, reads what was asked (`agent.cli.run_request`), then replaces itself by the keeper
 with a clean environment: the agent's own variables (a gateway's credentials among them) are in nobody's
 /proc/PID/environ from then on, and not in argv either: the specification travels in a memory file.
 """
@@ -12,10 +12,10 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from agent.daemon.workers import Workers, start
+from agent.daemon.workers import First, start
 from agent.exits import Exit
 
-if TYPE_CHECKING:  # what takes time is imported when the workers are on their way
+if TYPE_CHECKING:  # what takes time is imported when the guard is on its way
     from agent.daemon.spec import RunSpec
 
 
@@ -49,11 +49,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Validate, then become the keeper. Returns only where the session was not started."""
     clean = {name: os.environ[name] for name in ("PATH", "LANG", "TZ", "TERM") if name in os.environ}
-    workers = start(clean)
+    first = start(clean)
     from agent.cli.run_request import MissingUser, UsageError, build_spec
 
     try:
-        _become_keeper(build_spec(args, dict(os.environ)), workers, clean)
+        _become_keeper(build_spec(args, dict(os.environ)), first, clean)
     except UsageError as error:
         print(f"parhelia: {error}", file=sys.stderr)
         return Exit.USAGE
@@ -61,15 +61,15 @@ def run(args: argparse.Namespace) -> int:
         print(f"parhelia: {error}", file=sys.stderr)
         return Exit.UNPROTECTED
     finally:
-        workers.end()
+        first.end()
     return Exit.USAGE
 
 
-def _become_keeper(spec: RunSpec, workers: Workers, environment: dict[str, str]) -> None:
+def _become_keeper(spec: RunSpec, first: First, environment: dict[str, str]) -> None:
     memory = os.memfd_create("parhelia-spec", 0)
     os.write(memory, spec.to_bytes())
     os.lseek(memory, 0, os.SEEK_SET)
     arguments = [sys.executable, "-I", "-m", "agent.daemon.keeper", "--spec", str(memory)]
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(sys.executable, [*arguments, "--workers", *workers.arguments()], environment)  # noqa: S606
+    os.execve(sys.executable, [*arguments, "--first", *first.arguments()], environment)  # noqa: S606

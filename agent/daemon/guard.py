@@ -194,13 +194,12 @@ class Guard:
 
 async def _main(begun: Begun | None) -> int:
     keeper = Channel(socket.socket(fileno=_argument("--keeper")))
-    egress = Channel(socket.socket(fileno=_argument("--egress")))
-    message, fds = keeper.receive()
+    message, (*fds, egress) = keeper.receive()
     spec = RunSpec.parse(message["spec"])
     logging.basicConfig(
         level=logging.INFO if spec.verbose else logging.WARNING, format="parhelia: %(levelname)s %(name)s: %(message)s"
     )
-    guard = Guard(keeper, egress)
+    guard = Guard(keeper, Channel(socket.socket(fileno=egress)))
     try:
         if begun is not None:
             launcher = Waiting(begun.pid, begun.channel, fds[3])
@@ -241,7 +240,7 @@ def _argument(name: str) -> int:
 
 
 def main() -> NoReturn:
-    """`python -I -m agent.daemon.guard --keeper FD --egress FD [--launcher]`: see `agent.daemon.workers`. With
+    """`python -I -m agent.daemon.guard --keeper FD [--launcher]`: see `agent.daemon.workers`. With
     `--launcher` it is the first of its session, and is told so by the keeper's first message too."""
     set_dumpable(False)
     adopt_orphans()

@@ -1,6 +1,6 @@
 """The keeper: carries the terminal and the signals, replaces guard and egress, and makes sure that the end is the end.
 
-The first guard and egress process are begun by `run`, before it becomes this (`agent.daemon.workers`). Standard library
+The first guard is begun by `run`, before it becomes this (`agent.daemon.workers`). Standard library
 only, besides the agent's own ground floor: it must not fail. Rules: an egress process that dies while the session runs
 is replaced, and its successor is given the listening sockets of before, of which copies are held here: meanwhile
 connections wait in them, and nobody can take their place; so is a guard, whose successor is given all that it had this
@@ -27,7 +27,7 @@ from agent.daemon.leavings import sweep
 from agent.daemon.restarts import MOST, WINDOW_SECONDS, Deaths
 from agent.daemon.spec import RunSpec
 from agent.daemon.terminal import Terminal
-from agent.daemon.workers import Workers
+from agent.daemon.workers import First
 from agent.exits import Exit
 from agent.linux.process import set_dumpable
 from agent.session.offspring import adopt_orphans, end_all
@@ -39,13 +39,13 @@ MARK = "mark"  # agent.session.doors
 
 
 class Keeper:
-    """One run, from the first process to the last. `first`: the guard and the egress process that have been begun."""
+    """One run, from the first process to the last. `first`: the guard that has begun."""
 
-    def __init__(self, spec: RunSpec, first: Workers) -> None:
+    def __init__(self, spec: RunSpec, first: First) -> None:
         self._spec = spec
         self._selector = selectors.DefaultSelector()
         self._guard_pid = first.guard
-        self._egress_pid = first.egress
+        self._egress_pid = 0
         self._first = Channel(socket.socket(fileno=first.channel))
         self._session_pid: int | None = None
         self._status: int | None = None
@@ -57,7 +57,7 @@ class Keeper:
         self._guard_deaths = Deaths()
         self._egress_deaths = Deaths()
         self._egress_number = 0
-        self._last_words = first.last_words
+        self._last_words = -1
         self._stray_user: int | None = None
         self._account = None if spec.egress_user is None else spec.session_user.uid
 
@@ -106,19 +106,12 @@ class Keeper:
     def _start(self, terminal: Terminal) -> Channel:
         channel = self._first
         self._init, inits = pair()  # its end, with this process, is the end of the session's init and of all below it
-        with inits:
-            streams = (*terminal.stdio, inits.fileno())
+        with inits, self._start_egress() as egress:
+            streams = (*terminal.stdio, inits.fileno(), egress.fileno())
             with suppress(ChannelClosed):  # dead already, and that is seen
                 channel.send({"type": "start", "spec": self._spec.dump()}, streams)
         terminal.release_slave()
         return channel
-
-    def _start_guard(self) -> Channel:
-        """A guard, and an egress process for it; returns the channel to the guard."""
-        with self._start_egress() as egress:
-            self._guard_pid, ours = workers.start_guard(egress, os.environ)
-        self._dead.discard(self._guard_pid)
-        return Channel(ours)
 
     def _replace_guard(self) -> Channel | None:
         """The guard is gone. Another one takes the session over; None where none can, and the session must end."""
@@ -144,18 +137,21 @@ class Keeper:
                 return None
             self._say("the guard died; another one takes the session over")
             held = {"init": ours.fileno(), "last words": os.dup(self._last_words), **self._kept}
-            channel = self._start_guard()
+            self._guard_pid, guard = workers.start_guard(os.environ)
+            self._dead.discard(self._guard_pid)
+            channel = Channel(guard)
             self._egress_number = 0
-            with suppress(ChannelClosed):  # dead again, and that is seen
+            with self._start_egress() as egress, suppress(ChannelClosed):  # dead again, and that is seen
                 resume = {"type": "resume", "spec": self._spec.dump(), "names": [*held]}
-                channel.send(resume, [*held.values()])
+                channel.send(resume, [*held.values(), egress.fileno()])
                 channel.send({"type": "doors", "doors": self._held[0]}, self._held[1])
             os.close(held["last words"])
         return channel
 
     def _start_egress(self) -> socket.socket:
         """Returns the guard's end of its channel. What it leaves for the next guard, it leaves in `_last_words`."""
-        os.close(self._last_words)
+        if self._last_words >= 0:
+            os.close(self._last_words)
         self._egress_pid, self._last_words, guard_side = workers.start_egress(os.environ)
         self._dead.discard(self._egress_pid)
         return guard_side
@@ -340,9 +336,9 @@ def _exit_code(status: int) -> int:
 
 
 def main() -> int:
-    """`python -I -m agent.daemon.keeper --spec FD --workers …`: what `agent.cli.run` becomes, and nothing else."""
+    """`python -I -m agent.daemon.keeper --spec FD --first …`: what `agent.cli.run` becomes, and nothing else."""
     memory = int(sys.argv[sys.argv.index("--spec") + 1])
-    first = Workers.taken_over(sys.argv[sys.argv.index("--workers") + 1 :])
+    first = First.taken_over(sys.argv[sys.argv.index("--first") + 1 :])
     with open(memory, "rb") as file:
         spec = RunSpec.from_bytes(file.read())
     return Keeper(spec, first).run()

@@ -1,7 +1,8 @@
 """Starting the agent's own processes: guard and egress, each an interpreter of its own with nothing but its channels.
 
-An interpreter and its imports take longest of a start, so `run` has both begin before it has read what it was asked
-(`start`), and the keeper, which is that process, takes them over; later ones are started by the keeper.
+Interpreters and their imports take longest of a start, the guard's most of all, so `run` has it begin before it has
+read what it was asked (`start`), and the keeper, which is that process, takes it over. The keeper starts the egress
+process, which has time enough then: two processors are not to be shared by three.
 Rules kept here: a worker is told nothing by its start: what it is to do comes by the channel, without which it ends;
 its environment is clean; it gets no descriptor but its own. Imports nothing that takes time.
 """
@@ -27,60 +28,49 @@ EGRESS = "agent.enforce.egress.main"
 _STREAMS = (0, 1, 2)
 
 
-class Workers(NamedTuple):
-    """Those of a start: process ids of this process's children; descriptors of the channel to the guard and of the file
-    for the last words of the egress process."""
+class First(NamedTuple):
+    """The guard of a start: its process id, a child of this process, and the descriptor of the channel to it."""
 
     guard: int
-    egress: int
     channel: int
-    last_words: int
 
     def arguments(self) -> list[str]:
-        """For the program that this process becomes, which then holds the descriptors."""
+        """For the program that this process becomes, which then holds the channel."""
         os.set_inheritable(self.channel, True)
-        os.set_inheritable(self.last_words, True)
         return [str(each) for each in self]
 
     @staticmethod
-    def taken_over(arguments: Sequence[str]) -> Workers:
+    def taken_over(arguments: Sequence[str]) -> First:
         """The inverse of `arguments`, after the exec. Raises ValueError, TypeError, OSError."""
-        workers = Workers(*map(int, arguments))
-        os.set_inheritable(workers.channel, False)
-        os.set_inheritable(workers.last_words, False)
-        return workers
+        first = First(*map(int, arguments))
+        os.set_inheritable(first.channel, False)
+        return first
 
     def end(self) -> None:
         """There will be no session. Nothing has begun."""
-        for pid in (self.guard, self.egress):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            with suppress(ChildProcessError):
-                os.waitpid(pid, 0)
+        with suppress(ProcessLookupError):
+            os.kill(self.guard, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            os.waitpid(self.guard, 0)
         os.close(self.channel)
-        os.close(self.last_words)
 
 
-def start(environment: Mapping[str, str]) -> Workers:
-    """The first guard and egress process of a run, with this environment. Raises OSError."""
+def start(environment: Mapping[str, str]) -> First:
+    """The first guard of a run, with this environment. Raises OSError."""
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  (imports nothing that takes time)
         with suppress(OSError):
             os.set_inheritable(int(name), int(name) in _STREAMS)  # what the operator's shell has open stays here
     protect()
     os.umask(0o022)
-    egress, last_words, guard_side = start_egress(environment)
-    with guard_side:
-        guard, ours = start_guard(guard_side, environment, "--launcher")
-    return Workers(guard, egress, ours.detach(), last_words)
+    guard, ours = start_guard(environment, "--launcher")
+    return First(guard, ours.detach())
 
 
-def start_guard(egress: socket.socket, environment: Mapping[str, str], *more: str) -> tuple[int, socket.socket]:
-    """A guard with this end of the egress process's channel, which stays the caller's: its process id, and the channel
-    to it. Raises OSError."""
+def start_guard(environment: Mapping[str, str], *more: str) -> tuple[int, socket.socket]:
+    """A guard: its process id, and the channel to it. Raises OSError."""
     ours, guards = pair()
     with guards:
-        arguments = ["--keeper", str(guards.fileno()), "--egress", str(egress.fileno()), *more]
-        return _spawn(GUARD, arguments, [guards.fileno(), egress.fileno()], environment), ours
+        return _spawn(GUARD, ["--keeper", str(guards.fileno()), *more], [guards.fileno()], environment), ours
 
 
 def start_egress(environment: Mapping[str, str]) -> tuple[int, int, socket.socket]:
