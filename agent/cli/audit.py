@@ -22,6 +22,11 @@ from agent.record.family import verify_family
 from agent.record.follow import Follower
 from agent.record.verify import UNSHOWN, Report
 
+SHOWN = (
+    "rule", "reason", "where", "cause", "measures", "evidence", "level", "change", "exit_status", "signal", "count",
+    "lost", "pid", "exe",
+)  # fmt: skip
+"""The details that `tail` shows, in this order."""
 _POLL_SECONDS = 0.25
 _COLOURS = {"denied": "\x1b[31m", "error": "\x1b[33m", "success": "\x1b[32m"}
 
@@ -115,9 +120,7 @@ def shown(line: bytes, *, colour: bool = False) -> str:
         details = event["details"]
         result = str(event["result"])
         words = [str(event["timestamp"]), f"{result:<7}", f"{details['event_type']:<22}", str(event["resource"])]
-        extra = {"actor": event["actor"]} | {
-            key: details[key] for key in ("rule", "reason", "where", "count", "lost", "pid", "exe") if key in details
-        }
+        extra = {"actor": event["actor"]} | {key: details[key] for key in SHOWN if key in details}
         extra["seq"] = details["seq"]
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
         return "not an event: " + visible(line.decode("utf-8", "backslashreplace").rstrip("\n"))

@@ -108,6 +108,17 @@ def test_tail_shows_who_what_and_why(log, capsys):
     assert "pypi.org:443" in lines[1]
 
 
+def test_tail_says_what_contained_a_session_and_how_it_ended(tmp_path, capsys):
+    ledger = open_ledger(tmp_path)
+    ledger.accept(allowed(cause="ticket 7", measures=["cut", "freeze"], evidence="evidence-000000000012"))
+    ledger.accept(allowed(exit_status=126))
+    ledger.close()
+    assert main(["audit", "tail", str(tmp_path)]) == Exit.OK
+    first, second = capsys.readouterr().out.splitlines()
+    assert 'cause="ticket 7"  measures=["cut", "freeze"]  evidence=evidence-000000000012' in first
+    assert "exit_status=126" in second
+
+
 def test_what_a_session_names_cannot_drive_the_terminal(tmp_path, capsys):
     hostile = "a\x1b[2J\x1b]0;owned\x07\u202egnp.exe\u200b\x9b31m\r\nnext\u2028line\x7f"
     ledger = open_ledger(tmp_path)
