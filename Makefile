@@ -58,8 +58,8 @@ run: $(VENV)/.stamp-project users  ## a confined session on the default policy: 
 test-tools:
 	@container/test-tools.sh
 
-test: $(VENV)/.stamp-project users test-tools $(HOOK)  ## the suite (as root: on the host, in Docker and in gVisor); PYTEST_ARGS='…'
-	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+test: $(VENV)/.stamp-project users test-tools $(HOOK)  ## the suite (as root: on the host, in Docker and in gVisor), in two halves; PYTEST_ARGS='…': one pytest
+	$(if $(strip $(PYTEST_ARGS)),$(VENV)/bin/python -m pytest $(PYTEST_ARGS),container/suite.sh $(VENV)/bin/python)
 
 lint: $(VENV)/.stamp-project  ## ruff, its formatter, mypy, import-linter
 	$(VENV)/bin/ruff check

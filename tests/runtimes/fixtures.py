@@ -22,11 +22,15 @@ FIRST_BUILD_SECONDS = 1500
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """On a new machine the first test waits for a base system and an image to be built."""
+    """What needs a container is marked before `-m` asks. On a new machine the first such test waits for a base system
+    and an image to be built."""
     for item in items:
         if "docker" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.timeout(FIRST_BUILD_SECONDS))
+            item.add_marker(pytest.mark.docker)
+    for item in [item for item in items if item.get_closest_marker("docker")][:1]:
+        item.add_marker(pytest.mark.timeout(FIRST_BUILD_SECONDS))
 
 
 @pytest.fixture(scope="session")
