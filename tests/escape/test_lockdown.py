@@ -132,10 +132,10 @@ import ctypes, os, signal, sys, time
 libc = ctypes.CDLL(None)
 signal.signal(signal.SIGCONT, lambda *_: None)
 event = (ctypes.c_int * 16)(0, 0, signal.SIGCONT, 0)
-for turn in range(1, 65):  # a SIGSTOP takes a pending SIGCONT away, and the timer that sent it never fires again
+for turn in range(400):  # a SIGSTOP takes a pending SIGCONT away, and the timer that sent it never fires again
     timer = ctypes.c_void_p()
     libc.timer_create(1, event, ctypes.byref(timer))
-    libc.timer_settime(timer, 0, (ctypes.c_long * 4)(0, 100_000_000 + turn * 1_000_000, 0, turn * 7_000_000), None)
+    libc.timer_settime(timer, 0, (ctypes.c_long * 4)(0, 100_000_000 + turn * 1_000_000, 0, 1 + turn * 2_000_000), None)
 open(sys.argv[1], "w").close()
 for _ in range(6000): time.sleep(0.01)
 """
