@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.escape.conftest import RUNTIMES
-from tests.escape.containers import SHARED, Container
+from tests.escape.containers import SHARED, Container, Restricted
 from tests.escape.runtime import AUDIT, Case, Host, Runtime, policy, read_log, verify
 from tests.escape.test_exec_identity import counted
 
@@ -129,6 +129,8 @@ def run_case(runtime: Runtime, case: Case, seconds: float = 120) -> Killed:
     """Run it beside the killer, for so long at most."""
     if isinstance(runtime, Container):
         argv = runtime.argv(case)
+        if isinstance(runtime, Restricted):
+            runtime.own()
         at = argv.index("/opt/parhelia/bin/parhelia-agent")
         done = runtime.execute([*argv[:at], "python3", f"{SHARED}/killer.py", *argv[at:]], case.env)
         audit = runtime.directory / AUDIT
@@ -189,12 +191,16 @@ def test_an_egress_process_that_dies_again_and_again_ends_the_session(host: Host
     assert (killed.verified, killed.left) == (0, 0)
 
 
-GUARD = """
+RUN = """
 import subprocess, threading
 def run(*argv):
     try: return subprocess.run(argv, capture_output=True, text=True).stdout
     except PermissionError: return "denied"
+"""
 
+GUARD = (
+    RUN
+    + """
 def storm():
     while not ends.is_set():
         ran[run("/bin/echo", "x")] += 1
@@ -221,6 +227,7 @@ ends.set()
 for thread in threads: thread.join(60)
 tell(first=first, looks=tells, squatted=squatted, ran=ran, refused=refused, hung=sum(t.is_alive() for t in threads))
 """
+)
 
 
 @pytest.mark.parametrize("runtime", KILLABLE, indirect=True)
@@ -242,6 +249,38 @@ def test_a_guard_that_dies_is_replaced_and_what_was_asked_meanwhile_is_decided_o
     assert sum(count for rule, count in rules if rule == "commands.deny[0]") >= found["refused"]["denied"]
     changes = [event["details"] for event in killed.events if event["details"]["event_type"] == "agent.recovered"]
     assert [each["process"] for each in changes].count("guard") == 2
+    assert (killed.verified, killed.left) == (0, 0)
+
+
+ONE_UID = (
+    RUN
+    + """
+def looks():
+    return [run("/bin/echo", "b"), run(sys.argv[4], "/dev/null"), ask(f"http://allowed.test:{http}/"),
+            ask("http://evil.test/")]
+
+tells = [looks()]
+for module in ("agent.daemon.guard", "agent.enforce.egress.main"):
+    kill(module)
+    squatted = list(squat())
+    tells.append(looks())
+tell(looks=tells, squatted=squatted)
+"""
+)
+
+
+@pytest.mark.root
+@pytest.mark.docker
+def test_where_all_is_of_one_uid_guard_and_egress_process_are_replaced_too(restricted_sessions: Restricted) -> None:
+    killed = run_with_killer(restricted_sessions, ONE_UID)
+    assert killed.status == 0, killed.stderr
+    (found,) = killed.lines
+    assert found["looks"] == [["b\n", "denied", 200, 403]] * 3
+    assert (found["squatted"], restricted_sessions.upstream.escapes) == ([], 0)
+    denied = [event["details"].get("rule") for event in killed.events if event["result"] == "denied"]
+    assert (denied.count("commands.deny[0]"), denied.count("egress-default")) == (3, 3)
+    changes = [event["details"] for event in killed.events if event["details"]["event_type"] == "agent.recovered"]
+    assert "guard" in [each["process"] for each in changes]
     assert (killed.verified, killed.left) == (0, 0)
 
 

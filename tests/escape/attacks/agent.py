@@ -14,7 +14,7 @@ THERE_IS_NONE = "outside of the confinement there is no such socket"
 STILL_DECIDES = "what is shown is that the agent refuses a dangerous command afterwards as it does before"
 ONE_UID = (
     "without root the session's first process has the session's account and Landlock domain: the session can end it,"
-    " and itself with it"
+    " and itself with it, which is on record (`agent.degraded`)"
 )
 METADATA = (
     "without root the agent's files belong to the session's account, and neither Landlock nor the filter knows changes"
