@@ -66,6 +66,10 @@ def test_no_file_names_a_path_of_one_machine() -> None:
     assert list(lines_with(MACHINE, [path for path in committed() if path != Path("tests/test_house.py")])) == []
 
 
+def test_no_file_holds_two_sides_of_a_merge() -> None:
+    assert list(lines_with(re.compile(r"^(<{7}|>{7}) "), committed())) == []
+
+
 def test_no_file_outside_the_policies_names_a_package_registry() -> None:
     exempt = {Path("tests/test_house.py")}
     paths = [path for path in committed() if path.parts[0] != "policies" and path not in exempt]

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from agent.channel import Channel, ChannelClosed, Message, pair
 from agent.daemon import workers
-from agent.daemon.leavings import sweep
+from agent.daemon.leavings import hold, sweep, sweep_dead
 from agent.daemon.restarts import MOST, WINDOW_SECONDS, Deaths
 from agent.daemon.spec import RunSpec
 from agent.daemon.terminal import Terminal
@@ -88,6 +88,8 @@ class Keeper:
         try:
             Path(self._spec.run_root).mkdir(parents=True, exist_ok=True, mode=0o755)
             Path(self._spec.run_dir).mkdir(mode=0o711)
+            with suppress(OSError):  # then nobody ever takes it for over
+                hold(self._spec.run_dir)  # until this process ends
         except OSError as error:
             self._say(f"the run directory {self._spec.run_dir}: {error.strerror}; name another with --run-dir")
             return False
@@ -307,6 +309,7 @@ class Keeper:
         terminal.drain()
         terminal.restore()
         sweep(self._spec)
+        sweep_dead(self._spec)
 
     def _wait(self, pid: int, seconds: float) -> None:
         deadline = time.monotonic() + seconds

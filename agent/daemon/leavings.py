@@ -2,16 +2,20 @@
 links to the hook's and the control socket, and placeholders of protected names.
 
 Their names follow from the specification (those of placeholders are listed in the run directory), so that whoever is
-left at the end (the keeper; the guard where the keeper is dead) can take them away. Nothing here follows what the
-session may have put there.
+left at the end (the keeper; the guard where the keeper is dead) can take them away. Where nobody was left, because both
+were killed at once, the end of a later run does: a run whose directory the keeper does not hold any more (flock(2)) is
+over. Nothing here follows what the session may have put there.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import shutil
 import stat
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from agent.daemon.control_wire import control_link
@@ -21,6 +25,11 @@ from agent.daemon.spec import RunSpec
 from agent.linux import cgroups
 
 CANARY_HOMES = ("/var/tmp", "/dev/shm", "/srv", "/var", "/run")  # noqa: S108  (one world-readable file, not a secret)
+
+_INSTANCE = re.compile(r"(?P<session>.+)-(?P<boot>[0-9a-f]{12})")
+_HELD = "held"
+"""The file of a run whose keeper has locked, or had, its directory."""
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def tmpdir(spec: RunSpec) -> Path:
@@ -59,3 +68,34 @@ def sweep(spec: RunSpec) -> None:
         with suppress(OSError):
             if link.is_symlink() and not link.exists():
                 link.unlink()
+
+
+def hold(run_dir: str) -> int:
+    """Say that this run is not over, for as long as this process lives or the descriptor that is returned is open.
+    Raises OSError, where nobody can take it for over either: it has no `_HELD`."""
+    descriptor = os.open(run_dir, _DIRECTORY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(os.open(_HELD, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400, dir_fd=descriptor))
+    return descriptor
+
+
+def sweep_dead(spec: RunSpec) -> None:
+    """Take away what runs that are over left below the same run root. Never raises."""
+    with suppress(OSError):
+        for name in os.listdir(spec.run_root):  # noqa: PTH208
+            found = _INSTANCE.fullmatch(name)
+            if found is not None and name != Path(spec.run_dir).name:
+                there = f"{spec.run_root}/{name}"
+                _sweep_if_dead(replace(spec, run_dir=there, session_id=found["session"], boot=found["boot"]))
+
+
+def _sweep_if_dead(spec: RunSpec) -> None:
+    with suppress(OSError):
+        descriptor = os.open(spec.run_dir, _DIRECTORY)
+        try:
+            if os.fstat(descriptor).st_uid != os.geteuid() or _HELD not in os.listdir(descriptor):  # noqa: PTH208
+                return
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            sweep(spec)
+        finally:
+            os.close(descriptor)

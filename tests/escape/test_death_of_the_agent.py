@@ -20,6 +20,7 @@ from tests.escape.runtime import AUDIT, Case, Host, policy, read_log, verify
 
 PARTS = {"keeper": "agent.daemon.keeper", "launcher": "agent.session.launch"}
 """What was the launcher is the tracer, where execs are traced, else the init."""
+RUN_ROOT = Path("/run/parhelia")
 WAIT_SECONDS = 20.0
 CONTAINERS = [
     pytest.param("docker_sessions", "keeper", marks=[pytest.mark.root, pytest.mark.docker], id="docker-keeper"),
@@ -157,6 +158,28 @@ def test_the_log_of_a_guard_killed_with_its_keeper_is_whole_and_is_continued(
     assert again.status == 0, again.stderr
     assert again.verified == 0
     assert again.events[: len(before)] == before
+
+
+@pytest.mark.root
+def test_what_a_killed_agent_left_on_the_machine_goes_with_the_next_session(host: Host) -> None:
+    granted = policy(write="/tmp, /home/session") + "  protect: [~/.bash_login]\n"
+    process = subprocess.Popen(
+        host.command(Case(("/bin/sh", "-c", "echo up; sleep 600"), granted)), env=host.environment(Case((), "")),
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    (created,) = [event for event in read_log(host.audit) if event["details"]["event_type"] == "session.create"]
+    instance = f"{created['details']['session_id']}-{created['details']['boot']}"
+    victims = [part(process.pid, name) for name in (PARTS["keeper"], "agent.daemon.guard")]
+    for victim in victims:
+        os.kill(victim, signal.SIGKILL)
+    process.communicate(timeout=WAIT_SECONDS)
+    left = [Path("/tmp", f"session-{instance}"), *Path("/home/session").glob(".bash_login"), *RUN_ROOT.glob(instance)]
+    assert len(left) == 3, left
+    for _ in range(2):  # where the names were free, and where placeholders lay
+        assert host.run(Case(("/bin/true",), granted)).status == 0
+        assert [path for path in left if path.exists()] == []
 
 
 def test_a_signal_to_the_agent_reaches_the_session_and_its_status_comes_back(either_host: Host) -> None:
