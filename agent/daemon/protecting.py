@@ -75,25 +75,27 @@ def compile_protection(
     for name in reserved:
         held[name.path] = Hold.RESERVE
     _pin_above(held, roots)
-    identities = {identity for path in held if (identity := _identity(path)) is not None}
+    before_links = frozenset(held)
+    identities = {identity for path in held if not os.path.islink(path) and (identity := _identity(path)) is not None}  # noqa: PTH114
     for link in found.links:  # another way to a place: what replaces it would be taken for the place
         if _identity(link) in identities:
             held.setdefault(link, Hold.PIN)
     _pin_above(held, roots)
     if len(held) > HELD:
         weak.append(f"{len(held)} mounts would be needed for the protected places, and {HELD} are made")
-    chosen = dict(_ordered(held, (workdir, protected.home)))
+    chosen = dict(_ordered(held, (workdir, protected.home), before_links))
     reserved = tuple(name for name in reserved if name.path in chosen)
     return Protection(tuple(chosen.items()), reserved=reserved, weak=tuple(weak))
 
 
-def _ordered(held: dict[str, Hold], near: tuple[str, ...]) -> tuple[tuple[str, Hold], ...]:
-    """Each parent before what is below. Where there are too many: those of the directories `near` first, then those
-    near the top, with the directories above them; else an earlier session could crowd them out with names of its own.
-    """
+def _ordered(held: dict[str, Hold], near: tuple[str, ...], places: frozenset[str]) -> tuple[tuple[str, Hold], ...]:
+    """Each parent before what is below. Where there are too many: `places` before the links that lead to them, those of
+    the directories `near` first, then those near the top, with the directories above them; else an earlier session
+    could crowd them out with names of its own."""
 
-    def rank(path: str) -> tuple[bool, int, str]:
-        return not any(covers(place, path) or covers(path, place) for place in near), path.count("/"), path
+    def rank(path: str) -> tuple[bool, bool, int, str]:
+        far = not any(covers(place, path) or covers(path, place) for place in near)
+        return path not in places, far, path.count("/"), path
 
     chosen = sorted(held, key=rank)[:HELD]
     return tuple((path, held[path]) for path in sorted(chosen, key=lambda path: path.split("/")))

@@ -122,6 +122,20 @@ def test_many_places_do_not_crowd_out_those_of_the_working_directory(root: Path)
     assert any("mounts would be needed" in text for text in protection.weak)
 
 
+def test_links_to_a_place_crowd_out_no_place_and_links_beyond_the_roots_are_nobodys(root: Path) -> None:
+    (root / "deep/er/.git/hooks").mkdir(parents=True)
+    (root / "z").mkdir()
+    (root / "z/.env").symlink_to("/etc/passwd")
+    for number in range(HELD):
+        (root / f"l{number}").symlink_to("p/.git")
+        (root / f"m{number}").symlink_to("/etc/passwd")
+    found = held(root, compiled(root, entries=20_000))
+    assert len(found) == HELD
+    assert (found["deep/er/.git/hooks"], found["z/.env"]) == ("read-only", "pin")
+    assert not [name for name in found if name.startswith("m")]
+    assert [name for name in found if name.startswith("l")], "what room is left is theirs"
+
+
 def _deep(root: Path, levels: int) -> int:
     """A chain of directories with a name of 250 bytes each; the innermost one, opened."""
     at = os.open(root, os.O_RDONLY)
