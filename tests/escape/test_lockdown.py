@@ -128,32 +128,47 @@ def test_a_lockdown_is_counted_and_pushed(host: Host) -> None:
 
 
 WOKEN = r"""
-import ctypes, os, signal, sys, time
-libc = ctypes.CDLL(None)
+import ctypes, fcntl, os, signal, sys, time
+MODIFIED_OR_TOUCHED = 2 | 4
+changes = ctypes.CDLL(None).inotify_init1(0)
+ctypes.CDLL(None).inotify_add_watch(changes, sys.argv[1].encode(), MODIFIED_OR_TOUCHED)
 signal.signal(signal.SIGCONT, lambda *_: None)
-event = (ctypes.c_int * 16)(0, 0, signal.SIGCONT, 0)
-for turn in range(400):  # a SIGSTOP takes a pending SIGCONT away, and the timer that sent it never fires again
-    timer = ctypes.c_void_p()
-    libc.timer_create(1, event, ctypes.byref(timer))
-    libc.timer_settime(timer, 0, (ctypes.c_long * 4)(0, 100_000_000 + turn * 1_000_000, 0, 1 + turn * 2_000_000), None)
-open(sys.argv[1], "w").close()
+fcntl.fcntl(changes, fcntl.F_SETOWN, os.getpid())
+fcntl.fcntl(changes, fcntl.F_SETSIG, signal.SIGCONT)
+fcntl.fcntl(changes, fcntl.F_SETFL, os.O_ASYNC)
+open(sys.argv[1], "w").write("ready")
 for _ in range(6000): time.sleep(0.01)
 """
 
 
 @pytest.mark.root
-def test_a_session_whose_own_timer_lets_it_go_on_is_not_held_but_ended(host: Host) -> None:
-    session, ready = f"woken-{os.getpid()}", Path("/tmp", f"woken-{os.getpid()}")
-    case = Case(("/usr/bin/python3", "-c", WOKEN, str(ready)), policy(), env={"PARHELIA_SESSION_ID": session})
+def test_a_session_that_has_itself_let_go_on_is_not_held_but_ended(host: Host) -> None:
+    """The kernel sends it SIGCONT, again and again, for what becomes of a file."""
+    session, file = f"woken-{os.getpid()}", Path("/tmp", f"woken-{os.getpid()}")
+    file.touch(0o666)
+    file.chmod(0o666)
+    case = Case(("/usr/bin/python3", "-c", WOKEN, str(file)), policy(), env={"PARHELIA_SESSION_ID": session})
+    ended = threading.Event()
+
+    def stir() -> None:
+        while not ended.wait(0.01):
+            file.write_text("changed")  # two kinds in turn: one that is like the last in the queue is not told again
+            os.utime(file)
+
+    stirring = threading.Thread(target=stir)
     try:
         with subprocess.Popen(host.command(case), env=host.environment(case), stdin=subprocess.DEVNULL) as run:
-            while not ready.exists():
+            while file.read_text() != "ready":
                 assert run.poll() is None
                 time.sleep(0.02)
+            stirring.start()
             assert host.agent("lockdown", "--freeze", "--session", session).returncode == 0
             assert run.wait(60) == 137
     finally:
-        ready.unlink(missing_ok=True)
+        ended.set()
+        if stirring.ident is not None:
+            stirring.join()
+        file.unlink()
     lockdowns = of(read_log(host.audit), "agent.lockdown")
     assert lockdowns[-1]["details"]["measures"] == ["cut", "freeze", "kill"]
     assert verify(host.audit) == 0
