@@ -32,6 +32,8 @@ socket path, HOOK, is compiled in."""
 HOOK = f"{PUBLIC}/hook.sock"
 RESOLV_CONF = "/etc/resolv.conf"
 JAIL_DOORS = (Door.PROXY, Door.CAPTURE, Door.DNS_UDP, Door.DNS_TCP)
+INIT = 1
+"""The number of the first process of a process namespace (pid_namespaces(7))."""
 PROVED = 64
 """Of so many protected places it is proven at the start that they cannot be written."""
 
@@ -115,9 +117,17 @@ def _proofs(ground: Ground, port: int, canaries: Canaries, private: Sequence[str
         token=canaries.token,
         ungranted=(ground.places.canary,) if (landlock or offer.mounts) and ground.places.canary else (),
         private=tuple(private) if separate or landlock else (),
-        signal=(os.getpid(), os.getppid()) if separate or offer.landlock >= LANDLOCK_SCOPE else (),
+        signal=_of_the_agent(offer, separate=separate),
         protected=tuple(path for path, how in ground.protection.places if how is not Hold.PIN)[:PROVED],
     )
+
+
+def _of_the_agent(offer: Offer, *, separate: bool) -> tuple[int, ...]:
+    """The processes that the session must not be able to signal, by the numbers that they have for it: in a process
+    namespace of its own only the init has one."""
+    if offer.pids:
+        return (INIT,) if separate else ()
+    return (os.getpid(), os.getppid()) if separate or offer.landlock >= LANDLOCK_SCOPE else ()
 
 
 def _environment(spec: RunSpec, ground: Ground, public: str, port: int) -> dict[str, str]:

@@ -299,7 +299,12 @@ def test_gvisor_answers_whichever_ipv4_name_server_is_asked(gvisor_arena: Contai
     rules = "version: 1\negress:\n  allow:\n    - {host: api.good.test, addresses: [127.0.0.0/8]}\n"
     rules += "paths: {write: [/tmp], read: [/usr, /bin, /sbin, /lib, /lib64, /etc, /opt]}\n"
     names = ["api.good.test", "secret-bytes.evil.test"]
-    command = ["/usr/bin/python3", "-c", LOOKUPS, json.dumps([*names, "127.0.0.1", "8.8.8.8", "::1"])]
+    command = [
+        "/usr/bin/python3",
+        "-c",
+        LOOKUPS,
+        json.dumps([*names, "127.0.0.1", "8.8.8.8"]),
+    ]  # no datagrams of IPv6 there
     visit = gvisor_arena.visit(rules, {"api.good.test": [["127.0.0.1"]]}, command)
     assert visit.outcome.status == 0, visit.outcome.stderr
     found = json.loads(visit.outcome.stdout)
@@ -307,7 +312,7 @@ def test_gvisor_answers_whichever_ipv4_name_server_is_asked(gvisor_arena: Contai
     assert {tuple(answer) for name, answer in found.items() if "good" in name} == {(0, 1)}, found
     assert {tuple(answer) for name, answer in found.items() if "evil" in name} == {(5, 0)}, found
     assert visit.looked_up.keys() == {"api.good.test"}
-    assert visit.counted == counted(visit.outcome, "network.egress_blocked") == 6
+    assert visit.counted == counted(visit.outcome, "network.egress_blocked") == 4
 
 
 class WithoutAdmin(Host):
