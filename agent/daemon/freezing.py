@@ -2,7 +2,8 @@
 
 Rules kept here: it is held only where two walks of /proc in a row have found every task of every process at rest (each
 has taken the signal or has it before it can run its own code again); what forks faster than it is walked is reached by
-one kill(2) to all of the account's processes, where they are all this session's (`agent.session.offspring` says why);
+one kill(2) to all of the account's processes, where they are all this session's (`agent.session.offspring` says why),
+and what another session of the account has started meanwhile is let go on;
 what the session itself had stopped before stays stopped when the rest goes on; what stirs again and again is not held,
 and that is told (`unheld`). The agent's own processes are spared.
 
@@ -117,6 +118,9 @@ class Freezer:
             running = [pid for pid, states in self.processes().items() if not set(states) <= _AT_REST]
             if running and self._account is not None and not self._strangers(self._account):
                 signal_account(self._account, signal.SIGSTOP)
+                for pid in self._strangers(self._account):  # born meanwhile, in another session
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGCONT)
             for pid in running:
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGSTOP)

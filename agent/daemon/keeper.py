@@ -207,7 +207,8 @@ class Keeper:
                     channel.send({"type": "reload"} if reload else {"type": "signal", "number": number})
 
     def _check_workers(self, channel: Channel) -> None:
-        alone = self._egress_pid in self._dead and self._guard_pid not in self._dead  # it follows a dead guard
+        guard_lives = self._guard_pid not in self._dead and not _hung_up(channel)
+        alone = self._egress_pid in self._dead and guard_lives  # it follows a dead guard
         if not alone or self._finishing or self._failure is not None:
             return
         if not self._egress_deaths.survived(time.monotonic()):
@@ -332,6 +333,13 @@ class Keeper:
         for line in text.splitlines():
             sys.stderr.write(f"parhelia: {line}\r\n" if os.isatty(2) else f"parhelia: {line}\n")
         sys.stderr.flush()
+
+
+def _hung_up(channel: Channel) -> bool:
+    """Has the process at the other end closed it? One that dies does so before it can be waited for."""
+    looking = select.poll()
+    looking.register(channel.fileno(), 0)  # POLLHUP is told unasked
+    return bool(looking.poll(0))
 
 
 def _exit_code(status: int) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from agent.daemon.freezing import Freezer
+from tests.conftest import require
 
 COUNT = """
 import ctypes, os, sys, threading, time
@@ -187,3 +188,32 @@ def test_what_is_spared_goes_on(tmp_path: Path) -> None:
     finally:
         counter.freezer = Freezer(lambda: counter.root)
         counter.end()
+
+
+def test_another_session_of_the_account_that_begins_meanwhile_goes_on() -> None:
+    require(os.geteuid() == 0, "root, to start something as another account")
+    uid = 64_000 + os.getpid() % 1000  # nobody's
+    ours = subprocess.Popen(["/bin/sh", "-c", "while :; do :; done"], user=uid)
+    theirs = subprocess.Popen(["/bin/sleep", "60"], user=uid)
+    looks = iter([[]])  # the first look comes before the other session's beginning
+    freezer = Freezer(os.getpid, account=uid, strangers=lambda account: next(looks, [theirs.pid]))
+    freezer.processes = lambda: {ours.pid: state(ours.pid)}  # type: ignore[method-assign]
+    try:
+        assert freezer._round() == [ours.pid]
+        until(lambda: state(ours.pid) == "T")
+        until(lambda: state(theirs.pid) == "S")
+    finally:
+        for process in (ours, theirs):
+            process.kill()
+            process.wait()
+
+
+def state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

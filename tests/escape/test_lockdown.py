@@ -162,6 +162,7 @@ def test_a_session_that_has_itself_let_go_on_is_not_held_but_ended(host: Host) -
                 assert run.poll() is None
                 time.sleep(0.02)
             stirring.start()
+            until(lambda: host.agent("status", "--session", session).returncode == 0, "the control socket")
             assert host.agent("lockdown", "--freeze", "--session", session).returncode == 0
             assert run.wait(60) == 137
     finally:
