@@ -28,7 +28,8 @@ CANARY_HOMES = ("/var/tmp", "/dev/shm", "/srv", "/var", "/run")  # noqa: S108  (
 
 _INSTANCE = re.compile(r"(?P<session>.+)-(?P<boot>[0-9a-f]{12})")
 _HELD = "held"
-"""The file of a run whose keeper has locked, or had, its directory."""
+"""The file of a run whose keeper has locked, or had, its directory. It names the kernel, which alone knows of the lock:
+a directory that several machines or sandboxes share has runs of the others too."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -75,8 +76,16 @@ def hold(run_dir: str) -> int:
     Raises OSError, where nobody can take it for over either: it has no `_HELD`."""
     descriptor = os.open(run_dir, _DIRECTORY)
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    os.close(os.open(_HELD, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400, dir_fd=descriptor))
+    with open(
+        os.open(_HELD, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400, dir_fd=descriptor), "w"
+    ) as file:
+        file.write(_kernel())
     return descriptor
+
+
+def _kernel() -> str:
+    """Which boot of which kernel this is (random(4)). Raises OSError."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
 
 
 def sweep_dead(spec: RunSpec) -> None:
@@ -90,10 +99,10 @@ def sweep_dead(spec: RunSpec) -> None:
 
 
 def _sweep_if_dead(spec: RunSpec) -> None:
-    with suppress(OSError):
+    with suppress(OSError, ValueError):
         descriptor = os.open(spec.run_dir, _DIRECTORY)
         try:
-            if os.fstat(descriptor).st_uid != os.geteuid() or _HELD not in os.listdir(descriptor):  # noqa: PTH208
+            if os.fstat(descriptor).st_uid != os.geteuid() or Path(spec.run_dir, _HELD).read_text() != _kernel():
                 return
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             sweep(spec)

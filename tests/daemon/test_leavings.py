@@ -54,6 +54,15 @@ def test_what_was_never_held_is_no_run_or_has_just_begun(spec: RunSpec, tmp_path
     assert [other for other in others if not other.exists()] == []
 
 
+def test_a_run_of_another_kernel_stays_whose_locks_are_not_seen_here(spec: RunSpec, held: tuple[Path, int]) -> None:
+    run, descriptor = held
+    os.close(descriptor)
+    (run / "held").chmod(0o600)
+    (run / "held").write_text("00000000-0000-0000-0000-000000000000\n")
+    sweep_dead(spec)
+    assert run.exists()
+
+
 def test_what_belongs_to_somebody_else_stays(spec: RunSpec, held: tuple[Path, int]) -> None:
     require(os.geteuid() == 0, "root, to give a directory away")
     run, descriptor = held
