@@ -324,7 +324,7 @@ def test_in_gvisor_too_the_session_goes_on_and_every_exec_is_decided(runtime: Ru
     assert 0 <= recorded - seen <= 1, (rules, found)  # one may have been recorded and not answered
     assert recorded == counted(runtime)
     changes = [event["details"] for event in killed.events if event["details"]["event_type"] == "agent.recovered"]
-    assert [each["process"] for each in changes] == ["guard", "egress"]
+    assert sorted(each["process"] for each in changes) == ["egress", "guard"], "whichever serves first"
     assert (killed.verified, killed.left) == (0, 0)
 
 
