@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent.channel import Channel, pair
-from agent.daemon.attribution import Attribution
-from agent.daemon.egress_link import EgressLink
+from agent.daemon.egress.attribution import Attribution
+from agent.daemon.egress.link import EgressLink
 from agent.enforce.egress.secrets import Secrets
 from agent.policy.model import Policy
 from agent.record.ledger import Ledger

@@ -27,7 +27,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from agent.daemon.policy_store import read_policy
+from agent.daemon.policies.store import read_policy
 from agent.enforce.commands.judge import ExecJudge
 from agent.enforce.commands.supervisor import ExecSupervisor
 from agent.enforce.notify_loop import PROCEED, Answer, NotifyLoop

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from agent.daemon.policy_store import read_policy
+from agent.daemon.policies.store import read_policy
 from agent.enforce.commands.judge import CONTINUE, ExecJudge
 from agent.gate import Gate
 from agent.linux import process, seccomp

@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from agent.daemon.policy_store import read_policy
+from agent.daemon.policies.store import read_policy
 from agent.enforce.commands import hook_client
 from agent.enforce.commands.hook_server import HookServer
 from agent.gate import Gate

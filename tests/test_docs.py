@@ -15,8 +15,8 @@ from typing import Any, cast
 import pytest
 
 from agent.cli.main import VERBS
-from agent.daemon.control_verbs import ControlVerbs
-from agent.daemon.policy_store import PackFiles, read_policy
+from agent.daemon.control.verbs import ControlVerbs
+from agent.daemon.policies.store import PackFiles, read_policy
 from agent.describe import describe
 from agent.enforce.commands.hook_protocols import ABOUT
 from agent.exits import Exit
@@ -233,11 +233,18 @@ def test_the_policy_docs_give_each_verb_of_the_control_socket_to_its_least_role(
     assert told == {name: str(verb.least) for name, verb in verbs.items()}
 
 
-def test_the_map_of_the_guards_house_has_every_module_once() -> None:
-    rows = re.findall(r"^\| [a-z ]+ \| (.*) \|$", section("docs/architecture.md", "## The house"), re.M)
-    named = re.findall(r"`(\w+)`", " ".join(rows))
-    modules = [path.stem for path in (ROOT / "agent/daemon").glob("*.py") if path.stem != "__init__"]
-    assert sorted(named) == sorted(modules)
+def test_the_map_of_the_guards_house_has_every_package_and_module_once() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \|$", section("docs/architecture.md", "## The house"), re.M)
+    house = ROOT / "agent/daemon"
+    for package, about, modules in rows:
+        assert sorted(re.findall(r"`(\w+)`", modules)) == modules_of(house / package), package
+        assert f'"""{about}"""\n' == (house / package / "__init__.py").read_text(), package
+    assert sorted(package for package, _, _ in rows) == sorted(file.parent.name for file in house.glob("*/__init__.py"))
+    assert modules_of(house) == ["guard", "keeper"]
+
+
+def modules_of(package: Path) -> list[str]:
+    return sorted(path.stem for path in package.glob("*.py") if path.stem != "__init__")
 
 
 def test_links_between_the_docs_lead_somewhere() -> None:

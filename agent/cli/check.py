@@ -17,7 +17,7 @@ from typing import BinaryIO, Final
 from agent.cli import command_words, egress_words, questions
 from agent.cli.policy_flags import add_policy_flag, load, show_problems
 from agent.cli.questions import QuestionError, Surroundings, surroundings
-from agent.daemon.spec import WORKDIR
+from agent.daemon.base.spec import WORKDIR
 from agent.exits import Exit
 from agent.policy.decide import decide
 from agent.policy.decide_commands import command_fits

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from agent.daemon.control_wire import Message
+from agent.daemon.control.wire import Message
 from agent.exits import Exit
 from agent.operate.control_client import Unreachable, ask, reach, run_root
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from agent.cli.questions import Surroundings
-from agent.daemon.demands import paths_observed, with_protection
-from agent.daemon.protecting import NO_MOUNTS, Protection, bounds_of, compile_protection, unheld
-from agent.daemon.searching import Bounds
+from agent.daemon.policies.demands import paths_observed, with_protection
+from agent.daemon.protection.protecting import NO_MOUNTS, Protection, bounds_of, compile_protection, unheld
+from agent.daemon.protection.searching import Bounds
 from agent.policy.decide_paths import sections
 from agent.policy.grants import DEVICES, Grants, path_grants
 from agent.policy.model import PathRule, Policy

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from agent.cli.control_words import add_flags, question
-from agent.daemon.control_wire import Message
+from agent.daemon.control.wire import Message
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

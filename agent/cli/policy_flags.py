@@ -8,7 +8,7 @@ import os
 import sys
 
 from agent.cli.run_request import policy_directories
-from agent.daemon.spec import POLICIES
+from agent.daemon.base.spec import POLICIES
 from agent.policy.model import Policy
 from agent.policy.problem import PolicyError
 
@@ -26,7 +26,7 @@ def add_policy_flag(parser: argparse.ArgumentParser) -> None:
 
 def load(flags: list[str]) -> Policy:
     """The effective policy. Raises PolicyError."""
-    from agent.daemon.policy_store import read_policy
+    from agent.daemon.policies.store import read_policy
 
     return read_policy(policy_directories(flags, os.environ))
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Final
 
-from agent.daemon.spec import WORKDIR
+from agent.daemon.base.spec import WORKDIR
 from agent.policy.hosts import HostError, normalise_host
 from agent.policy.request import (
     Access,

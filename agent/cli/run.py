@@ -12,11 +12,11 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from agent.daemon.workers import First, start
+from agent.daemon.keeping.workers import First, start
 from agent.exits import Exit
 
 if TYPE_CHECKING:  # what takes time is imported when the guard is on its way
-    from agent.daemon.spec import RunSpec
+    from agent.daemon.base.spec import RunSpec
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from agent.daemon.spec import AUDIT_ROOT, POLICIES, RUN_ROOT, RunSpec, User
+from agent.daemon.base.spec import AUDIT_ROOT, POLICIES, RUN_ROOT, RunSpec, User
 from agent.version import version
 
 SESSION_USER = "session"

@@ -21,15 +21,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from agent.channel import Channel, ChannelClosed, Message
-from agent.daemon.leavings import sweep
-from agent.daemon.spec import RunSpec
-from agent.daemon.waiting import Waiting, start_launcher
+from agent.daemon.base.spec import RunSpec
+from agent.daemon.keeping.leavings import sweep
+from agent.daemon.launch.waiting import Waiting, start_launcher
 from agent.exits import Exit
 from agent.linux.process import set_dumpable
 from agent.session.offspring import adopt_orphans, end_all
 
 if TYPE_CHECKING:  # most of what a start takes: imported when the launcher is on its way
-    from agent.daemon.parts import Parts
+    from agent.daemon.running.parts import Parts
     from agent.session.levels import Offer, Point
 
 log = logging.getLogger(__name__)
@@ -64,8 +64,8 @@ class Guard:
 
     async def run(self, spec: RunSpec, stdio: tuple[int, int, int], launcher: Waiting, offer: Offer) -> int:
         """Returns this process's exit status; the session's own goes to the keeper."""
-        from agent.daemon.bring_up import BringUp
-        from agent.daemon.opening import Refused
+        from agent.daemon.running.bring_up import BringUp
+        from agent.daemon.running.opening import Refused
 
         self._attend(spec)
         bring_up = self._session = BringUp(spec, self._egress, self._fault, self._ended, self._tell, offer=offer)
@@ -86,8 +86,8 @@ class Guard:
     async def take_over(self, spec: RunSpec, held: dict[str, int], doors: list[str], listeners: list[int]) -> int:
         """The same for a session that another guard had. `held`: what it had the keeper hold, and the channel to the
         session's init, by name."""
-        from agent.daemon.standing import Estate
-        from agent.daemon.taking_over import TakeOver
+        from agent.daemon.running.taking_over import TakeOver
+        from agent.daemon.survival.standing import Estate
         from agent.session.levels import Point
 
         self._taken_over = True
@@ -218,10 +218,10 @@ def _begin() -> Begun | None:
         return None
     gc.disable()  # nothing that is imported is garbage
     pid, channel = start_launcher()
-    from agent.daemon.probing import begin_probe
+    from agent.daemon.launch.probing import begin_probe
 
     probing = begin_probe()
-    import agent.daemon.bring_up  # noqa: F401
+    import agent.daemon.running.bring_up  # noqa: F401
 
     gc.freeze()
     gc.enable()
@@ -240,7 +240,7 @@ def _argument(name: str) -> int:
 
 
 def main() -> NoReturn:
-    """`python -I -m agent.daemon.guard --keeper FD [--launcher]`: see `agent.daemon.workers`. With
+    """`python -I -m agent.daemon.guard --keeper FD [--launcher]`: see `agent.daemon.keeping.workers`. With
     `--launcher` it is the first of its session, and is told so by the keeper's first message too."""
     set_dumpable(False)
     adopt_orphans()

@@ -1,12 +1,12 @@
 """The keeper: carries the terminal and the signals, replaces guard and egress, and makes sure that the end is the end.
 
-The first guard is begun by `run`, before it becomes this (`agent.daemon.workers`). Standard library
+The first guard is begun by `run`, before it becomes this (`agent.daemon.keeping.workers`). Standard library
 only, besides the agent's own ground floor: it must not fail. Rules: an egress process that dies while the session runs
 is replaced, and its successor is given the listening sockets of before, of which copies are held here: meanwhile
 connections wait in them, and nobody can take their place; so is a guard, whose successor is given all that it had this
-process hold (`agent.daemon.standing`); one that has left nothing, or a process that dies again and again
-(`agent.daemon.restarts`), ends the session at once; the session's end ends everything it started; the operator's
-terminal is always put back.
+process hold (`agent.daemon.survival.standing`); one that has left nothing, or a process that dies again and again
+(`agent.daemon.keeping.restarts`), ends the session at once; the session's end ends everything it started; the
+operator's terminal is always put back.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from agent.channel import Channel, ChannelClosed, Message, pair
-from agent.daemon import workers
-from agent.daemon.leavings import hold, sweep, sweep_dead
-from agent.daemon.restarts import MOST, WINDOW_SECONDS, Deaths
-from agent.daemon.spec import RunSpec
-from agent.daemon.terminal import Terminal
-from agent.daemon.workers import First
+from agent.daemon.base.spec import RunSpec
+from agent.daemon.keeping import workers
+from agent.daemon.keeping.leavings import hold, sweep, sweep_dead
+from agent.daemon.keeping.restarts import MOST, WINDOW_SECONDS, Deaths
+from agent.daemon.keeping.terminal import Terminal
+from agent.daemon.keeping.workers import First
 from agent.exits import Exit
 from agent.linux.process import set_dumpable
 from agent.session.offspring import adopt_orphans, end_all
@@ -282,7 +282,7 @@ class Keeper:
                 self._say("the guard sent an unknown message")
 
     def _let_go(self) -> None:
-        """Of all listening sockets but the marks (`agent.daemon.reopening`)."""
+        """Of all listening sockets but the marks (`agent.daemon.survival.reopening`)."""
         doors, listeners = self._held
         kept = [(door, fd) for door, fd in zip(doors, listeners, strict=True) if door == MARK]
         for fd in {*listeners} - {fd for _, fd in kept}:

@@ -10,8 +10,8 @@ import os
 import socket
 from pathlib import Path
 
-from agent.daemon.control_wire import Frames, Message, WireError, control_link, control_socket, encode
-from agent.daemon.spec import RUN_ROOT
+from agent.daemon.base.spec import RUN_ROOT
+from agent.daemon.control.wire import Frames, Message, WireError, control_link, control_socket, encode
 from agent.exits import Exit
 
 ANSWER_SECONDS = 120.0

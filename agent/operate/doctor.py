@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from agent.daemon.environment import SHIM
-from agent.daemon.limiting import available
-from agent.daemon.places import NATIVE_CLIENT
+from agent.daemon.base.places import NATIVE_CLIENT
+from agent.daemon.launch.environment import SHIM
+from agent.daemon.ring.limiting import available
 from agent.linux.process import Capability, capabilities
 from agent.session.levels import Offer, Point, Reached, reached, shortfall
 from agent.session.probe import probe

@@ -14,8 +14,8 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
-from agent.daemon.control_wire import Frames, Message, WireError, encode
-from agent.daemon.terminal import Terminal
+from agent.daemon.control.wire import Frames, Message, WireError, encode
+from agent.daemon.keeping.terminal import Terminal
 from agent.operate.control_client import Unreachable
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)

@@ -1,7 +1,7 @@
 """Bundles of egress hosts as data: shipped ones are YAML text, those of tools come from the tools' configuration.
 
 The loader asks a mapping for the bundles a policy uses, and for no others: whoever fills it
-(`agent.daemon.policy_store`) may do I/O for each one that is asked for.
+(`agent.daemon.policies.store`) may do I/O for each one that is asked for.
 """
 
 from __future__ import annotations

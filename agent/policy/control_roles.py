@@ -3,7 +3,7 @@
 Rules kept here: the roles are ordered, and a higher one may do all that a lower one may; a further layer only narrows
 (a caller has in all the lowest role that any layer with the section gives, none where one gives none); without the
 section in the first layer nobody is named. Root and the agent's own account need no naming and the session's own gets
-no role whatever is written here: both are settled where accounts are known (`agent.daemon.control_callers`).
+no role whatever is written here: both are settled where accounts are known (`agent.daemon.control.callers`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Proving the confinement by failing: what the launcher tries, once confined, before the session starts.
 
 An attempt that failed as it must says nothing; one that succeeded says what it breaks. Each leaves nothing behind. The
-canaries outside are tried here and judged by the guard (agent.daemon.canary): a connection that is captured succeeds
-here and arrives at the egress process.
+canaries outside are tried here and judged by the guard (agent.daemon.launch.canary): a connection that is captured
+succeeds here and arrives at the egress process.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from agent.cli.check import answer_lines
 from agent.cli.main import main
 from agent.cli.questions import surroundings
-from agent.daemon.policy_store import read_policy
+from agent.daemon.policies.store import read_policy
 from agent.policy.model import Policy
 
 POLICY = """\

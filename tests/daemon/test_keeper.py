@@ -10,8 +10,8 @@ import pytest
 from agent.channel import pair
 from agent.daemon import keeper as module
 from agent.daemon.keeper import Keeper
-from agent.daemon.workers import First
-from tests.daemon.test_spec import SPEC
+from agent.daemon.keeping.workers import First
+from tests.daemon.base.test_spec import SPEC
 
 
 class Replaced(Exception):

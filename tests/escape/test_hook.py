@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.daemon.places import NATIVE_CLIENT
+from agent.daemon.base.places import NATIVE_CLIENT
 from tests.conftest import require
 from tests.escape.runtime import Case, Host, Outcome, policy
 from tests.escape.test_flood import Gateway

@@ -9,7 +9,7 @@ import json
 
 import pytest
 
-from agent.daemon.limiting import available
+from agent.daemon.ring.limiting import available
 from tests.conftest import require
 from tests.escape.conftest import RUNTIMES
 from tests.escape.runtime import Case, Host, Runtime, policy

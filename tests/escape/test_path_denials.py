@@ -9,7 +9,7 @@ from datetime import date
 
 import pytest
 
-from agent.daemon.policy_store import read_policy
+from agent.daemon.policies.store import read_policy
 from agent.enforce.commands.hook_protocols import AskText
 from agent.enforce.commands.hook_requests import Requests
 from agent.policy.decide import decide

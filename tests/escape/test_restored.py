@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.daemon.restoring import MOVED
+from agent.daemon.survival.restoring import MOVED
 from agent.enforce.egress.left_behind import RULE
 from tests.escape.runtime import policy, read_log, verify
 from tests.runtimes.checkpoint import Checkpointed, Ended

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from agent.daemon.policy_store import embedded_policy_dir, read_policy
+from agent.daemon.policies.store import embedded_policy_dir, read_policy
 from agent.policy.decide import decide
 from agent.policy.decision import Decision
 from agent.policy.model import Policy

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from agent.daemon.policy_store import PackFiles
+from agent.daemon.policies.store import PackFiles
 from agent.policy.decide import decide
 from agent.policy.load import load_policy
 from agent.policy.model import CommandRule, Policy

@@ -115,7 +115,7 @@ def test_what_can_be_watched_are_event_types_and_none_that_detecting_causes() ->
 
 
 def test_the_shipped_detectors_end_no_session() -> None:
-    from agent.daemon.policy_store import read_policy
+    from agent.daemon.policies.store import read_policy
 
     shipped = read_policy([])
     assert {"brute-force", "many-denials", "privilege-escalation", "data-export"} <= {d.id for d in shipped.detectors}

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from agent.daemon.policy_store import embedded_policy_dir
+from agent.daemon.policies.store import embedded_policy_dir
 from tests.shell.given import answer
 
 REFUSED = [

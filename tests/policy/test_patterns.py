@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.policy_store import PatternFiles
+from agent.daemon.policies.store import PatternFiles
 from agent.policy.load import PolicyError, load_policy
 from agent.policy.patterns import Pattern, finds, load_patterns
 from agent.policy.problem import Problem

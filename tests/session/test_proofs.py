@@ -24,7 +24,7 @@ def test_closed_doors_say_nothing(tmp_path: Path) -> None:
 
 
 def test_what_is_dialled_is_told_by_whoever_is_reached() -> None:
-    """tests/daemon/test_canary.py: where connections are captured, the attempt itself cannot tell."""
+    """tests/daemon/launch/test_canary.py: where connections are captured, the attempt itself cannot tell."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         target = ("tcp", "127.0.0.1", server.getsockname()[1])
         assert attempt(Proofs(dial=(target, ("udp", "127.0.0.1", 9), ("tcp", "::1", 9)), token="it was here")) == []

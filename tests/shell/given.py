@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 from functools import cache
 
-from agent.daemon.policy_store import read_policy
+from agent.daemon.policies.store import read_policy
 from agent.policy.decide import decide
 from agent.policy.decision import Decision
 from agent.policy.model import Policy

@@ -18,7 +18,7 @@ from threading import Event, Thread
 
 import pytest
 
-from agent.daemon.policy_store import read_policy
+from agent.daemon.policies.store import read_policy
 from agent.enforce.commands import hook_connection, hook_wire
 from agent.enforce.commands.hook_server import HookServer
 from agent.policy.decide import decide

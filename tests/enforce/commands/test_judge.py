@@ -9,7 +9,7 @@ from datetime import date
 
 import pytest
 
-from agent.daemon.policy_store import read_policy
+from agent.daemon.policies.store import read_policy
 from agent.enforce.memory import MAX_ARGUMENTS, Memory, Unreadable
 from agent.policy.decide import decide
 from agent.policy.request import Origin

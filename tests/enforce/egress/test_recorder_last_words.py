@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.channel import Channel, messages, pair
-from agent.daemon.egress_peer import EgressFault, record_last_words
+from agent.daemon.egress.peer import EgressFault, record_last_words
 from agent.enforce.egress.recorder import ChannelRecorder
 from agent.record.event import EventType
 from tests.escape.runtime import read_log

@@ -1,0 +1,1 @@
+"""What runs beside a session: it sees and tells, and holds nobody up."""

@@ -1,0 +1,1 @@
+"""What operators may ask of a running agent, and containing a session on demand."""

@@ -1,0 +1,1 @@
+"""The policy in force: read, demanded of the machine, and followed while the session runs."""

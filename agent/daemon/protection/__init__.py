@@ -1,0 +1,1 @@
+"""Protected places: found, and held by mounts or by ownership."""

@@ -1,0 +1,1 @@
+"""The guard's part in a session's execs and sockets."""

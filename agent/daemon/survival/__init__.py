@@ -1,0 +1,1 @@
+"""What outlives a guard, a pause and a restore."""

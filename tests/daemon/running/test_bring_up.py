@@ -1,0 +1,66 @@
+"""A proof that breaks at start: private files end the run; anything else lowers the level, which is said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.channel import Channel, pair
+from agent.daemon.base.journal import Journal
+from agent.daemon.running.bring_up import BringUp
+from agent.daemon.running.opening import Refused
+from agent.exits import Exit
+from agent.record.ledger import Ledger
+from agent.session.levels import Level, Offer, Point, reached
+from tests.daemon.base.test_spec import SPEC
+from tests.escape.runtime import read_log
+
+NATIVE = Offer(root=True, jail="root", mounts=True, landlock=7, seccomp=True, notify=True)
+
+
+def judged(directory: Path, broken: list[tuple[str, str]], *, contained: bool) -> tuple[BringUp, Refused | None, Level]:
+    """Judge these proofs; the run, how it was refused, and the egress level it ends with."""
+    ours, theirs = pair()
+    run = BringUp(replace(SPEC, require_contained=contained), Channel(ours), lambda point, reason: None, offer=NATIVE)
+    ledger = Ledger(directory, session_id="s", boot="b")
+    ledger.start()
+    levels, refused = reached(NATIVE), None
+    try:
+        run._judge_proofs(broken, levels, Journal(ledger, SPEC))
+    except Refused as refusal:
+        refused = refusal
+    finally:
+        ledger.close()
+        ours.close()
+        theirs.close()
+    return run, refused, levels[Point.EGRESS].level
+
+
+@pytest.mark.parametrize(("contained", "exit_code"), [(False, None), (True, Exit.UNPROTECTED)])
+def test_a_way_out_lowers_the_level_and_refuses_a_contained_session(
+    tmp_path: Path, contained: bool, exit_code: Exit | None
+) -> None:
+    run, refused, level = judged(tmp_path / "log", [("egress", "it got out")], contained=contained)
+    assert (None if refused is None else refused.exit) == exit_code
+    assert level is Level.OFF
+    assert run.warnings == ["egress is off: it got out"]
+    (event,) = read_log(tmp_path / "log")
+    assert (event["resource"], event["details"]["event_type"], event["details"]["level"]) == (
+        "egress",
+        "agent.degraded",
+        "off",
+    )
+
+
+@pytest.mark.parametrize("contained", [False, True])
+def test_a_private_file_that_opens_always_ends_the_run(tmp_path: Path, contained: bool) -> None:
+    _, refused, _ = judged(tmp_path / "log", [("private", "/log could be opened by the session")], contained=contained)
+    assert refused is not None
+    assert (refused.exit, refused.reason) == (Exit.POLICY_INVALID, "/log could be opened by the session")
+
+
+def test_proofs_that_hold_change_nothing(tmp_path: Path) -> None:
+    run, refused, level = judged(tmp_path / "log", [], contained=True)
+    assert (refused, level, run.warnings) == (None, Level.ENFORCED, [])
