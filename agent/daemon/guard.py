@@ -64,8 +64,8 @@ class Guard:
 
     async def run(self, spec: RunSpec, stdio: tuple[int, int, int], launcher: Waiting, offer: Offer) -> int:
         """Returns this process's exit status; the session's own goes to the keeper."""
+        from agent.daemon.base.refused import Refused
         from agent.daemon.running.bring_up import BringUp
-        from agent.daemon.running.opening import Refused
 
         self._attend(spec)
         bring_up = self._session = BringUp(spec, self._egress, self._fault, self._ended, self._tell, offer=offer)

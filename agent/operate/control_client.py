@@ -10,8 +10,9 @@ import os
 import socket
 from pathlib import Path
 
+from agent.daemon.base.names import control_link, control_socket
 from agent.daemon.base.spec import RUN_ROOT
-from agent.daemon.control.wire import Frames, Message, WireError, control_link, control_socket, encode
+from agent.daemon.control.wire import Frames, Message, WireError, encode
 from agent.exits import Exit
 
 ANSWER_SECONDS = 120.0

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.keeping.leavings import CANARY_HOMES
+from agent.daemon.base.names import CANARY_HOMES
 from agent.session.offspring import descendants
 from tests.escape.containers import SHARED, Container
 from tests.escape.runtime import AUDIT, Case, Host, policy, read_log, verify

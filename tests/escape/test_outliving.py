@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.keeping.leavings import CANARY_HOMES, group_name
+from agent.daemon.base.names import CANARY_HOMES, group_name
 from agent.linux import cgroups
 from tests.escape.containers import SHARED, Container
 from tests.escape.runtime import Case, Host, policy, read_log

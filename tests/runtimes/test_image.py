@@ -53,7 +53,7 @@ def test_nothing_of_the_agent_can_be_changed_by_another_user(docker_run: Run) ->
 
 
 def test_the_package_is_installed_whole_and_its_policy_is_the_checkouts(docker_run: Run) -> None:
-    script = "from agent.daemon.embedded import embedded_policy_dir as d; import agent, pathlib; \
+    script = "from agent.daemon.policies.embedded import embedded_policy_dir as d; import agent, pathlib; \
 print(agent.__file__); print(*sorted(str(p.relative_to(d())) for p in d().rglob('*') if p.is_file()))"
     done = docker_run("-c", script, entrypoint="/opt/parhelia/bin/python", options=("--user", "1000"))
     module, policy = done.stdout.splitlines()

@@ -17,10 +17,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from agent.daemon.base import names
 from agent.daemon.base.spec import RunSpec
 from agent.daemon.base.trust import make_directory, movable, planted
-from agent.daemon.control.wire import control_directory
-from agent.daemon.keeping import leavings
 from agent.policy.grants import Grants
 from agent.policy.paths import covers
 
@@ -69,8 +68,8 @@ def lay_out(spec: RunSpec) -> Places:
     private = Path(spec.run_dir, "private")
     public.mkdir(mode=0o755)
     private.mkdir(mode=0o700)
-    control_directory(spec.run_dir).mkdir(mode=0o711)
-    tmpdir = leavings.tmpdir(spec)
+    names.control_directory(spec.run_dir).mkdir(mode=0o711)
+    tmpdir = names.tmpdir(spec)
     tmpdir.mkdir(mode=0o700)
     _give(tmpdir, spec)
     home = Path(spec.session_user.home)
@@ -120,7 +119,7 @@ def set_canary(places: Places, grants: Grants, spec: RunSpec) -> Places:
     """Lay a file that everybody may read and write where no grant covers it: only the path guard keeps it closed, and
     the launcher proves that it does. No canary where the policy grants everything."""
     granted = (*grants.read, *grants.write)
-    for path in leavings.canaries(spec):
+    for path in names.canaries(spec):
         if not path.parent.is_dir() or any(covers(root, str(path.resolve())) for root in granted):
             continue
         try:
@@ -138,7 +137,7 @@ def publish_hook(places: Places, spec: RunSpec) -> None:
 
     The first session of a container has it; another one's is left alone (its hook calls are then refused by the first
     agent, which knows its own processes)."""
-    fixed = leavings.hook_link(spec)
+    fixed = names.hook_link(spec)
     with suppress(OSError):
         if fixed.is_symlink() and not fixed.exists():
             fixed.unlink()

@@ -1,8 +1,8 @@
 """What runs beside a session from its first instruction to its end: watchers, the control socket, detectors.
 
-Rules kept here: they start in this order when the session is let go and stop in the opposite one, before the log is
-closed; one that cannot be started is `agent.degraded`, and the others run all the same: none of them holds the session
-(that is the launch's), they see and tell. What fails later records itself.
+Rules kept here: they start in the order given when the session is let go and stop in the opposite one, before the log
+is closed; one that cannot be started is `agent.degraded`, and the others run all the same: none of them holds the
+session (that is the launch's), they see and tell. What fails later records itself.
 """
 
 from __future__ import annotations
@@ -15,19 +15,9 @@ from typing import Protocol
 from agent.daemon.base.journal import Journal
 from agent.daemon.base.places import Places
 from agent.daemon.base.spec import RunSpec
-from agent.daemon.beside.detecting import Detecting
-from agent.daemon.beside.strays import Strays
-from agent.daemon.beside.watching import IntegrityWatch
-from agent.daemon.control.callers import Callers
-from agent.daemon.control.events import ControlEvents
-from agent.daemon.control.execs import Execs
-from agent.daemon.control.lockdown import Lockdown, freezer_of
-from agent.daemon.control.server import ControlServer
-from agent.daemon.control.verbs import ControlVerbs
 from agent.daemon.egress.link import EgressLink
 from agent.daemon.launch.launcher import LaunchLink
 from agent.daemon.policies.store import PolicyStore
-from agent.daemon.survival.restoring import Restoring
 from agent.gate import Gate
 from agent.policy.grants import Grants
 from agent.policy.model import Policy
@@ -77,22 +67,6 @@ class Company:
     reload: Callable[[str], Awaitable[tuple[str, ...]]]
     renew_egress: Callable[[], Awaitable[None]]
     moved: Callable[[], int]
-
-
-def companions(company: Company) -> list[Companion]:
-    """All of them, in the order in which they start."""
-    lockdown, restoring = Lockdown(company, freezer_of(company)), Restoring(company)
-    callers = Callers(company.spec, company.policy)
-    events = ControlEvents(company.ledger, company.spec.session_id)
-    verbs = ControlVerbs(company, lockdown, Execs(company, events), restoring)
-    return [
-        Detecting(company, lockdown),  # first: it sees the events of all others
-        restoring,
-        IntegrityWatch(company),
-        Strays(company),
-        lockdown,
-        ControlServer(company.spec, callers, events, verbs.table()),
-    ]
 
 
 class Companions:

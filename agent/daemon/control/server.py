@@ -23,11 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from agent.daemon.base.names import control_link, control_socket
 from agent.daemon.base.spec import RunSpec
 from agent.daemon.control.callers import Caller, Callers
 from agent.daemon.control.events import ControlEvents
 from agent.daemon.control.link import ControlLink, Gone
-from agent.daemon.control.wire import Message, WireError, control_link, control_socket
+from agent.daemon.control.wire import Message, WireError
 from agent.exits import Exit
 from agent.policy.control_roles import Role
 

@@ -1,4 +1,4 @@
-"""What travels on the control socket, and where the socket lies. For both ends; standard library only.
+"""What travels on the control socket. For both ends; standard library only.
 
 A frame is a 4-byte big-endian length and one JSON object (as on `agent.channel`, whose other end is trusted with more).
 Rules kept here: a frame is at most MAX_FRAME bytes, an intake holds no more than one frame and a little; what is
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import struct
-from pathlib import Path
 from typing import Any
 
 MAX_FRAME = 512 << 10
@@ -59,18 +58,3 @@ class Frames:
             raise WireError("it is no JSON object")
         del self._buffer[:end]
         return message
-
-
-def control_directory(run_dir: str) -> Path:
-    """Where the socket of a run lies: a directory of its own, which the session's mount namespace covers."""
-    return Path(run_dir, "control")
-
-
-def control_socket(run_dir: str) -> Path:
-    """The control socket of a run."""
-    return control_directory(run_dir) / "control.sock"
-
-
-def control_link(run_root: str) -> Path:
-    """Leads to the socket of the first session that is running below `run_root`."""
-    return Path(run_root, "control.sock")

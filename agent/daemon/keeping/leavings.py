@@ -1,10 +1,10 @@
 """What a run puts on the machine and must take away: temporary directory, canary, run directory, control groups, the
 links to the hook's and the control socket, and placeholders of protected names.
 
-Their names follow from the specification (those of placeholders are listed in the run directory), so that whoever is
-left at the end (the keeper; the guard where the keeper is dead) can take them away. Where nobody was left, because both
-were killed at once, the end of a later run does: a run whose directory the keeper does not hold any more (flock(2)) is
-over. Nothing here follows what the session may have put there.
+Their names follow from the specification (`agent.daemon.base.names`; those of placeholders are listed in the run
+directory), so that whoever is left at the end (the keeper; the guard where the keeper is dead) can take them away.
+Where nobody was left, because both were killed at once, the end of a later run does: a run whose directory the keeper
+does not hold any more (flock(2)) is over. Nothing here follows what the session may have put there.
 """
 
 from __future__ import annotations
@@ -18,39 +18,17 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from agent.daemon.base.names import canaries, control_link, group_name, hook_link, tmpdir
 from agent.daemon.base.spec import RunSpec
-from agent.daemon.control.wire import control_link
 from agent.daemon.protection.owned import give_back
 from agent.daemon.protection.reserved import release
 from agent.linux import cgroups
-
-CANARY_HOMES = ("/var/tmp", "/dev/shm", "/srv", "/var", "/run")  # noqa: S108  (one world-readable file, not a secret)
 
 _INSTANCE = re.compile(r"(?P<session>.+)-(?P<boot>[0-9a-f]{12})")
 _HELD = "held"
 """The file of a run whose keeper has locked, or had, its directory. It names the kernel, which alone knows of the lock:
 a directory that several machines or sandboxes share has runs of the others too."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-def tmpdir(spec: RunSpec) -> Path:
-    """The session's own TMPDIR."""
-    return Path("/tmp", f"session-{spec.session_id}-{spec.boot}")  # noqa: S108  (made 0700, fresh, ours)
-
-
-def group_name(boot: str) -> str:
-    """A run's control groups."""
-    return f"parhelia-{boot}"
-
-
-def canaries(spec: RunSpec) -> list[Path]:
-    """Where this run's canary may lie; see `agent.daemon.base.places.set_canary`."""
-    return [Path(home, f".parhelia-canary-{spec.boot}") for home in CANARY_HOMES]
-
-
-def hook_link(spec: RunSpec) -> Path:
-    """The hook client's compiled-in path, where the session has no mount namespace."""
-    return Path(spec.run_root, "hook.sock")
 
 
 def sweep(spec: RunSpec) -> None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.daemon.base import places as layout
+from agent.daemon.base.names import control_directory
 from agent.daemon.base.spec import WORKDIR, RunSpec
-from agent.daemon.control.wire import control_directory
 from agent.daemon.launch.canary import Canaries
 from agent.daemon.launch.environment import session_environment
 from agent.daemon.launch.secrets import check_kept, placeholder_environment, secret_files

@@ -27,7 +27,7 @@ from agent.daemon.base import places as layout
 from agent.daemon.base.journal import Journal
 from agent.daemon.base.spec import RunSpec
 from agent.daemon.base.trust import writable
-from agent.daemon.control.callers import role_faults
+from agent.daemon.policies.accounts import role_faults
 from agent.daemon.policies.demands import run_levels
 from agent.daemon.policies.store import Marks, PolicyStore, Reloaded
 from agent.enforce.egress.identity import needs_engine

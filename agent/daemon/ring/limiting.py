@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agent.daemon.base.journal import Journal
+from agent.daemon.base.names import group_name
+from agent.daemon.base.refused import Refused
 from agent.daemon.base.spec import RunSpec
-from agent.daemon.keeping.leavings import group_name
-from agent.daemon.running.opening import Refused
 from agent.exits import Exit
 from agent.linux import cgroups
 from agent.policy.model import Policy

@@ -14,6 +14,7 @@ from pathlib import Path
 from agent.channel import Channel, ChannelClosed, Message
 from agent.daemon.base import places as layout
 from agent.daemon.base.journal import Journal
+from agent.daemon.base.refused import Refused
 from agent.daemon.base.spec import RunSpec
 from agent.daemon.egress.link import EgressFault
 from agent.daemon.launch.canary import Canaries
@@ -27,7 +28,6 @@ from agent.daemon.protection.protecting import Protection, protect
 from agent.daemon.ring.auditing import say_unaudited
 from agent.daemon.ring.commanding import command_request
 from agent.daemon.ring.limiting import hold_limits
-from agent.daemon.running.opening import Refused
 from agent.daemon.running.parts import Parts
 from agent.daemon.survival.standing import Estate
 from agent.enforce.commands.refusal import Given, refusal_line

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from agent.daemon.base import places as layout
 from agent.daemon.base.journal import Journal
+from agent.daemon.base.refused import Refused
 from agent.daemon.base.spec import RunSpec
-from agent.daemon.control.callers import role_faults, unknown_names
 from agent.daemon.launch.secrets import SecretMissing, read_secrets, secrets_of
+from agent.daemon.policies.accounts import role_faults, unknown_names
 from agent.daemon.policies.store import PolicyStore, StoreState
 from agent.daemon.survival.standing import Counts
 from agent.enforce.egress.secrets import Secrets
@@ -31,15 +32,6 @@ from agent.record.unwritten import Unkept
 log = logging.getLogger(__name__)
 
 _RELEASED_SECONDS = 5.0
-
-
-class Refused(Exception):
-    """The session was not started."""
-
-    def __init__(self, exit_code: Exit, reason: str) -> None:
-        super().__init__(reason)
-        self.exit = exit_code
-        self.reason = reason
 
 
 class Opening:

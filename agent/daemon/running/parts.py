@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from agent.channel import Channel, Message
 from agent.daemon.base import places as layout
 from agent.daemon.base.journal import Journal
+from agent.daemon.base.refused import Refused
 from agent.daemon.base.spec import RunSpec
-from agent.daemon.beside.companions import Companions, Company, companions
+from agent.daemon.beside.companions import Companions, Company
 from agent.daemon.egress.attribution import Attribution
 from agent.daemon.egress.link import EgressLink
 from agent.daemon.launch.launcher import LaunchFailed, LaunchLink, Started
@@ -24,8 +25,9 @@ from agent.daemon.policies.reload import Reloading, Running
 from agent.daemon.ring.auditing import make_path_audit
 from agent.daemon.ring.commanding import command_request
 from agent.daemon.ring.supervising import Ring
+from agent.daemon.running.company import companions
 from agent.daemon.running.egress_changes import EgressChanges
-from agent.daemon.running.opening import Opening, Refused
+from agent.daemon.running.opening import Opening
 from agent.daemon.survival.standing import Counts, Estate, Launched, Standing
 from agent.enforce.commands.executable import Executables
 from agent.enforce.commands.hook_server import HookServer

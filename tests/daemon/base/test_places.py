@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.daemon.base.names import canaries, tmpdir
 from agent.daemon.base.places import Exposed, Places, own_hosts, publish_hook, set_canary, to_hide
 from agent.daemon.base.spec import User
-from agent.daemon.keeping.leavings import canaries, sweep, tmpdir
+from agent.daemon.keeping.leavings import sweep
 from agent.policy.grants import Grants
 from tests.conftest import require
 from tests.daemon.base.test_spec import SPEC

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from agent.daemon.base.spec import RunSpec, User
-from agent.daemon.control.callers import Callers, account_name, role_faults, unknown_names
+from agent.daemon.control.callers import Callers
 from agent.policy.model import Policy
 from tests.daemon.base.test_spec import SPEC
 from tests.policy.given import policy
@@ -63,19 +63,6 @@ def test_the_sessions_account_and_the_egress_processes_have_no_role_whatever_the
 def test_an_account_that_does_not_exist_has_none() -> None:
     assert role("control: {admin: [daemon]}", 3_999_999_999) is None
     assert role("control: {admin: [daemon]}", -1) is None
-    assert account_name(3_999_999_999) == "3999999999"
-
-
-def test_a_policy_that_names_the_session_is_at_fault() -> None:
-    group = grp.getgrgid(BIN.pw_gid).gr_name
-    for text in ("control: {viewer: [bin]}", f"control: {{viewer: ['group:{group}']}}", "control: {viewer: [mail]}"):
-        assert role_faults(policy(text), spec()), text
-    assert role_faults(policy("control: {viewer: [daemon]}"), spec()) == []
-
-
-def test_names_that_nobody_has_are_told() -> None:
-    text = "control: {viewer: [daemon, nobody-here, 'group:nor-here']}"
-    assert unknown_names(policy(text)) == ["nobody-here", "group:nor-here"]
 
 
 def test_a_changed_policy_changes_the_roles_at_once() -> None:

@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 
+from agent.daemon.base.names import control_link, control_socket
 from agent.daemon.control.callers import Caller, Callers
 from agent.daemon.control.events import ControlEvents
 from agent.daemon.control.link import ControlLink
 from agent.daemon.control.server import MAX_CONNECTIONS, ControlServer, Verb
-from agent.daemon.control.wire import Message, control_link, control_socket, encode
+from agent.daemon.control.wire import Message, encode
 from agent.policy.control_roles import Role
 from agent.record.ledger import Ledger
 from agent.record.metrics import Metrics

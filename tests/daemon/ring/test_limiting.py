@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from agent.daemon.keeping.leavings import group_name
+from agent.daemon.base.names import group_name
 from agent.daemon.ring import limiting
 from agent.daemon.ring.limiting import DEFAULT_PIDS, hold
 from agent.linux import cgroups

@@ -9,8 +9,8 @@ import pytest
 
 from agent.channel import Channel, pair
 from agent.daemon.base.journal import Journal
+from agent.daemon.base.refused import Refused
 from agent.daemon.running.bring_up import BringUp
-from agent.daemon.running.opening import Refused
 from agent.exits import Exit
 from agent.record.ledger import Ledger
 from agent.session.levels import Level, Offer, Point, reached

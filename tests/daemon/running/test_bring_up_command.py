@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import pytest
 
 from agent.channel import Channel, pair
+from agent.daemon.base.refused import Refused
 from agent.daemon.running.bring_up import BringUp
-from agent.daemon.running.opening import Refused
 from agent.exits import Exit
 from agent.gate import Gate
 from agent.policy.model import CommandMatch, CommandRule, CommandSection, Layer, Mode, Policy, Unverifiable, Where
