@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from agent.describe import describe
@@ -25,6 +24,7 @@ from agent.policy.model import OnFailure, Policy
 from agent.policy.request import Request
 from agent.policy.rule_ids import AGENT_FAULT, AUDIT_UNAVAILABLE
 from agent.record.event import Event
+from agent.values import dataclass
 
 log = logging.getLogger(__name__)
 

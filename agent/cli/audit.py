@@ -11,7 +11,6 @@ import json
 import os
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from agent.exits import Exit
 from agent.record.family import verify_family
 from agent.record.follow import Follower
 from agent.record.verify import UNSHOWN, Report
+from agent.values import asdict
 
 SHOWN = (
     "rule", "reason", "where", "cause", "measures", "evidence", "level", "change", "exit_status", "signal", "count",

@@ -5,11 +5,10 @@ Rules kept here: nothing shows a secret's value, or where the agent gets it from
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 from agent.policy.decide_egress import said
 from agent.policy.model import Credential, EgressLimits, HostLimits, HostRule, Mode, Secret
 from agent.policy.terms import Terms
+from agent.values import fields
 
 _UNITS = {"body": " bytes", "upload": " bytes", "download": " bytes", "idle": " s", "head": " s"}
 

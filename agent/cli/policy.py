@@ -10,7 +10,6 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from datetime import UTC, date, datetime
 
 from agent.cli import command_words, detector_words, egress_words
@@ -24,6 +23,7 @@ from agent.policy.model import CommandRule, EgressSection, HostRule, Layer, Path
 from agent.policy.problem import PolicyError
 from agent.policy.self_protection import RULES
 from agent.policy.tool_rules import ToolRule
+from agent.values import asdict
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -10,7 +10,6 @@ import os
 import pwd
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Final
 
@@ -29,6 +28,7 @@ from agent.policy.request import (
 )
 from agent.policy.targets import Target, TargetError, parse_target
 from agent.policy.words import shown
+from agent.values import dataclass
 
 ORIGIN: Final = Origin(mechanism="check")
 _FIELD_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110 section 5.6.2

@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from agent.linux.pidfd import task_info
+from agent.values import dataclass
 
 MAX_ARGUMENTS = 1 << 17
 """Words of one argv that are looked at; so many need less than the time that a decision has."""

@@ -20,11 +20,11 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from agent.enforce.notify_journal import NotifyJournal
 from agent.linux import notify, process
+from agent.values import dataclass
 
 log = logging.getLogger(__name__)
 

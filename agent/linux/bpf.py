@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from agent.values import dataclass
 
 LD_W_ABS = 0x20  # BPF_LD | BPF_W | BPF_ABS
 ALU_AND_K = 0x54  # BPF_ALU | BPF_AND | BPF_K

@@ -11,7 +11,8 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+
+from agent.values import dataclass
 
 PIDS, MEMORY = "pids", "memory"
 

@@ -11,7 +11,8 @@ import errno
 import os
 import socket
 import struct
-from dataclasses import dataclass
+
+from agent.values import dataclass
 
 NETLINK_ROUTE = 0  # linux/netlink.h, as the following
 NETLINK_NETFILTER = 12

@@ -11,11 +11,11 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from dataclasses import dataclass
 from enum import Enum, IntFlag
 
 from agent.linux.notify import Notification
 from agent.linux.syscalls import AUDIT_ARCH, Arch, native, syscall
+from agent.values import dataclass
 
 CONT = 7
 GETREGSET = 0x4204

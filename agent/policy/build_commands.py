@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
 from typing import Final
 
 from agent.policy.build import Bench, examples, severity, wording
@@ -18,6 +17,7 @@ from agent.policy.program_names import GROUPS, program_fits
 from agent.policy.rule_ids import is_reserved
 from agent.policy.shape import Day, Record, Text, Value
 from agent.policy.shorthand import ShorthandError, parse_shorthand
+from agent.values import fields
 
 _MARKS: Final = ("<fork-bomb>", "<reverse-shell>", "<sql>", "<mongo>", "<redis>")
 """What the analysis of a text reports as if it were a program (`agent.shell`)."""

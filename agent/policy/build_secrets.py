@@ -8,7 +8,6 @@ none, are problems; what a bundle offers for a secret holds only where there is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 from agent.policy.build import Bench
@@ -20,6 +19,7 @@ from agent.policy.paths import is_normal
 from agent.policy.request import Protocol
 from agent.policy.shape import Record, Text, Value
 from agent.policy.shared_hosting import shared_suffix
+from agent.values import replace
 
 SESSIONS_OWN: Final = frozenset(
     {

@@ -7,7 +7,6 @@ problem with its fix; names of header fields are in lower case from here on.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final
 
 from agent.policy.build import Bench
@@ -16,6 +15,7 @@ from agent.policy.http_fields import FRAMING_FIELDS, IDENTITY_FIELDS
 from agent.policy.model import Condition, Credential, GitRepositories, HostLimits, Mode, Tls
 from agent.policy.request import Protocol
 from agent.policy.shape import Items, Record, Text
+from agent.values import dataclass
 
 _INSIDE: Final = ("methods", "paths", "headers", "query", "credential", "git")
 _CONDITIONS: Final = ("methods", "paths", "headers", "query", "git")

@@ -6,9 +6,8 @@ The loader asks a mapping for the bundles a policy uses, and for no others: whoe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from agent.policy.request import Protocol
+from agent.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

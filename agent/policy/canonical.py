@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import fields
 
 from agent.policy.control_roles import ControlSection, Role
 from agent.policy.model import (
@@ -34,6 +33,7 @@ from agent.policy.model_detect import Detector
 from agent.policy.model_session import ProcessLimits
 from agent.policy.rule_ids import is_by_place
 from agent.policy.tool_rules import ToolRule, ToolSection
+from agent.values import fields
 
 type Json = str | int | bool | list["Json"] | dict[str, "Json"] | None
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase, translate
 from functools import lru_cache
 
@@ -25,6 +24,7 @@ from agent.policy.path_classes import Places, class_fit, class_within, named_cla
 from agent.policy.path_sets import any_describes, any_meets, is_path
 from agent.policy.program_names import any_fits, plain_name
 from agent.policy.request import UNKNOWN, SimpleCommand
+from agent.values import dataclass, replace
 
 __all__ = ["Fit", "Places", "covers", "judge", "matches", "may_match", "redirection"]
 

@@ -9,9 +9,10 @@ no role whatever is written here: both are settled where accounts are known (`ag
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+from agent.values import dataclass
 
 if TYPE_CHECKING:  # the model knows the section from here
     from agent.policy.model import Policy

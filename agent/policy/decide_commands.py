@@ -8,7 +8,6 @@ meaning cannot be known; unverifiable runs only where every exec is decided agai
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
@@ -29,6 +28,7 @@ from agent.policy.request import CommandRequest, SimpleCommand
 from agent.policy.self_protection import RULES, WHERE
 from agent.policy.verdicts import by_rule, denied, enforces, exceptions_of, worst
 from agent.policy.words import shown
+from agent.values import dataclass, replace
 
 _RANK: Final = {severity: rank for rank, severity in enumerate(reversed(Severity))}
 """The most severe of the rules that deny is the one that is reported; of equals, the policy's first."""

@@ -8,7 +8,6 @@ in observe mode takes nothing away, and what it would have is the decision's rul
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from datetime import date
 
 from agent.policy import rule_ids
@@ -30,6 +29,7 @@ from agent.policy.hosts import host_and_port, match_host
 from agent.policy.model import Condition, EgressSection, HostRule, Layer, Mode, Policy
 from agent.policy.request import EgressRequest, Protocol, Stage
 from agent.policy.verdicts import Denial, allowed, by_rule, denied, enforces, exceptions_of, worst
+from agent.values import dataclass, replace
 
 NOTHING = EgressSection()
 KEEP_WITHIN = "keep to what is allowed of this host, or ask for more of it under egress.allow in the policy"

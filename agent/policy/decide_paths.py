@@ -7,8 +7,6 @@ not written, and neither is a directory removed that holds it by name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from agent.policy import rule_ids
 from agent.policy.decision import Decision, Severity
 from agent.policy.model import Layer, PathRule, PathSection, Policy
@@ -29,6 +27,7 @@ from agent.policy.paths import (
 )
 from agent.policy.request import Access, PathRequest
 from agent.policy.verdicts import Denial, allowed, by_rule, denied, enforces, worst
+from agent.values import dataclass
 
 NOTHING = PathSection()
 _CHANGES = (Access.WRITE, Access.DELETE)

@@ -6,9 +6,10 @@ would have denied, and an unverifiable command is permitted only where the decis
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+from agent.values import dataclass
 
 if TYPE_CHECKING:  # the model knows severities from here
     from agent.policy.model import HostRule

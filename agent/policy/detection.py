@@ -14,7 +14,6 @@ Rules kept here:
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from itertools import takewhile
 from typing import Final, NamedTuple, Protocol
 
@@ -24,6 +23,7 @@ from agent.policy.model import Policy
 from agent.policy.model_detect import Detector, Sign
 from agent.policy.operands import Fit
 from agent.policy.path_classes import CLASSES, Places, class_fit
+from agent.values import dataclass
 
 _SECOND: Final = 1_000_000_000
 _BUCKETS: Final = 256

@@ -8,7 +8,6 @@ conditions on those are left aside.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import replace
 from datetime import date
 
 from agent.policy.build import Bench
@@ -20,6 +19,7 @@ from agent.policy.paths import covers, is_normal, protects
 from agent.policy.request import CommandRequest, EgressRequest, Origin, Stage
 from agent.policy.targets import TargetError, parse_target
 from agent.policy.words import shown
+from agent.values import replace
 
 type ReadCommand = Callable[[str], CommandRequest]
 """Shell text to what it runs (`agent.shell.requests.from_text` with a place to stand in)."""

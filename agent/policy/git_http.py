@@ -9,7 +9,6 @@ Sources: gitprotocol-http(5); the Git LFS API (docs/api/batch.md, docs/api/locki
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -17,6 +16,7 @@ from agent.policy.conditions import QueryError, parse_query
 from agent.policy.globs import match_segments
 from agent.policy.model import GitRepositories
 from agent.policy.url_paths import UrlPathError, segments
+from agent.values import dataclass
 
 
 class Right(StrEnum):

@@ -7,8 +7,9 @@ Rules: a grammar is a value; a subcommand has a grammar of its own, and takes ov
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from types import MappingProxyType
+
+from agent.values import dataclass, replace
 
 NOTHING: Mapping[str, frozenset[str]] = MappingProxyType({})
 

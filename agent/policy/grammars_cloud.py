@@ -11,10 +11,10 @@ Terragrunt, Pulumi and the AWS CDK.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 
 from agent.policy.grammar import Grammar, family, level, means, names, sub
+from agent.values import replace
 
 _AWS = family(
     sub(

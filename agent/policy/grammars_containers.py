@@ -11,10 +11,10 @@ Sources: ``docker help`` and the reference of its commands, podman(1), buildah(1
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 
 from agent.policy.grammar import Grammar, family, level, means, names, sub
+from agent.values import replace
 
 _RUN = Grammar(
     names(

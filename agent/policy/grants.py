@@ -8,11 +8,11 @@ granted tree) is not here: the launcher hides the latter, `doctor` says what is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from agent.policy.decide_paths import sections
 from agent.policy.model import Layer, PathRule, PathSection, Policy
 from agent.policy.paths import AGENT_FILES, DEVICES, PROC, below, covered, intersection, outermost
+from agent.values import dataclass
 
 __all__ = ["DEVICES", "Grants", "path_grants"]
 

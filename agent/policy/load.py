@@ -8,7 +8,6 @@ is returned is valid and its rules agree with their examples.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 
 from agent.policy import examples
 from agent.policy.build import Bench
@@ -27,6 +26,7 @@ from agent.policy.reader import Reader
 from agent.policy.schema import DOCUMENT
 from agent.policy.shape import Record
 from agent.policy.yaml_nodes import compose
+from agent.values import dataclass, replace
 
 __all__ = ["LayerSource", "PolicyError", "Problem", "load_policy"]
 

@@ -7,13 +7,13 @@ is asked before anything else of the policy, and no mode, exception or layer ope
 
 from __future__ import annotations
 
-from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from agent.policy import rule_ids
 from agent.policy.decision import Decision, Severity, Verdict
 from agent.policy.request import EgressRequest, Request
+from agent.values import replace
 
 if TYPE_CHECKING:  # the policy knows its lock from here
     from agent.policy.model import Policy

@@ -9,7 +9,6 @@ allowed (the text of a denial names it); what is kept is bounded.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import fields
 from operator import attrgetter
 from typing import Final
 
@@ -18,6 +17,7 @@ from agent.policy.decision import Decision, Verdict
 from agent.policy.egress_match import conditional
 from agent.policy.model import Policy
 from agent.policy.request import EgressRequest, Request, Stage
+from agent.values import fields
 
 MOST: Final = 512
 """Answers, and hosts, that are kept."""

@@ -6,7 +6,6 @@ that a policy can be shared, compared and digested; nothing refers to a file but
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
@@ -22,6 +21,7 @@ from agent.policy.model_detect import Detector
 from agent.policy.model_paths import Audited, PathRule, PathSection
 from agent.policy.model_session import UNLIMITED, ProcessLimits, strictest
 from agent.policy.request import Protocol
+from agent.values import dataclass, field
 
 if TYPE_CHECKING:  # its rules know their place from here
     from agent.policy.tool_rules import ToolSection

@@ -5,12 +5,12 @@ Rules kept here: as in `agent.policy.model`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
 
 from agent.policy.command_index import CommandIndex
 from agent.policy.decision import Severity
 from agent.policy.model_common import NO_EXAMPLES, Examples, Mode, Where
+from agent.values import dataclass, field
 
 
 class Unverifiable(StrEnum):

@@ -5,9 +5,10 @@ Rules kept here: as in `agent.policy.model`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+from agent.values import dataclass
 
 
 class Mode(StrEnum):

@@ -6,13 +6,13 @@ or bytes; it never makes anything allowed, so that layers can only add.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from agent.policy.decision import Severity
 from agent.policy.lockdown import Measure
 from agent.policy.model_common import Where
+from agent.values import dataclass
 
 MOST_OCCURRENCES: Final = 10_000
 """The highest threshold: what one detector may have to remember."""

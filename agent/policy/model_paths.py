@@ -5,10 +5,10 @@ Rules kept here: as in `agent.policy.model`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
 
 from agent.policy.model_common import NO_EXAMPLES, Examples, Mode, Where
+from agent.values import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

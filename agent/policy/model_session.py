@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
+
+from agent.values import dataclass
 
 FEWEST_PROCESSES: Final = 16
 """An agent's shell and what it starts need as many; fewer is a mistake."""

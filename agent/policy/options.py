@@ -11,13 +11,13 @@ Sources: getopt_long(3); git's parse-options API; pflag's and Go flag's package 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
 from agent.policy.grammar import GENERIC, Grammar
 from agent.policy.grammars import GRAMMARS
 from agent.policy.request import UNKNOWN
+from agent.values import dataclass, field
 
 __all__ = ["GENERIC", "GRAMMARS", "Grammar", "Words", "canonical_option", "says", "sort_words", "values_of"]
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
@@ -22,6 +21,7 @@ from agent.policy.operands import PATH_MAX, Fit, normalise_operand, operand_fit
 from agent.policy.path_sets import any_meets
 from agent.policy.paths import AGENT_FILES, DEVICES, HOOK_SETTINGS, covers
 from agent.policy.request import UNKNOWN
+from agent.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from agent.policy.model import Where
+from agent.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from agent.policy.decide_paths import sections
 from agent.policy.globs import ANY_DEPTH, match_segment
 from agent.policy.model import PathRule, Policy
 from agent.policy.paths import holds_protected, pieces, protects
+from agent.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

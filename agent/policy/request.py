@@ -7,9 +7,10 @@ whoever builds the request.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
+
+from agent.values import dataclass, field
 
 
 class Protocol(StrEnum):

@@ -6,10 +6,10 @@ two cannot disagree.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import date
 
 from agent.policy.model import Where
+from agent.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

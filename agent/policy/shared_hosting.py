@@ -9,11 +9,11 @@ to anybody (`DROPS`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from agent.policy.globs import match_segment
 from agent.policy.hosts import covers_pattern
+from agent.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,12 @@ is repaired.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final
 
 from agent.policy.hosts import HostError, normalise_host
 from agent.policy.request import Protocol
 from agent.policy.words import shown
+from agent.values import dataclass
 
 _TARGET: Final = re.compile(
     r"(?:(?P<method>[A-Za-z-]+) )?(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://)?"

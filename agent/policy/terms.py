@@ -5,10 +5,9 @@ Pure. The decision names the rules (`Decision.grants`); enforcement points read 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-
 from agent.policy.decision import Decision
 from agent.policy.model import Credential, EgressLimits, HostLimits, HostRule, Mode, Policy, Tls
+from agent.values import dataclass, fields
 
 NO_LIMITS = HostLimits()
 NO_SESSION_LIMITS = EgressLimits()

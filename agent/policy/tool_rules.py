@@ -6,11 +6,10 @@ does to commands, paths and hosts is decided by the sections for those, whatever
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from agent.policy.decision import Severity
 from agent.policy.globs import match_segment
 from agent.policy.model import Examples, Mode, Where
+from agent.values import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

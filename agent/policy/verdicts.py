@@ -7,11 +7,11 @@ enforces makes the section enforce; a decision always carries rule, reason and d
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from agent.policy.decision import Decision, Severity, Verdict
 from agent.policy.model import CommandRule, HostRule, Layer, Mode, PathRule, Policy, RuleException
 from agent.policy.words import shown
+from agent.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

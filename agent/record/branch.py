@@ -9,13 +9,13 @@ time is a stream of its own, and all of them lead back to the same event.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import orjson
 
 from agent.record.chain import Head
 from agent.record.event import Action, Event, EventType, Json, ResourceType, Result
 from agent.record.stamps import STAMPS
+from agent.values import dataclass
 
 DIRECTORY = "restored-"
 """How the directory of such a stream begins, inside that of its ancestor; the boot follows."""

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import NoReturn, cast
@@ -23,6 +22,7 @@ from typing import NoReturn, cast
 import orjson
 
 from agent.record.event import Action, Event, Json, Result
+from agent.values import dataclass
 
 GENESIS = "0" * 64
 KEYS = frozenset(

@@ -11,9 +11,9 @@ the time.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
 
 from agent.record.event import DENIALS, Event, EventType, Result
+from agent.values import dataclass, replace
 
 MANY = "(many)"
 _SECOND = 1_000_000_000

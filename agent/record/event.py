@@ -8,9 +8,10 @@ verifier are generated from or checked against this module. An event says what h
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+
+from agent.values import dataclass, field
 
 type Json = str | int | bool | list["Json"] | dict[str, "Json"] | None
 

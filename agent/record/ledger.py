@@ -22,7 +22,6 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -38,6 +37,7 @@ from agent.record.replay import events_after
 from agent.record.stamps import Stamps
 from agent.record.unwritten import Unkept, write_left
 from agent.record.waiting import Queued, Waiting
+from agent.values import replace
 
 __all__ = ["AuditSettings", "Ledger", "WriterBusy"]
 

@@ -24,11 +24,11 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from agent.record.chain import MAX_LINE, Head, LineError, Link, read
 from agent.record.event import RecordError
+from agent.values import dataclass
 
 CURRENT = "audit.jsonl"
 LOCK = "audit.lock"

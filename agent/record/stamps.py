@@ -8,9 +8,9 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from agent.record.event import Event, Json
+from agent.values import dataclass
 
 STAMPS = ("event_type", "event_id", "session_id", "stream", "seq", "boot", "mono_ns")
 

@@ -17,7 +17,6 @@ import struct
 import time
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Final
 
@@ -28,6 +27,7 @@ from agent.record.coalesce import MANY, Coalescer
 from agent.record.event import Event, event_of, fields_of
 from agent.record.log import Log
 from agent.record.waiting import Waiting
+from agent.values import dataclass, replace
 
 HALF: Final = 64 << 20
 """Bytes: more than the writer's queue and the bursts it follows can come to."""

@@ -14,7 +14,6 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,6 +22,7 @@ import orjson
 from agent.record.chain import GENESIS, MAX_LINE, Kind, LineError, Link, read
 from agent.record.event import EventType
 from agent.record.log import CURRENT, ROTATED, open_files
+from agent.values import dataclass, field
 
 UNSHOWN = (
     "an unsigned chain cannot show a clean cut of its tail or a full rewrite; compare the head with one kept elsewhere"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from agent.record.chain import Head
+from agent.values import dataclass
 
 _MAX_BATCH_BYTES = 1 << 20
 

@@ -25,13 +25,13 @@ import socket
 import termios
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import NoReturn
 
 from agent.exits import Exit
 from agent.linux import process
 from agent.session.plan import Command, Proofs
 from agent.session.proofs import attempt
+from agent.values import dataclass
 
 GO = b"go"
 MAX_TOLD = 1 << 16

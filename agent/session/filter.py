@@ -11,12 +11,12 @@ Open, which are closed here; separate uids and the kernel's own checks do most o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from agent.linux import bpf
 from agent.linux.seccomp import RET_ALLOW, RET_KILL_PROCESS
 from agent.linux.syscalls import AUDIT_ARCH, NEWEST_REVIEWED, Arch, native, number
 from agent.session.filter_table import ENOSYS, TABLE, Entry, Only, Op, Test
+from agent.values import dataclass
 
 X32_BIT = 0x40000000  # __X32_SYSCALL_BIT, asm/unistd.h
 NO_CALL = 0xFFFFFFFF  # syscall(-1): what a tracer writes to skip a call; the kernel answers ENOSYS

@@ -9,10 +9,10 @@ BPF cannot see (memory behind a pointer) is refused as a whole, with ENOSYS wher
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
 from enum import Enum, auto
 
 from agent.linux.seccomp import RET_ALLOW, RET_ERRNO, RET_TRACE, RET_USER_NOTIF
+from agent.values import dataclass
 
 ARCH_SET_FS = 0x1002  # asm/prctl.h
 

@@ -7,11 +7,11 @@ raise it. One table serves `doctor`, the launcher's choice of mechanisms, the `a
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
 from enum import StrEnum
 
 from agent.session.doors import Capture
 from agent.session.jail import COMMON_PORTS
+from agent.values import dataclass
 
 
 class Point(StrEnum):

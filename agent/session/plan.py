@@ -6,9 +6,10 @@ and that fails ends the launch.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
+
+from agent.values import asdict, dataclass
 
 type Target = tuple[str, str, int]
 """``tcp`` or ``udp``, address, port."""

@@ -12,9 +12,10 @@ to 0xEF are free for private use).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
+
+from agent.values import dataclass
 
 SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"
 _PROXY: Final = 0x21

@@ -23,7 +23,6 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, NoReturn
 
@@ -32,6 +31,7 @@ from agent.linux.notify import Notification
 from agent.linux.process import Capability
 from agent.linux.ptrace import Kind
 from agent.linux.syscalls import AUDIT_ARCH, Arch
+from agent.values import dataclass
 
 GO_ON: Final = 0
 """The answer that lets a task run."""

@@ -16,10 +16,10 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 
 from agent.linux import namespaces
+from agent.values import dataclass
 
 _PLACE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _SLASH = re.compile("/")

@@ -8,7 +8,6 @@ nothing raises and everything is bounded (`agent.shell.findings`, `agent.shell.s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 from agent.policy.request import SimpleCommand, Understood
@@ -23,6 +22,7 @@ from agent.shell.steps import basename
 from agent.shell.syntax import Unreadable, read_shell, unseen_substitutions
 from agent.shell.walk import NOT_UNDERSTOOD, Walk
 from agent.shell.wrappers import MULTICALL
+from agent.values import dataclass
 
 _MAX_RECURSION = 3
 

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from agent.policy.request import UNKNOWN
 from agent.shell.dialects import says
@@ -42,6 +41,7 @@ from agent.shell.steps import (
     split_plain,
     word_at,
 )
+from agent.values import dataclass, field
 
 _SHORTEST_ABBREVIATION = 4  # "--xx"
 

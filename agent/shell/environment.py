@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 
 from agent.shell.pieces import Word
 from agent.shell.steps import SHELL, Code, Inner, Opaque, Script, ShellText, Step, split_plain
+from agent.values import dataclass
 
 
 class Kind(Enum):

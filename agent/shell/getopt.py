@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 from agent.policy.request import UNKNOWN
 from agent.shell.pieces import Word
 from agent.shell.wrappers import Wrapper
+from agent.values import dataclass
 
 
 @dataclass(slots=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from urllib.parse import unquote
 
@@ -17,6 +16,7 @@ from agent.shell.getopt import read_options
 from agent.shell.pieces import Word
 from agent.shell.steps import SHELL, Code, Inner, Opaque, Script, ShellText, Step, basename, reads_descriptor, word_at
 from agent.shell.wrappers import SHELLS, Wrapper
+from agent.values import dataclass
 
 _SHELL_VALUED = frozenset(("-o", "+o", "-O", "+O", "--rcfile", "--init-file", "-C", "--init-command"))
 

@@ -7,11 +7,11 @@ were found all the same, so that a rule can still deny them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import date
 
 from agent.policy.request import CommandRequest, Origin
 from agent.shell.analyse import Analysis, analyse_argv, analyse_text
+from agent.values import replace
 
 
 def from_text(

@@ -8,10 +8,10 @@ is judged as if it ran here: it is the session that asks for it. Sources: the pr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 
 from agent.shell.wrappers import Wrapper
+from agent.values import replace
 
 _CONTAINER_LONG = (
     "detach detach-keys= env= env-file= interactive privileged tty user= workdir= rm name= volume= mount="

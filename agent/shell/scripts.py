@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 from agent.policy.request import SimpleCommand
@@ -26,6 +25,7 @@ from agent.shell.state import State
 from agent.shell.steps import SHELL, Code, Inner, Script, ShellText, basename, reads_descriptor
 from agent.shell.unwrap import unwrap
 from agent.shell.wrappers import LOADERS, MULTICALL, SHELLS
+from agent.values import dataclass
 
 MAX_STEPS = 4_000
 """Commands and calls of one body that are followed."""

@@ -7,7 +7,6 @@ directory or function has every value that either way could leave; too many valu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from agent.policy.operands import normalise_operand
 from agent.policy.request import UNKNOWN
 from agent.shell.pieces import ANYTHING, NOTHING, Value, Word, makers, merged
 from agent.shell.syntax import Source
+from agent.values import dataclass
 
 MAX_VALUES = 8
 MAX_STEPS = 40_000

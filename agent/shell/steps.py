@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from agent.shell.pieces import Word, joined_words
+from agent.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import itertools
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 
 import tree_sitter
 import tree_sitter_bash
+
+from agent.values import dataclass
 
 MAX_TEXT = 256 * 1024
 """Characters; a longer text is unverifiable."""

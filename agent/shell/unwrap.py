@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 
@@ -26,6 +25,7 @@ from agent.shell.pieces import Word
 from agent.shell.runners import RUNNERS
 from agent.shell.steps import Inner, Opaque, ShellText, Step, basename, joined, split_plain, word_at
 from agent.shell.wrappers import LOADERS, MULTICALL, SHELLS, WRAPPERS, Wrapper
+from agent.values import replace
 
 
 def unwrap(

@@ -11,8 +11,9 @@ names (`name`, `name=` with a value, `name==` with two, `-name` spelled with one
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
+
+from agent.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ import stat
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.daemon.base import names
@@ -22,6 +21,7 @@ from agent.daemon.base.spec import RunSpec
 from agent.daemon.base.trust import make_directory, movable, planted
 from agent.policy.grants import Grants
 from agent.policy.paths import covers
+from agent.values import dataclass, replace
 
 _ENFORCE = Path(__file__).parents[2] / "enforce"
 NATIVE_CLIENT = _ENFORCE / "commands" / "native" / "parhelia-hook"

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
 from agent.shell.redact import redact_argv
+from agent.values import dataclass
 
 MAX_WORDS: Final = 16
 MAX_WORD: Final = 200

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass, field
 from typing import Any, Final
+
+from agent.values import asdict, dataclass, field
 
 RUN_ROOT: Final = "/run/parhelia"
 POLICIES: Final = "/etc/parhelia/policies"

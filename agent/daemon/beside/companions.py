@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from agent.daemon.base.journal import Journal
@@ -25,6 +24,7 @@ from agent.record.ledger import Ledger
 from agent.record.metrics import Metrics
 from agent.session.levels import Level, Offer, Point
 from agent.session.plan import Plan
+from agent.values import dataclass
 
 log = logging.getLogger(__name__)
 

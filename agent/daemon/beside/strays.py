@@ -17,13 +17,13 @@ import asyncio
 import logging
 import os
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from agent.daemon.base import processes
 from agent.daemon.base.processes import Standing
 from agent.record.event import Action, Event, EventType, Json, RecordError, ResourceType, Result
 from agent.session.levels import Point
+from agent.values import dataclass, field
 
 if TYPE_CHECKING:
     from agent.daemon.beside.companions import Company

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from agent.daemon.base.spec import RunSpec
 from agent.daemon.policies.accounts import account_name, roles, without_role
 from agent.policy.control_roles import Role
 from agent.policy.model import Policy
+from agent.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

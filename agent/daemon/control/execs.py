@@ -14,7 +14,6 @@ import signal
 import socket
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from agent.daemon.control.callers import Caller
@@ -32,6 +31,7 @@ from agent.policy.request import Origin
 from agent.record.event import Json, RecordError
 from agent.session.plan import Command
 from agent.shell.redact import redact_argv
+from agent.values import dataclass
 
 if TYPE_CHECKING:  # it is made there
     from agent.daemon.beside.companions import Company

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -23,6 +22,7 @@ from agent.daemon.egress.link import EgressFault
 from agent.policy.lockdown import Lock, Measure
 from agent.record.event import Action, Event, EventType, Json, RecordError, ResourceType, Result
 from agent.session.levels import Level, Point
+from agent.values import dataclass, field, replace
 
 if TYPE_CHECKING:  # it is made there
     from agent.daemon.beside.companions import Company

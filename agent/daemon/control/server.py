@@ -19,7 +19,6 @@ import struct
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -31,6 +30,7 @@ from agent.daemon.control.link import ControlLink, Gone
 from agent.daemon.control.wire import Message, WireError
 from agent.exits import Exit
 from agent.policy.control_roles import Role
+from agent.values import dataclass
 
 log = logging.getLogger(__name__)
 

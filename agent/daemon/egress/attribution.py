@@ -20,7 +20,6 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
 
@@ -28,6 +27,7 @@ from agent.daemon.base import processes
 from agent.daemon.egress.socket_tables import Endpoint, SocketTables
 from agent.linux.process import FilesystemIdentity
 from agent.record.event import Json
+from agent.values import dataclass
 
 log = logging.getLogger(__name__)
 

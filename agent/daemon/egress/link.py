@@ -20,7 +20,6 @@ import logging
 import os
 import pickle
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from secrets import token_bytes
 from typing import Final
 
@@ -34,6 +33,7 @@ from agent.record.ledger import Ledger
 from agent.record.metrics import Metrics
 from agent.session.doors import Door
 from agent.session.preamble import TOKEN_BYTES
+from agent.values import dataclass
 
 __all__ = ["EgressFault", "EgressLink"]
 log = logging.getLogger(__name__)

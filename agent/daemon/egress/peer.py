@@ -18,7 +18,6 @@ import struct
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
@@ -30,6 +29,7 @@ from agent.enforce.egress.secrets import Secrets
 from agent.record.event import Event, EventType, RecordError, event_of
 from agent.record.ledger import Ledger
 from agent.record.metrics import Metrics
+from agent.values import dataclass, field, replace
 
 log = logging.getLogger(__name__)
 

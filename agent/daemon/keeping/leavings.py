@@ -15,7 +15,6 @@ import re
 import shutil
 import stat
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from agent.daemon.base.names import canaries, control_link, group_name, hook_link, tmpdir
@@ -23,6 +22,7 @@ from agent.daemon.base.spec import RunSpec
 from agent.daemon.protection.owned import give_back
 from agent.daemon.protection.reserved import release
 from agent.linux import cgroups
+from agent.values import replace
 
 _INSTANCE = re.compile(r"(?P<session>.+)-(?P<boot>[0-9a-f]{12})")
 _HELD = "held"

@@ -14,7 +14,8 @@ import selectors
 import termios
 import tty
 from contextlib import suppress
-from dataclasses import dataclass
+
+from agent.values import dataclass
 
 CHUNK = 4096
 BACKLOG = 1 << 16

@@ -13,7 +13,6 @@ import signal
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
 from agent.channel import Channel, ChannelClosed, Message
@@ -22,6 +21,7 @@ from agent.session.command import GO, MAX_TOLD
 from agent.session.doors import Door
 from agent.session.plan import Command, Plan
 from agent.session.tracing import map_ids
+from agent.values import dataclass
 
 LAUNCH_SECONDS = 30.0
 _UCRED = struct.Struct("=iII")  # struct ucred, unix(7): pid, uid, gid

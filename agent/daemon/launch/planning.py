@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.daemon.base import places as layout
@@ -25,6 +24,7 @@ from agent.session.doors import Door
 from agent.session.levels import LANDLOCK_PATHS, LANDLOCK_SCOPE, LANDLOCK_TCP, Offer, Point, Reached
 from agent.session.plan import Hold, Plan, Proofs
 from agent.shell.redact import redact_argv
+from agent.values import dataclass, field
 
 PUBLIC = "/run/parhelia"
 """Where the session finds the agent's public directory wherever a mount namespace is to be had: the hook client's

@@ -19,7 +19,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -39,6 +38,7 @@ from agent.policy.model import Policy
 from agent.record.ledger import Ledger
 from agent.record.metrics import Metrics
 from agent.session.levels import Level, Offer, shortfall
+from agent.values import dataclass
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,6 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -27,6 +26,7 @@ from agent.policy.lockdown import Lock, locked
 from agent.policy.model import Offer, Policy, Where
 from agent.policy.packs import pack_file
 from agent.policy.request import CommandRequest, Origin
+from agent.values import dataclass, replace
 
 EMBEDDED_NAME: Final = "policies"
 """How the embedded default policy is named in `where` and in problems."""

@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agent.daemon.base.places import closed
@@ -32,6 +31,7 @@ from agent.policy.paths import below, covers, outermost
 from agent.policy.protection import Protected, Reservation
 from agent.policy.words import shown
 from agent.session.plan import Hold
+from agent.values import dataclass, field, replace
 
 HELD = 4_096
 """Mounts that are made: each costs the launch some 15 us, and the kernel's limit is 100,000 (sysctl fs.mount-max)."""

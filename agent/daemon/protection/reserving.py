@@ -14,12 +14,12 @@ import json
 import os
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from agent.daemon.protection.reserved import DIRECTORY, LIST, MARK, is_placeholder, listed_by_others
 from agent.policy.paths import covers
 from agent.policy.protection import Reservation
+from agent.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,11 @@ import os
 import stat
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from agent.daemon.base.trust import open_directory
 from agent.policy.paths import POINTERS
 from agent.policy.protection import Protected
+from agent.values import dataclass
 
 ENTRIES = 250_000
 """Directory entries that are looked at."""

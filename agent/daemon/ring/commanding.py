@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import datetime
-from dataclasses import replace
 
 from agent.policy.request import CommandRequest, Origin
 from agent.shell.requests import from_argv
 from agent.shell.scripts import Environment
+from agent.values import replace
 
 
 def command_request(

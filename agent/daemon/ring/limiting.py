@@ -9,7 +9,6 @@ used where the policy names a number itself. The session's init is in no such gr
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from agent.daemon.base.journal import Journal
 from agent.daemon.base.names import group_name
@@ -21,6 +20,7 @@ from agent.policy.model import Policy
 from agent.policy.model_session import ProcessLimits
 from agent.session.levels import Level, Point
 from agent.session.probe import account_limits
+from agent.values import dataclass
 
 DEFAULT_PIDS = 4096
 """Processes and threads of a session where the policy does not say, and a control group can hold it."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from agent.channel import Channel, ChannelClosed, Message
@@ -43,6 +42,7 @@ from agent.record.event import Json, RecordError
 from agent.session.levels import Level, Offer, Point, Reached, shortfall
 from agent.session.plan import Plan
 from agent.session.proofs import PRIVATE
+from agent.values import replace
 
 JAIL_PORT = 3128
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import pickle
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 from agent.channel import Message
@@ -26,6 +25,7 @@ from agent.record.metrics import Numbers
 from agent.record.unwritten import Unkept, Unwritten
 from agent.session.levels import Point, Reached
 from agent.session.plan import Plan
+from agent.values import dataclass, field
 
 NUMBERS_SECONDS: Final = 0.25
 

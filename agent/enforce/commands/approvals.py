@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass, field
 
 from agent.enforce.commands.program import File
 from agent.enforce.memory import MAX_ARGUMENT_BYTES
+from agent.values import dataclass, field
 
 PER_PROCESS = 16
 _PRUNE_ABOVE = 256

@@ -10,12 +10,12 @@ execute, though the directory is the agent's.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from agent.enforce.commands.program import File, Run
 from agent.enforce.walk import Closed
 from agent.policy.request import Access, Origin, PathRequest
+from agent.values import dataclass
 
 _DELETED = " (deleted)"
 

@@ -15,11 +15,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from agent.enforce.commands.hook_tools import Kind, kind_of
 from agent.policy.request import Access
+from agent.values import dataclass
 
 PROTOCOLS = ("claude-code", "codex", "gemini", "cursor")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import date
 from typing import assert_never
 
@@ -19,6 +18,7 @@ from agent.policy.request import Access, CommandRequest, EgressRequest, Origin, 
 from agent.policy.request import Protocol as Spoken
 from agent.policy.targets import TargetError, parse_target
 from agent.shell.requests import from_argv, from_text
+from agent.values import dataclass
 
 _PATH_MAX = 4096  # linux/limits.h
 

@@ -18,7 +18,6 @@ import logging
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -43,6 +42,7 @@ from agent.policy.request import CommandRequest, Origin, PathRequest
 from agent.record.event import Event, RecordError
 from agent.shell.scripts import Environment
 from agent.shell.steps import basename
+from agent.values import dataclass
 
 log = logging.getLogger(__name__)
 

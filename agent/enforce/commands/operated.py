@@ -13,11 +13,11 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from agent.enforce.commands.redirected import certain_path, runs_here
 from agent.policy.request import Access, CommandRequest, SimpleCommand
+from agent.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 
 from agent.enforce.memory import Task, readable
 from agent.enforce.walk import walked
+from agent.values import dataclass
 
 AT_FDCWD = -100  # linux/fcntl.h
 AT_EMPTY_PATH = 0x1000

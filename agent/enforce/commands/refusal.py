@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
 
 from agent.linux.process import FilesystemIdentity
 from agent.policy.decision import Decision
+from agent.values import dataclass
 
 _MAX_LINE = 1024
 _TTY_MAJORS = frozenset({4, *range(136, 144)})  # linux/major.h: TTY_MAJOR, UNIX98_PTY_SLAVE_MAJOR and its count

@@ -20,7 +20,6 @@ import re
 import stat
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from agent.enforce.commands.executable import out_of_sight
@@ -35,6 +34,7 @@ from agent.shell.scripts import Body, Environment, reads_scripts, scripts, under
 from agent.shell.steps import SHELL, Inner, Script, basename, reads_descriptor
 from agent.shell.unwrap import unwrap
 from agent.shell.wrappers import LOADERS
+from agent.values import dataclass, replace
 
 MAX_BODY = 256 << 10
 """Bytes of a script that are read; of a larger one nothing is."""

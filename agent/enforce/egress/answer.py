@@ -15,9 +15,10 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
+
+from agent.values import dataclass
 
 _PHRASES: Final = {
     400: "Bad Request",

@@ -10,7 +10,6 @@ address is never dialled for it; the port is the captured one. What is neither, 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
 from hmac import compare_digest
 from typing import Final
 from typing import Protocol as Interface
@@ -27,6 +26,7 @@ from agent.policy.addresses import canonical_address
 from agent.policy.hosts import HostError, host_and_port, normalise_host
 from agent.policy.request import Origin, Protocol
 from agent.session import preamble
+from agent.values import dataclass, replace
 
 _TLS: Final = 0x16
 _DNS: Final = 53

@@ -6,12 +6,12 @@ stays in `buffered`, so that whoever takes over sees every byte once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from agent.enforce.egress.head import HeadError, Request, end_of_head
 from agent.enforce.egress.wire import Wire
 from agent.policy.request import Origin
+from agent.values import dataclass, field
 
 
 class Speech(Enum):

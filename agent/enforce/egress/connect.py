@@ -20,7 +20,6 @@ import errno
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
 
@@ -37,6 +36,7 @@ from agent.linux.syscalls import number, syscall
 from agent.policy.decision import Decision, Severity, Verdict
 from agent.policy.request import EgressRequest, Origin, Protocol
 from agent.policy.rule_ids import AGENT_FAULT
+from agent.values import dataclass, replace
 
 CALLS = ("socket", "connect", "bind", "listen")
 _FLAGS = socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK

@@ -15,7 +15,6 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -23,6 +22,7 @@ from agent.enforce.egress.engine_requests import Head, Refusal, printable
 from agent.enforce.egress.secrets import LEAK_INSTEAD, SECRET_LEAK, HeldSecret, Secrets, leak_reason
 from agent.policy.model import Secret
 from agent.policy.terms import Terms
+from agent.values import dataclass
 
 CREDENTIAL_PINNED: Final = "credential-pinned"
 

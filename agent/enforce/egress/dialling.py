@@ -14,13 +14,13 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from agent.enforce.egress.own_sockets import Kept
 from agent.enforce.egress.sockaddr import AddressError, Inet, parse_name, spelled
 from agent.linux.syscalls import syscall
 from agent.session import preamble
+from agent.values import dataclass
 
 PATIENCE_MS = 50
 """How long a connection on loopback may take: it is made at once, or the listener's queue is full."""

@@ -21,7 +21,6 @@ import logging
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -52,6 +51,7 @@ from agent.policy.model import Policy
 from agent.policy.request import EgressRequest, Origin, Protocol, Stage
 from agent.policy.rule_ids import AGENT_FAULT
 from agent.policy.words import shown
+from agent.values import dataclass, replace
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ first use is loaded here: later it may not be readable.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import dns.edns
@@ -25,6 +24,7 @@ import dns.rrset
 
 from agent.enforce.egress.question import FORMERR, Question, QuestionError, bare_answer
 from agent.policy.words import shown
+from agent.values import dataclass
 
 _OUR_SIZE: Final = 1232
 _MAX_STREAM: Final = 65535

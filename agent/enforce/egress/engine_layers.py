@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -40,6 +39,7 @@ from agent.enforce.egress.answer import Answer, render_answer
 from agent.enforce.egress.engine_quota import download, upload
 from agent.enforce.egress.engine_secrets import CONTROL, FAILED
 from agent.enforce.egress.quota import LimitExceeded
+from agent.values import replace
 
 MAX_HEAD = 256 * 1024
 _HEADER_FRAMES = (0x1, 0x9)  # HEADERS, CONTINUATION (RFC 9113 section 6)

@@ -8,8 +8,6 @@ before they are passed on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from mitmproxy import http
 
 from agent.enforce.egress.accounts import Account
@@ -17,6 +15,7 @@ from agent.enforce.egress.quota import Quota, Report, Ticket
 from agent.policy.decision import Decision
 from agent.policy.hosts import is_wildcard
 from agent.policy.request import EgressRequest
+from agent.values import dataclass
 
 _TICKET = "parhelia_ticket"
 _FIELD_OVERHEAD = 4  # colon, space, CR, LF

@@ -9,12 +9,12 @@ here, and judges the path itself (`agent.policy.url_paths`: one reading, or a de
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Literal
 
 from agent.enforce.egress.head import disguised, overrides_method
 from agent.policy.hosts import HostError, host_and_port, normalise_host
 from agent.policy.request import Protocol
+from agent.values import dataclass
 
 MAX_SHOWN = 512
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from agent.describe import describe
@@ -23,6 +22,7 @@ from agent.policy.model import Policy
 from agent.policy.request import EgressRequest, Protocol, Stage
 from agent.policy.rule_ids import AGENT_FAULT
 from agent.policy.terms import terms
+from agent.values import replace
 
 log = logging.getLogger(__name__)
 

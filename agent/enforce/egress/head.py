@@ -10,10 +10,10 @@ Sources: RFC 9110 (fields, hop-by-hop), RFC 9112 (message syntax 2-3, framing 6,
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final
 
 from agent.policy.http_fields import FRAMING_FIELDS
+from agent.values import dataclass
 
 MAX_HEAD: Final = 64 * 1024
 MAX_FIELDS: Final = 128

@@ -9,8 +9,9 @@ Sources: RFC 8446 (records 5.1, ClientHello 4.1.2, supported_versions 4.2.1), RF
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+from agent.values import dataclass
 
 MAX_HELLO: Final = 32 * 1024
 _RECORD_MOST: Final = 1 << 14

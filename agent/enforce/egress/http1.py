@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -48,6 +47,7 @@ from agent.enforce.egress.wire import DialError, Poller, Wire, dial
 from agent.policy.hosts import host_and_port
 from agent.policy.request import EgressRequest, Protocol, Stage
 from agent.policy.terms import terms
+from agent.values import dataclass, field
 
 if TYPE_CHECKING:
     from agent.enforce.egress.scan import Upload

@@ -8,12 +8,12 @@ Sources: RFC 9112 (3.2.1 origin-form, 3.2.2 absolute-form).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final
 
 from agent.enforce.egress.client import Place
 from agent.enforce.egress.head import HeadError, Request, end_to_end
 from agent.enforce.egress.identity import parse_authority
+from agent.values import dataclass
 
 _URL: Final = re.compile(r"[hH][tT][tT][pP]://([^/?]*)(/[^?]*)?(\?.*)?")
 

@@ -13,7 +13,6 @@ import os
 import random
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, NoReturn
 
@@ -35,6 +34,7 @@ from agent.policy.rule_ids import AGENT_FAULT
 from agent.policy.terms import session_limits
 from agent.policy.words import shown
 from agent.record.event import RecordError
+from agent.values import dataclass, replace
 
 log = logging.getLogger(__name__)
 

@@ -6,13 +6,13 @@ body that completes one is never sent.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agent.enforce.egress.head import Request
 from agent.enforce.egress.identity import Doorkeeper
 from agent.enforce.egress.secrets import Leak
 from agent.policy.request import EgressRequest, Stage
+from agent.values import replace
 
 if TYPE_CHECKING:  # its decompressors are loaded only where a rule searches uploads
     from agent.enforce.egress.scan import Upload

@@ -5,9 +5,8 @@ Rules kept here: what no policy gives has a default; no policy makes more connec
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from agent.policy.model import EgressLimits
+from agent.values import dataclass
 
 
 @dataclass(slots=True)

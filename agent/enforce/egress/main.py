@@ -22,7 +22,6 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from agent.channel import Channel, ChannelClosed, Message
@@ -48,6 +47,7 @@ from agent.policy.model import Policy
 from agent.policy.terms import session_limits
 from agent.record.timings import Timings
 from agent.session.doors import Door
+from agent.values import replace
 
 if TYPE_CHECKING:
     from agent.enforce.egress.handover import Engine

@@ -14,9 +14,10 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote_to_bytes
+
+from agent.values import dataclass
 
 MIN_LENGTH: Final = 8
 """Bytes. A shorter text would be found everywhere, and is refused as a secret."""

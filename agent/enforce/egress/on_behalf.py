@@ -22,7 +22,6 @@ import struct
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import NoReturn
 
 from agent.enforce.egress.dialling import Patience
@@ -30,6 +29,7 @@ from agent.enforce.memory import Task, readable
 from agent.linux import landlock, process
 from agent.linux.syscalls import syscall
 from agent.policy.paths import covers
+from agent.values import dataclass
 
 PATIENCE_S = 0.5
 """How long one step may take; a server whose queue is full is waited for by `Patience` only."""

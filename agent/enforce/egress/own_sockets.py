@@ -13,11 +13,11 @@ import resource
 import socket
 from collections import OrderedDict
 from contextlib import suppress
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from agent.enforce.egress.sockaddr import Inet
 from agent.linux import sock_diag
+from agent.values import dataclass
 
 MAX_KEPT = 1024
 OWN_ADDRESSES = (IPv4Address("127.0.0.1"), IPv6Address("::1"))

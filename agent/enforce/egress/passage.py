@@ -8,7 +8,6 @@ one that a rule forbids to look into is never handed over: where rules ask for b
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from agent.enforce.egress.answer import Answer
@@ -23,6 +22,7 @@ from agent.enforce.egress.wire import DialError, Poller, Wire, dial
 from agent.policy.hosts import host_and_port
 from agent.policy.request import EgressRequest
 from agent.policy.terms import terms
+from agent.values import dataclass, replace
 
 if TYPE_CHECKING:  # mitmproxy's side is imported only where the policy needs it
     from agent.enforce.egress.handover import Engine

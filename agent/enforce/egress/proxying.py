@@ -7,7 +7,6 @@ destination was asked for, it is asked of the policy as the same question.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
 from agent.enforce.egress import socks
@@ -20,6 +19,7 @@ from agent.enforce.egress.limits import Limits
 from agent.enforce.egress.passage import Passage
 from agent.policy.hosts import normalise_host
 from agent.policy.request import Protocol
+from agent.values import replace
 
 _SUCCEEDED: Final = socks.render_reply(0)
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
 from typing import Final
 
 from agent.policy.addresses import canonical_address
 from agent.policy.hosts import HostError, normalise_host
+from agent.values import dataclass
 
 HEADER: Final = 12
 MAX_QUERY: Final = 4096

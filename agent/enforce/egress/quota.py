@@ -15,7 +15,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from agent.enforce.egress.accounts import Account, Rate
@@ -25,6 +24,7 @@ from agent.policy.hosts import is_wildcard
 from agent.policy.model import EgressLimits, HostLimits, HostRule, Mode
 from agent.policy.request import EgressRequest
 from agent.policy.terms import NO_LIMITS, terms
+from agent.values import dataclass, replace
 
 LIMIT_CONNECTIONS: Final = "limit-connections"
 LIMIT_RATE: Final = "limit-rate"

@@ -12,12 +12,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import count
 from typing import Final
 
 from agent.channel import Channel, Message, frame
 from agent.record.event import Event, Json, RecordError, fields_of
+from agent.values import replace
 
 MAX_BACKLOG: Final = 2 * 1024 * 1024
 MAX_PENDING: Final = 8192

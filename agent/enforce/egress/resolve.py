@@ -23,12 +23,12 @@ import asyncio
 import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from agent.policy.addresses import address_class, canonical_address
 from agent.policy.decision import Decision
+from agent.values import dataclass
 
 TTL: Final = 30.0
 NEGATIVE: Final = 2.0

@@ -8,13 +8,13 @@ files, arguments or the environment.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from agent.enforce.egress.needles import Leak, Mask, Needles, Watch
 from agent.policy.hosts import match_host
 from agent.policy.model import Policy, Secret
 from agent.record.event import Event, Json
+from agent.values import dataclass
 
 SECRET_LEAK: Final = "secret-leak"  # noqa: S105 - a rule id
 LEAK_INSTEAD: Final = (

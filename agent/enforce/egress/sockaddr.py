@@ -9,8 +9,9 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from agent.values import dataclass
 
 MAX_LENGTH = 128
 """sizeof(struct sockaddr_storage): the kernel takes no longer one."""

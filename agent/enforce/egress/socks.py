@@ -9,9 +9,10 @@ Source: RFC 1928 (greeting and methods 3, requests 4, addresses 5, replies 6). R
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
+
+from agent.values import dataclass
 
 VERSION: Final = 5
 VERSION_4: Final = 4

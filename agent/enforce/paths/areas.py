@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
 from agent.policy.watched import Patterns
 from agent.record.event import Integrity
+from agent.values import dataclass
 
 EVERYTHING: Final = Patterns(["/"])
 DEEPEST: Final = 24

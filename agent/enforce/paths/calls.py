@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
 from agent.enforce.paths.place import Place
 from agent.policy.request import Access
+from agent.values import dataclass
 
 AT_SYMLINK_NOFOLLOW, AT_SYMLINK_FOLLOW = 0x100, 0x400  # linux/fcntl.h
 RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2  # linux/fs.h

@@ -8,11 +8,11 @@ The kernel merges equal notifications that nobody has read yet (inotify(7)): a c
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
 from agent.record.event import Integrity
+from agent.values import dataclass, field
 
 MANY: Final = "(many)"
 MAX_KEPT: Final = 256

@@ -13,12 +13,12 @@ import posixpath
 import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 
 from agent.enforce.memory import Task, path_of, readable
 from agent.enforce.walk import by_names, walked
 from agent.linux.openat2 import MAX_LINKS
 from agent.policy.paths import PROC
+from agent.values import dataclass
 
 _DELETED = " (deleted)"  # d_path of fs/d_path.c
 _MEMORY_FILE = "/memfd:"  # mm/memfd.c

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from dataclasses import dataclass
 from typing import Final
+
+from agent.values import dataclass
 
 MAX_DIGEST_BYTES: Final = 1 << 20
 _PLACE: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
