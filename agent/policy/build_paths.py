@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
+from agent.expressions import expression
 from agent.policy.build import Bench, examples, subject, wording
 from agent.policy.globs import ANY_DEPTH
 from agent.policy.model import PathRule
 from agent.policy.paths import AGENT_FILES, HOOK_SETTINGS, IN_HOME, PROC, covered, covers, is_normal
 from agent.policy.shape import Text, Value
 
-_OF_A_PROCESS = re.compile(r"/proc/(self|thread-self|[0-9]+)(/|$)")
+_OF_A_PROCESS = expression(r"/proc/(self|thread-self|[0-9]+)(/|$)")
 
 
 def grant(bench: Bench, value: Value, rule_id: str, *, write: bool) -> PathRule | None:

@@ -7,13 +7,14 @@ of ``policies/patterns/credentials.yaml``.
 
 from __future__ import annotations
 
-import re
 from typing import Final
+
+from agent.expressions import expression
 
 CREDENTIAL_WORD: Final = "<secret>"
 """What a rule writes for a word that holds one."""
 
-TOKENS: Final = re.compile(
+TOKENS: Final = expression(
     r"(?<![A-Za-z0-9_])(?:"
     r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}(?![A-Za-z0-9])"
     r"|gh[pousr]_[A-Za-z0-9]{20,255}"

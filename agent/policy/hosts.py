@@ -17,16 +17,17 @@ from typing import Final
 
 import idna
 
+from agent.expressions import expression
 from agent.policy.addresses import canonical_address
 
 MAX_NAME: Final = 253
 MAX_LABEL: Final = 63
 
-_LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?", re.ASCII)
-_PLAIN: Final = re.compile(
+_LABEL: Final = expression(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?", re.ASCII)
+_PLAIN: Final = expression(
     r"(?:(?!xn--)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*(?!xn--)[a-z](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII
 )
-_NUMBER: Final = re.compile(r"(?:[0-9]+|0x[0-9a-f]*)", re.ASCII)
+_NUMBER: Final = expression(r"(?:[0-9]+|0x[0-9a-f]*)", re.ASCII)
 _JOINT_SCRIPTS: Final = (
     frozenset({"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "IDEOGRAPHIC"}),
     frozenset({"CJK", "HANGUL"}),

@@ -15,13 +15,14 @@ import re
 from enum import IntEnum
 from functools import lru_cache
 
+from agent.expressions import expression
 from agent.policy.request import UNKNOWN
 
 PATH_MAX = 4096  # linux/limits.h
 
-_KEYED = re.compile(r"(-{0,2}[A-Za-z_][A-Za-z0-9_-]*=)(.*)", re.DOTALL)
-_SPELLED_OTHERWISE = re.compile(r"/(?=/|$)|/\.\.?(?=/|$)")
-_PROC_ROOT = re.compile(r"/proc/[^/]+(?:/task/[^/]+)?/(root|cwd)(?=/|$)")
+_KEYED = expression(r"(-{0,2}[A-Za-z_][A-Za-z0-9_-]*=)(.*)", re.DOTALL)
+_SPELLED_OTHERWISE = expression(r"/(?=/|$)|/\.\.?(?=/|$)")
+_PROC_ROOT = expression(r"/proc/[^/]+(?:/task/[^/]+)?/(root|cwd)(?=/|$)")
 _ANY, _ONE, _STAR, _GLOBSTAR = "any", "one", "star", "globstar"
 
 

@@ -11,12 +11,12 @@ and gpg(1) name in their manuals.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
+from agent.expressions import expression
 from agent.policy.operands import PATH_MAX, Fit, normalise_operand, operand_fit
 from agent.policy.path_sets import any_meets
 from agent.policy.paths import AGENT_FILES, DEVICES, HOOK_SETTINGS, covers
@@ -142,10 +142,10 @@ CLASSES: Final[Mapping[str, PathClass]] = MappingProxyType(
 )
 """Every class, by the name that rules give it."""
 
-_KEYED: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_-]*=)?(<[a-z-]+>)")
-_UNKNOWN_PART: Final = re.compile(UNKNOWN)
-_WILDCARD: Final = re.compile(f"[*?{UNKNOWN}]|\\[[^]]*\\]")
-_PERHAPS_ABOVE: Final = re.compile(r"\.\.?[*?\[]")  # may become ``..``
+_KEYED: Final = expression(r"([A-Za-z_][A-Za-z0-9_-]*=)?(<[a-z-]+>)")
+_UNKNOWN_PART: Final = expression(UNKNOWN)
+_WILDCARD: Final = expression(f"[*?{UNKNOWN}]|\\[[^]]*\\]")
+_PERHAPS_ABOVE: Final = expression(r"\.\.?[*?\[]")  # may become ``..``
 
 
 @lru_cache(maxsize=1024)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from agent.expressions import expression
 from agent.policy.hosts import HostError, normalise_host
 from agent.policy.request import Protocol
 from agent.policy.words import shown
 from agent.values import dataclass
 
-_TARGET: Final = re.compile(
+_TARGET: Final = expression(
     r"(?:(?P<method>[A-Za-z-]+) )?(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://)?"
     r"(?P<authority>[^/?#\s]+)(?P<path>/[^?#\s]*)?(?P<query>\?[^#\s]*)?(?:#\S*)?",
     re.ASCII,
@@ -26,7 +27,7 @@ _SCHEMES: Final = {
     "ws": (Protocol.HTTP, 80),
     "tcp": (Protocol.TCP, None),
 }
-_AUTHORITY: Final = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]+)(?::([0-9]{1,5}))?", re.ASCII)
+_AUTHORITY: Final = expression(r"(\[[^\[\]]*\]|[^:\[\]]+)(?::([0-9]{1,5}))?", re.ASCII)
 
 
 class TargetError(ValueError):

@@ -7,11 +7,11 @@ aliases, tags, directives, several documents); nesting and size are bounded befo
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 import yaml
 
+from agent.expressions import expression
 from agent.policy.model import Where
 from agent.policy.problem import Problem
 
@@ -20,10 +20,10 @@ MAX_DEPTH: Final = 16
 
 _LOADER: Final[Any] = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 _HINTS: Final = (
-    (re.compile(r"^\s*(?:-\s+|[\w.]+:\s+)\*"), "put a value that starts with '*' in quotes: \"*.example.com\""),
-    (re.compile(r"^\s*\t|^ *\t"), "indent with spaces, not with tabs"),
-    (re.compile(r":\s+[^\"'#{\[|>]*:\s"), "put a text that contains ': ' in quotes"),
-    (re.compile(r"(?:-|:)\s+[%@`]"), "put a value that starts with this character in quotes"),
+    (expression(r"^\s*(?:-\s+|[\w.]+:\s+)\*"), "put a value that starts with '*' in quotes: \"*.example.com\""),
+    (expression(r"^\s*\t|^ *\t"), "indent with spaces, not with tabs"),
+    (expression(r":\s+[^\"'#{\[|>]*:\s"), "put a text that contains ': ' in quotes"),
+    (expression(r"(?:-|:)\s+[%@`]"), "put a value that starts with this character in quotes"),
 )
 
 
@@ -65,23 +65,23 @@ def _inspect(file: str, text: str, problems: list[Problem]) -> None:
     """Walk the events, which unlike nodes still show anchors, aliases, tags and documents."""
     depth = documents = 0
     for event in yaml.parse(text, Loader=_LOADER):
-        where = place(file, event.start_mark)
         if isinstance(event, yaml.DocumentStartEvent):
             documents += 1
+            where = place(file, event.start_mark)
             if documents == 2:
                 problems.append(Problem(where, "a second document in one file", "move it into a file of its own"))
             if event.version or event.tags:
                 problems.append(Problem(where, "a YAML directive", "remove the line that starts with '%'"))
         elif isinstance(event, yaml.AliasEvent):
-            problems.append(Problem(where, f"the alias *{event.anchor}", _alias_fix(event.anchor)))
-        elif isinstance(event, yaml.NodeEvent):
-            _refuse_properties(event, where, problems)
+            alias = f"the alias *{event.anchor}"
+            problems.append(Problem(place(file, event.start_mark), alias, _alias_fix(event.anchor)))
+        elif isinstance(event, yaml.NodeEvent) and (event.anchor, getattr(event, "tag", None)) != (None, None):
+            _refuse_properties(event, place(file, event.start_mark), problems)
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
-                problems.append(
-                    Problem(where, f"nested more than {MAX_DEPTH} levels deep", "a policy has at most seven")
-                )
+                deep = f"nested more than {MAX_DEPTH} levels deep"
+                problems.append(Problem(place(file, event.start_mark), deep, "a policy has at most seven"))
                 return
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1

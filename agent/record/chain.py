@@ -21,6 +21,7 @@ from typing import NoReturn, cast
 
 import orjson
 
+from agent.expressions import expression
 from agent.record.event import Action, Event, Json, Result
 from agent.values import dataclass
 
@@ -34,12 +35,12 @@ MAX_DEPTH = 16
 MAX_LINE = 1 << 20
 """Bytes of the longest line, its newline included. Nothing longer is written; a reader may refuse it unread."""
 _MAX_KEYS = 256
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
-_HASH = re.compile(r"[0-9a-f]{64}")
-_DIGITS = re.compile(r"[0-9]+")
-_ACTION = re.compile("|".join(Action))
-_RESULT = re.compile("|".join(Result))
+_SURROGATE = expression("[\ud800-\udfff]")
+_TIMESTAMP = expression(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
+_HASH = expression(r"[0-9a-f]{64}")
+_DIGITS = expression(r"[0-9]+")
+_ACTION = expression("|".join(Action))
+_RESULT = expression("|".join(Result))
 _PATTERNS = (
     ("timestamp", _TIMESTAMP),
     ("event_hash", _HASH),

@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+from agent.expressions import expression
 from agent.shell.builtins import Builtin, map_file, printf
 from agent.shell.findings import Findings
 from agent.shell.pieces import NOTHING, Word
@@ -26,9 +27,9 @@ TABLES = frozenset(("BASH_ALIASES", "BASH_CMDS"))
 """Arrays whose elements are what a name runs (bash(1), "Shell Variables")."""
 
 _SUBSTITUTION = r"\$\((?!\()|`"
-_BRACKETS = re.compile(rf"(?P<name>\w\[)|(?P<open>\[)|(?P<close>\])|{_SUBSTITUTION}")
-_ESCAPED = re.compile(rf"(?P<name>\w\[)|(?P<open>\[)|(?P<close>\])|\\(?:{_SUBSTITUTION})")
-_READS = re.compile(
+_BRACKETS = expression(rf"(?P<name>\w\[)|(?P<open>\[)|(?P<close>\])|{_SUBSTITUTION}")
+_ESCAPED = expression(rf"(?P<name>\w\[)|(?P<open>\[)|(?P<close>\])|\\(?:{_SUBSTITUTION})")
+_READS = expression(
     r"\(\(|\$\[|\[\[|(?<![\w-])-(?:eq|ne|lt|gt|le|ge|v|R)\b|\$\{!|\$\{\w+(?:\[|:[^-=?+}])|\]\+?=|\w=\("
     r"|\b(?:let|declare|typeset|local|readonly|export|printf|read|unset|mapfile|readarray|wait|getopts|test)\b"
 )

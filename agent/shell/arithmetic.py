@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from agent.expressions import expression
 from agent.shell.pieces import Value
 
-_TOKENS = re.compile(r"\s*(?:(\d{1,18})|\$?\{?([A-Za-z_]\w*)\}?|(.))", re.DOTALL)
+_TOKENS = expression(r"\s*(?:(\d{1,18})|\$?\{?([A-Za-z_]\w*)\}?|(.))", re.DOTALL)
 _LONGEST = 200
 _LARGEST = 1 << 62
 

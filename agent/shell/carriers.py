@@ -21,7 +21,7 @@ Source: the programs' manual pages; the doors to a shell are those that GTFOBins
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from agent.policy.request import UNKNOWN
 from agent.shell.dialects import says
@@ -81,17 +81,37 @@ class _Draft:
     apart: bool = False
 
 
-def read_table(text: str) -> dict[str, Carrier]:
-    """The rows of a table: ``name name:`` at the margin, entries indented; a name may stand in several rows. Raises
-    ValueError for what is no entry."""
-    drafts: dict[str, _Draft] = {}
-    for block in re.split(r"\n(?=\S)", text.strip("\n")):
-        head, *entries = block.splitlines()
-        for name in head.rstrip(":").split():
-            draft = drafts.setdefault(name, _Draft())
-            for entry in entries:
+class Table(Mapping[str, Carrier]):
+    """The rows of a table: ``name name:`` at the margin, entries indented; a name may stand in several rows. Each is
+    read when it is first asked for. Raises ValueError then for what is no entry."""
+
+    def __init__(self, *texts: str) -> None:
+        self._entries: dict[str, list[str]] = {}
+        self._read: dict[str, Carrier] = {}
+        names: list[str] = []
+        for line in "\n".join(texts).splitlines():
+            if line[:1].strip():
+                names = line.rstrip(":").split()
+            elif line:
+                for name in names:
+                    self._entries.setdefault(name, []).append(line)
+
+    def __getitem__(self, name: str) -> Carrier:
+        if name not in self._read:
+            draft = _Draft()
+            for entry in self._entries[name]:
                 _read_entry(entry.split(), draft)
-    return {name: _carrier(draft) for name, draft in drafts.items()}
+            self._read[name] = _carrier(draft)
+        return self._read[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
 
 def _read_entry(parts: Sequence[str], draft: _Draft) -> None:

@@ -8,10 +8,9 @@ file is read when it is executed, not when it is named). Programs that run the c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
+from typing import Final
 
-from agent.shell.carriers import Carrier, read_table
+from agent.shell.carriers import Table
 from agent.shell.carriers_databases import DATABASES
 from agent.shell.carriers_languages import LANGUAGES
 from agent.shell.carriers_others import OTHERS
@@ -337,12 +336,5 @@ debugfs:
 """
 
 
-def _merged(*texts: str) -> dict[str, Carrier]:
-    """The rows of all texts; a program may have several, which are put together."""
-    return read_table("\n".join(text.strip("\n") for text in texts))
-
-
-CARRIERS: Mapping[str, Carrier] = MappingProxyType(
-    _merged(_ARCHIVES, _TEXTS, _NETWORK, DATABASES, _WORK, LANGUAGES, OTHERS)
-)
+CARRIERS: Final = Table(_ARCHIVES, _TEXTS, _NETWORK, DATABASES, _WORK, LANGUAGES, OTHERS)
 """By the name of the program."""

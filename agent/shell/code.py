@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
 
+from agent.expressions import expression
 from agent.policy.request import UNKNOWN
 from agent.shell import code_names as names
 from agent.shell.code_arguments import Argument, arguments_at
@@ -47,7 +48,7 @@ def calls_in(code: str, language: str, *, body: bool = False) -> Iterator[Call]:
         yield RunsArgv((REVERSE_SHELL.text, language))
 
 
-_HANDED_ON = re.compile(
+_HANDED_ON = expression(
     r"\b(?:os\.(?:system|popen|exec[lv]\w*|(?:posix_)?spawn\w*|remove|unlink|rmdir)|shutil\.rmtree|subprocess\.(?:run|call"
     r"|Popen|check_call|check_output|getoutput|getstatusoutput))(?=\s*(?:[,)\]}\n;]|$))|\bmethodcaller\("
 )

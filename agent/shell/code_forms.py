@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from agent.expressions import expression
 from agent.policy.request import UNKNOWN
 from agent.shell.code_calls import Call, Opens, RunsArgv, RunsText, RunsUnknown
 from agent.shell.code_tokens import Token, tokens_of
@@ -52,7 +53,7 @@ def _awk_pipe(tokens: Sequence[Token], index: int, before: Token) -> Iterator[Ca
         yield RunsUnknown(_COMPUTED)
 
 
-_TCL = re.compile(
+_TCL = expression(
     r"(?:^|[;\n\[{])[ \t]*+(?:(?P<run>exec|spawn|system|overlay|interact\s+\S+)\s+(?P<words>[^;\n\[\]{}]*)"
     r"|send\s+(?:--\s+)?\"(?P<sent>(?:[^\"\\]|\\.)*)\"|file\s+delete\s+(?P<deleted>[^;\n\]}]*)"
     r"|open\s+(?:\"\|(?P<pipe>[^\"]*)\"|\{\|(?P<braced>[^}]*)\}|\|(?P<word>\S+)|\"?(?P<file>[^\s\"\]]+)\"?\s*(?P<mode>[rwa]\+?)?))",
@@ -92,8 +93,8 @@ _LISP_ARGV = frozenset(
     ]
 )
 _LISP_DELETE = frozenset(("delete-directory", "delete-file", "delete-directory-and-files", "delete-directory/files"))
-_LISP_FORM = re.compile(r"\(\s*(?P<name>[\w.:/*!?-]+)")
-_LISP_STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_LISP_FORM = expression(r"\(\s*(?P<name>[\w.:/*!?-]+)")
+_LISP_STRING = expression(r'"((?:[^"\\]|\\.)*)"')
 
 
 def lisp_calls(code: str) -> Iterator[Call]:

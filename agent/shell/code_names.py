@@ -8,7 +8,7 @@ shutil, pathlib (Python), child_process, fs (Node), Kernel, IO, Open3, FileUtils
 
 from __future__ import annotations
 
-import re
+from agent.expressions import expression
 
 
 def _names(text: str) -> frozenset[str]:
@@ -65,7 +65,7 @@ LISTS = _names("c list array Array List Seq vector List.of Arrays.asList")
 
 PREFIXED = _names("subprocess os commands pty child_process cp Open3 Kernel Process IO asyncio sh System Deno Bun")
 
-NODE_RUNNERS = re.compile(r"child_process|shelljs|execa|^zx$|\bBun\b|\bDeno\b|cross-spawn|process\.binding|mainModule")
+NODE_RUNNERS = expression(r"child_process|shelljs|execa|^zx$|\bBun\b|\bDeno\b|cross-spawn|process\.binding|mainModule")
 """Without one of these a JavaScript text has nothing that runs a program: ``exec`` is a regular expression's."""
 
 CONNECTIONS = _names(
@@ -73,7 +73,7 @@ CONNECTIONS = _names(
     " create_connection createConnection inet_aton PF_INET AF_INET INET TCPClient open_connection SOCK_STREAM sockopen"
 )
 CONNECTION_CALLS = _names("Deno.connect Deno.connectTls Deno.listen Bun.connect Bun.listen net.Dial net.Listen")
-CONNECTION_TEXTS = re.compile(r"/inet[46]?/(?:tcp|udp)/|^(?:node:)?(?:net|tls|dgram|socket)$|^(?:tcp|udp|ssl)://")
+CONNECTION_TEXTS = expression(r"/inet[46]?/(?:tcp|udp)/|^(?:node:)?(?:net|tls|dgram|socket)$|^(?:tcp|udp|ssl)://")
 DUPLICATES = _names("dup2 posix_dup2")
-PATH_LIKE = re.compile(r"(?=.*[./~])[^\s\0<>|;*?{}()\[\]]{1,256}")
+PATH_LIKE = expression(r"(?=.*[./~])[^\s\0<>|;*?{}()\[\]]{1,256}")
 """A literal that may be the name of a file."""

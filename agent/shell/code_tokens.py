@@ -13,11 +13,12 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from agent.expressions import expression
 from agent.policy.request import UNKNOWN
 
 _COMMENT = {"node": "//", "lua": "--", "other": "//", "lisp": ";"}
 _HASH_COMMENT = "#"
-_LEXER = re.compile(
+_LEXER = expression(
     r"(?P<triple>[rbuRBU]{0,2}(?:\'\'\'.*?(?:\'\'\'|\Z)|\"\"\".*?(?:\"\"\"|\Z)))"
     r"|(?P<string>[rbufRBUF]{0,2}(?:'(?:[^'\\]|\\.)*+(?:'|\\?\Z)|\"(?:[^\"\\]|\\.)*+(?:\"|\\?\Z)))"
     r"|(?P<tick>`(?:[^`\\]|\\.)*+(?:`|\\?\Z))"
@@ -30,7 +31,7 @@ _LEXER = re.compile(
 )
 """Every alternative that can be left open ends at the end of the text too, so that no start is scanned twice."""
 
-_QUOTE_LIKE = re.compile(r"(?:%x|qx|%w|%q|%Q|qq|q|qw)\s*([\[{(</|!])")
+_QUOTE_LIKE = expression(r"(?:%x|qx|%w|%q|%Q|qq|q|qw)\s*([\[{(</|!])")
 _CLOSING = {"[": "]", "{": "}", "(": ")", "<": ">"}
 _INTERPOLATED = frozenset(("perl", "ruby", "php", "node", "julia", "tcl"))
 _TEXTS = frozenset(("string", "triple"))

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
+from agent.expressions import expression
 from agent.policy.request import UNKNOWN
 from agent.shell.databases import mongo, redis, sql_alone, with_sql
 from agent.shell.makefiles import make_steps
@@ -22,7 +23,7 @@ from agent.shell.steps import Code, Inner, Opaque, ShellText, Step, Touches, rea
 
 def _shell_after(pattern: str, flags: int = 0) -> Callable[[Word], Iterator[Step]]:
     """A dialect whose door is a pattern: its first group that matched is shell text."""
-    door = re.compile(pattern, flags | re.MULTILINE)
+    door = expression(pattern, flags | re.MULTILINE)
 
     def steps(text: Word) -> Iterator[Step]:
         if text.text == UNKNOWN:
@@ -35,17 +36,17 @@ def _shell_after(pattern: str, flags: int = 0) -> Callable[[Word], Iterator[Step
     return steps
 
 
-_EX_SHELL = re.compile(
+_EX_SHELL = expression(
     r"^[:\s]*+(?:(?:sil(?:ent)?!?|verb(?:ose)?|noa(?:utocmd)?|norm(?:al)?!?\s*:|(?:buf|win|tab|arg|[clf])do|exe(?:cute)?\s*['\"])\s*+)*+"
     r"(?:[%\d.,$'<>/\w]*+\s*+!++|(?:ter|term|terminal)!?\s++(?:\+\+\S++\s++)*+)(?P<shell>.*)",
     re.DOTALL,
 )
-_EX_TERMINAL = re.compile(r"[:\s]*+(?:sh|she|shel|shell|ter|term|terminal)!?\s*")
-_EX_CALL = re.compile(r"\b(?:system|systemlist|termopen|jobstart|job_start|term_start)\s*\(\s*(['\"])(?P<shell>.*?)\1")
-_EX_LANGUAGE = re.compile(
+_EX_TERMINAL = expression(r"[:\s]*+(?:sh|she|shel|shell|ter|term|terminal)!?\s*")
+_EX_CALL = expression(r"\b(?:system|systemlist|termopen|jobstart|job_start|term_start)\s*\(\s*(['\"])(?P<shell>.*?)\1")
+_EX_LANGUAGE = expression(
     r"^[:\s]*+(?P<name>py|python|py3|python3|pyx|pythonx|lua|perl|ruby|rub)\s+(?P<code>.*)", re.DOTALL
 )
-_EX_WRITE = re.compile(r"^[:\s]*+(?:w|wr|write|wq|sav|saveas|x)!?\s+(?P<file>[^!>\s]\S*)")
+_EX_WRITE = expression(r"^[:\s]*+(?:w|wr|write|wq|sav|saveas|x)!?\s+(?P<file>[^!>\s]\S*)")
 _EX_LANGUAGES = {"py": "python", "lu": "lua", "pe": "perl", "ru": "ruby"}
 
 
@@ -72,7 +73,7 @@ def _vim(text: Word) -> Iterator[Step]:
             yield ShellText(text._replace(text=call["shell"]))
 
 
-_GDB_SHELL = re.compile(
+_GDB_SHELL = expression(
     r"^\s*(?:shell|!|platform\s+shell|pipe\s[^|]*\||\|[^|]*\||make)\s*(?P<shell>.*)|^\s*(?:python|py|pi|script)\s+(?P<py>.*)"
 )
 
@@ -91,7 +92,7 @@ def _gdb(text: Word) -> Iterator[Step]:
             yield ShellText(text._replace(text=called[1]))
 
 
-_PSQL = re.compile(
+_PSQL = expression(
     r"\\!\s*(?P<shell>[^\n]*)|\\(?:o|out|g|gx|w|write|copy\s[^\n]{0,1000}?\s(?:to|from)\s+program)\s*\|?\s*(?P<pipe>[|'][^\n]*)"
     r"|^\\[^\n`]*`(?P<ticks>[^`\n]*)`|\b(?:to|from)\s+program\s+(?:E|\$\$)?(?P<quote>')?(?P<program>(?:[^']|'')*)",
     re.IGNORECASE | re.MULTILINE,
@@ -198,13 +199,13 @@ def says(dialect: str, text: Word) -> list[Step]:
     return [*DIALECTS[dialect](text)]
 
 
-_SED_LETTER = re.compile(
+_SED_LETTER = expression(
     r"(?:^|[;\n{}])[ \t]*+(?:(?:\d+|\$|/(?:[^/\\\n]|\\.)*/|\\(.)(?:(?!\1).)*\1)[IM]?"
     r"(?:\s*[,~]\s*(?:[+~]?\d+|\$|/(?:[^/\\\n]|\\.)*/[IM]*))?"
     r"\s*!?\s*)?(?:e(?:\s+(?P<shell>[^\n]+)|(?P<all>)(?=$|[;\n}]))|(?P<mode>[wWrR])\s+(?P<file>[^\n;}]+))"
 )
-_SED_SUBSTITUTE = re.compile(r"s(?P<d>[^\w\s\\;])(?:(?!(?P=d))[^\\]|\\.)*(?P=d)(?P<new>(?:(?!(?P=d))[^\\]|\\.)*)(?P=d)")
-_SED_FLAGS = re.compile(r"(?P<flags>[gpiImM\d]*e?[gpiImM\d]*)(?:w\s+(?P<file>[^\n;}]+))?")
+_SED_SUBSTITUTE = expression(r"s(?P<d>[^\w\s\\;])(?:(?!(?P=d))[^\\]|\\.)*(?P=d)(?P<new>(?:(?!(?P=d))[^\\]|\\.)*)(?P=d)")
+_SED_FLAGS = expression(r"(?P<flags>[gpiImM\d]*e?[gpiImM\d]*)(?:w\s+(?P<file>[^\n;}]+))?")
 
 
 def sed_steps(words: Sequence[Word], stdin: Word | None) -> list[Step]:

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
+from agent.expressions import expression
 from agent.shell.pieces import ANYTHING, Word, unknown_of
 
 MAX_DECODED = 64 * 1024
@@ -163,7 +164,7 @@ def _openssl(options: Sequence[str], operands: Sequence[str], text: str) -> str 
     return _base64(["-d"], (), text)
 
 
-_SUBSTITUTION = re.compile(r"s([/|#,:@!%])((?:(?!\1)[^\\\[\]*.^$+?(){}|&])*)\1((?:(?!\1)[^\\&])*)\1(g?)")
+_SUBSTITUTION = expression(r"s([/|#,:@!%])((?:(?!\1)[^\\\[\]*.^$+?(){}|&])*)\1((?:(?!\1)[^\\&])*)\1(g?)")
 
 
 def _sed(options: Sequence[str], operands: Sequence[str], text: str) -> str | None:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import tree_sitter
 
+from agent.expressions import expression
 from agent.policy.request import UNKNOWN
 from agent.shell.arithmetic import evaluate
 from agent.shell.braces import braced_words
@@ -22,7 +23,7 @@ from agent.shell.syntax import MAX_TEXT, Source
 
 __all__ = ["Scope", "Word", "fields", "heredoc_text", "single"]
 
-_BLANKS = re.compile("([ \t\n]+)")
+_BLANKS = expression("([ \t\n]+)")
 _EXPANDING = frozenset(("simple_expansion", "expansion", "command_substitution", "arithmetic_expansion"))
 
 
@@ -82,7 +83,7 @@ def _bounded(pieces: Iterable[Piece]) -> list[Piece]:
 
 
 _MAX_PIECES = 4096
-_PLAIN = re.compile(r"[A-Za-z0-9_./:=,@%+-]+")
+_PLAIN = expression(r"[A-Za-z0-9_./:=,@%+-]+")
 
 
 def single(node: tree_sitter.Node, source: Source, scope: Scope) -> Word:
@@ -159,9 +160,9 @@ class _Unescape(Protocol):
     def __call__(self, text: str, /) -> str: ...
 
 
-_ESCAPED_DOUBLE = re.compile(r'\\([$`"\\\n])')
-_ESCAPED_DOCUMENT = re.compile(r"\\([$`\\\n])")
-_ESCAPED_BARE = re.compile(r"\\(.|\n)", re.DOTALL)
+_ESCAPED_DOUBLE = expression(r'\\([$`"\\\n])')
+_ESCAPED_DOCUMENT = expression(r"\\([$`\\\n])")
+_ESCAPED_BARE = expression(r"\\(.|\n)", re.DOTALL)
 
 
 def _unescape_double(text: str) -> str:

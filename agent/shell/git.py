@@ -12,12 +12,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
+from agent.expressions import expression
 from agent.policy.request import UNKNOWN
-from agent.shell.carriers import carried_steps, read_table
+from agent.shell.carriers import Table, carried_steps
 from agent.shell.pieces import Word
 from agent.shell.steps import Inner, Opaque, ShellText, Step, joined, split_plain, word_at
 
-_TABLE = read_table(r"""
+_TABLE = Table(r"""
 rebase:
     valued sXCS --onto --strategy --strategy-option
     -x --exec    text
@@ -66,7 +67,7 @@ help web--browse:
     -b --browser    text
 """)
 
-_COMMAND_KEYS = re.compile(
+_COMMAND_KEYS = expression(
     r"core\.(?:pager|editor|sshcommand|askpass|fsmonitor|gitproxy|alternaterefscommand)|sequence\.editor"
     r"|diff\.external|diff\..+\.(?:command|textconv)|merge\..+\.driver|(?:diff|merge)tool\..+\.cmd"
     r"|filter\..+\.(?:clean|smudge|process)|credential\.(?:.+\.)?helper|gpg\.(?:.+\.)?program|pager\..+"

@@ -10,18 +10,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from agent.expressions import expression
 from agent.policy.request import UNKNOWN
 from agent.shell.pieces import Word
 from agent.shell.steps import Opaque, ShellText, Step
 
-_ASSIGNED = re.compile(r"^[ \t]*+(?:export\s+|override\s+)?([A-Za-z_][\w.-]*)\s*(?::{0,3}|\?|\+)?=\s*(.*)$")
-_SHELL = re.compile(r"\$[({]shell\s+((?:[^()]|\([^()]*\))*)[)}]|^[ \t]*+[\w.-]++[ \t]*+!=[ \t]*+(.+)$", re.MULTILINE)
-_RECIPE = re.compile(
+_ASSIGNED = expression(r"^[ \t]*+(?:export\s+|override\s+)?([A-Za-z_][\w.-]*)\s*(?::{0,3}|\?|\+)?=\s*(.*)$")
+_SHELL = expression(r"\$[({]shell\s+((?:[^()]|\([^()]*\))*)[)}]|^[ \t]*+[\w.-]++[ \t]*+!=[ \t]*+(.+)$", re.MULTILINE)
+_RECIPE = expression(
     r"^(?:[ \t]+(?![\w.-]+\s*[:?+!]?=)|[^#\n\t=]*?:[^=\n;]*;\s*)([@+-]*)(?P<shell>\S.*)$", re.MULTILINE
 )
-_COMMAND = re.compile(r"^[ \t]++command[ \t]*+=[ \t]*+(?P<shell>.*)$", re.MULTILINE)
-_BACKTICKS = re.compile(r":=\s*`([^`]*)`")
-_VARIABLE = re.compile(r"\$[({](\w+)[)}]|\{\{\s*(\w+)\s*\}\}|\$\$|\$(\w)")
+_COMMAND = expression(r"^[ \t]++command[ \t]*+=[ \t]*+(?P<shell>.*)$", re.MULTILINE)
+_BACKTICKS = expression(r":=\s*`([^`]*)`")
+_VARIABLE = expression(r"\$[({](\w+)[)}]|\{\{\s*(\w+)\s*\}\}|\$\$|\$(\w)")
 _ROUNDS = 8
 
 

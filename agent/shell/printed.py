@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+from agent.expressions import expression
 from agent.policy.request import UNKNOWN
 from agent.shell.filters import filtered
 from agent.shell.finding import find_targets
@@ -128,7 +129,7 @@ def print_formatted(given: Sequence[Word]) -> Word:
     return Word("".join(written), any(word.glob for word in given[1:]))
 
 
-_DIRECTIVE = re.compile(r"((?<!%)(?:%%)*%[-0]?\d{0,3}[sbqdiuoxXc])")
+_DIRECTIVE = expression(r"((?<!%)(?:%%)*%[-0]?\d{0,3}[sbqdiuoxXc])")
 
 
 def _formatted(directive: str, value: str | None) -> str | None:
@@ -153,7 +154,7 @@ def _integer(text: str) -> int | None:
         return None
 
 
-_ESCAPES = re.compile(r"\\(x[0-9A-Fa-f]{1,2}|u[0-9A-Fa-f]{1,4}|0?[0-7]{1,3}|[ntabrfv\\ecE\"'])")
+_ESCAPES = expression(r"\\(x[0-9A-Fa-f]{1,2}|u[0-9A-Fa-f]{1,4}|0?[0-7]{1,3}|[ntabrfv\\ecE\"'])")
 _NAMED = {"n": "\n", "t": "\t", "a": "", "b": "", "r": "", "f": "", "v": "", "\\": "\\", "e": "", "c": "", "E": ""}
 
 

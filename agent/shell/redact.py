@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from agent.expressions import expression
 from agent.policy.credential_shapes import TOKENS
 from agent.shell.secret_options import NAMES, hidden
 
@@ -23,10 +24,10 @@ _NAMED = (
 )
 _VALUE = r"(?![$\s]|[\"']?\$[{A-Za-z_(]|[\"']?\[redacted\])(?:\"[^\"]*\"|'[^']*'|[^\s\"'&;|<>)}\]]+)"
 
-_ASSIGNED = re.compile(rf"({_NAMED}[\"']?=|{_NAMED}[\"']\s{{0,8}}:\s{{0,8}})({_VALUE})", re.IGNORECASE)
-_OPTION = re.compile(rf"((?<![^\s\"'=])--?{_NAMED}(?:=|[ \t]{{1,8}}))(?!-)({_VALUE})", re.IGNORECASE)
-_OPTION_WORD = re.compile(rf"--?(?:{_NAMED})", re.IGNORECASE)
-_HEADER = re.compile(
+_ASSIGNED = expression(rf"({_NAMED}[\"']?=|{_NAMED}[\"']\s{{0,8}}:\s{{0,8}})({_VALUE})", re.IGNORECASE)
+_OPTION = expression(rf"((?<![^\s\"'=])--?{_NAMED}(?:=|[ \t]{{1,8}}))(?!-)({_VALUE})", re.IGNORECASE)
+_OPTION_WORD = expression(rf"--?(?:{_NAMED})", re.IGNORECASE)
+_HEADER = expression(
     r"((?<![A-Za-z0-9-])(?:proxy-)?authorization:[ \t]{0,8}(?>(?:bearer|basic|token|digest|apikey)[ \t]{1,8})?+"
     r"|(?<![A-Za-z0-9-])(?:x-api-key|x-auth-token|api-key|private-token|x-vault-token|x-goog-api-key|set-cookie|cookie)"
     r":[ \t]{0,8}"
@@ -34,14 +35,14 @@ _HEADER = re.compile(
     r"(?![$\s\[]|\"?\$)([^\s\"',;]+)",
     re.IGNORECASE,
 )
-_USERINFO = re.compile(r"(?<=://)([^\s/@:\"'?#]{0,256}):(?!\$)([^\s/@\"'?#]{1,1024})@")
-_VARIABLE = re.compile(
+_USERINFO = expression(r"(?<=://)([^\s/@:\"'?#]{0,256}):(?!\$)([^\s/@\"'?#]{1,1024})@")
+_VARIABLE = expression(
     rf"((?<![A-Za-z0-9_])[A-Z][A-Z0-9_]{{0,40}}_(?:PASS|PWD|PASSPHRASE|AUTH|CREDENTIALS?)=)({_VALUE})"
 )
-_WORDS = re.compile(r"""(?:"[^"]*"|'[^']*'|[^\s"';|&<>()`])+|[;|&\n]""")
+_WORDS = expression(r"""(?:"[^"]*"|'[^']*'|[^\s"';|&<>()`])+|[;|&\n]""")
 
-_PEM_BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
-_PEM_END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
+_PEM_BEGIN = expression(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
+_PEM_END = expression(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 
 
 def redact(text: str) -> str:

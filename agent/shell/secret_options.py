@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
+from agent.expressions import expression
+
 
 class _Secrets(NamedTuple):
     """`attached`: options whose secret is the rest of their word. `following`: words before a secret. `pairs`: options
@@ -54,7 +56,7 @@ _PROGRAMS: Mapping[str, _Secrets] = MappingProxyType(
         "wget": _Secrets(following=_WGET),
     }
 )
-NAMES = re.compile(rf"(?<![\w-])(?:{'|'.join(sorted(map(re.escape, _PROGRAMS), key=len, reverse=True))})(?![\w-])")
+NAMES = expression(rf"(?<![\w-])(?:{'|'.join(sorted(map(re.escape, _PROGRAMS), key=len, reverse=True))})(?![\w-])")
 """Some program of the table, in text."""
 
 

@@ -16,12 +16,13 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from agent.expressions import expression
 from agent.policy.request import UNKNOWN
 
 MOST: Final = 400
 """Statements of one text that are read."""
 
-_TOKEN: Final = re.compile(
+_TOKEN: Final = expression(
     r"""
       (?P<blank>\s+ | --[^\n]* | /\*!\d* | \*/ | /\*(?!!)(?:(?!\*/).)*(?:\*/|\Z) )
     | (?P<body>\$(?P<tag>\w*)\$(?P<inside>.*?)(?:\$(?P=tag)\$|\Z))
@@ -32,7 +33,7 @@ _TOKEN: Final = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_MYSQL_STRING: Final = re.compile(r"'(?P<text>(?:\\.|''|[^'\\])*)(?:'|\Z)|\"(?:\\.|\"\"|[^\"\\])*(?:\"|\Z)", re.DOTALL)
+_MYSQL_STRING: Final = expression(r"'(?P<text>(?:\\.|''|[^'\\])*)(?:'|\Z)|\"(?:\\.|\"\"|[^\"\\])*(?:\"|\Z)", re.DOTALL)
 _RUNS_TEXT: Final = frozenset(("prepare", "execute", "exec", "do", "call", "perform"))
 _EMBEDS: Final = frozenset(("with", "begin", "if", "start", "set", "explain", "copy", "else", "declare"))
 _CHANGES: Final = frozenset(("delete", "update", "drop", "truncate", "alter", "grant", "revoke"))
@@ -132,7 +133,7 @@ def _tokens(text: str, mysql: bool) -> Iterator[tuple[str, str | None] | None]:
             yield (found["word"].lower(), None)
 
 
-_MONGO: Final = re.compile(
+_MONGO: Final = expression(
     r"""\b(?P<name>dropDatabase|dropCollection|drop|dropIndexes|dropUser|dropAllUsersFromDatabase|deleteMany|deleteOne|remove
       |updateMany|renameCollection|shutdownServer|createUser|grantRolesToUser|fsyncLock|dropRole|dropAllRolesFromDatabase)
       ["'\]]*\s*\(\s*(?P<filter>\{\s*\})?""",

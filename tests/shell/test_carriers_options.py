@@ -6,7 +6,8 @@ import pytest
 
 from agent.policy.request import SimpleCommand
 from agent.shell.analyse import Analysis, analyse_text
-from agent.shell.carriers import read_table
+from agent.shell.carriers import Table
+from agent.shell.carriers_table import CARRIERS
 from tests.shell.given import CWD, HOME
 
 DELETE = ("rm", "-rf", "/")
@@ -310,7 +311,12 @@ def test_a_shell_at_the_end_of_a_connection_has_a_name(text: str, program: str) 
 )
 def test_an_entry_of_the_table_that_says_nothing_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a"):
-        read_table(text)
+        Table(text)["name"]
+
+
+def test_every_row_of_the_table_can_be_read() -> None:
+    assert len(CARRIERS) == len([CARRIERS[name] for name in CARRIERS]) > 100
+    assert "name" not in CARRIERS and CARRIERS.get("name") is None
 
 
 @pytest.mark.parametrize("part", [" ", "\\n ", "silent", "a=", "s/", "%(", "* ", "\\\\copy a ", "(", "!"])

@@ -7,10 +7,10 @@ it is opened.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Final
 
+from agent.expressions import expression
 from agent.policy.request import UNKNOWN, Access, CommandRequest, SimpleCommand
 
 _HERE: Final = frozenset(
@@ -21,8 +21,8 @@ _HERE: Final = frozenset(
 )
 """What hands a command on as it is, to be run here."""
 _WRITES: Final = frozenset({">", ">>", ">|", "&>", "&>>", ">&", "<>"})
-_OPERATOR: Final = re.compile(r"[0-9]*(\D+)")
-_NOT_A_FILE: Final = re.compile(r"/dev/(fd/|std(in|out|err)$|tcp/|udp/)|/proc/(self|thread-self|[0-9]+)(/|$)")
+_OPERATOR: Final = expression(r"[0-9]*(\D+)")
+_NOT_A_FILE: Final = expression(r"/dev/(fd/|std(in|out|err)$|tcp/|udp/)|/proc/(self|thread-self|[0-9]+)(/|$)")
 _OPEN: Final = frozenset("*?[~")
 """What a shell may still expand."""
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from agent.expressions import expression
 from agent.policy.http_fields import FRAMING_FIELDS
 from agent.values import dataclass
 
@@ -24,12 +25,12 @@ UNTIL_CLOSE: Final = -2
 _METHOD_OVERRIDES: Final = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
 _TWO_WORDS: Final = frozenset(name for name in FRAMING_FIELDS if "-" in name)
 
-_REQUEST: Final = re.compile(rb"([A-Z][A-Z0-9_-]{0,31}) ([\x21-\x7e]+) HTTP/1\.([01])", re.ASCII)
-_STATUS: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t \x21-\x7e\x80-\xff]*))?", re.ASCII)
-_FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t \x21-\x7e\x80-\xff]*)", re.ASCII)
-_LENGTH: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
-_CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*", re.ASCII)
-_START: Final = re.compile(rb"[A-Z][A-Z0-9_-]{0,31}(?: [\x21-\x7e]*(?: [HTP/1.0]*\r?)?)?", re.ASCII)
+_REQUEST: Final = expression(rb"([A-Z][A-Z0-9_-]{0,31}) ([\x21-\x7e]+) HTTP/1\.([01])", re.ASCII)
+_STATUS: Final = expression(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t \x21-\x7e\x80-\xff]*))?", re.ASCII)
+_FIELD: Final = expression(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t \x21-\x7e\x80-\xff]*)", re.ASCII)
+_LENGTH: Final = expression(r"[0-9]{1,18}", re.ASCII)
+_CHUNK: Final = expression(rb"([0-9A-Fa-f]{1,15})[ \t]*", re.ASCII)
+_START: Final = expression(rb"[A-Z][A-Z0-9_-]{0,31}(?: [\x21-\x7e]*(?: [HTP/1.0]*\r?)?)?", re.ASCII)
 _HOP_BY_HOP: Final = FRAMING_FIELDS - {"content-length", "expect"}
 _NO_TOKENS: Final[frozenset[str]] = frozenset()
 _NEVER_NOMINATED: Final = frozenset({"host", "content-length", "cache-control", "authorization", "expect"})

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
+from agent.expressions import expression
 from agent.values import dataclass
 
 MIN_LENGTH: Final = 8
@@ -27,8 +28,8 @@ MARK: Final = b"parhelia-placeholder-"
 """What every placeholder begins with: one search for it stands for the search for each of them."""
 _WHITE: Final = b" \t\r\n"
 _FOLDED: Final = bytes.maketrans(b"-_", b"+/")  # both alphabets of base64 as one
-_ESCAPE_BEGUN: Final = re.compile(rb"(?:%[0-9A-Fa-f]?|\\(?:u[0-9A-Fa-f]{0,3})?|&(?:#?[0-9A-Za-z]{0,6})?)\Z")
-_NUMBERED: Final = re.compile(rb"\\u00([0-9A-Fa-f]{2})|&#[xX]0{0,2}([0-9A-Fa-f]{2});|&#0{0,2}([0-9]{2,3});")
+_ESCAPE_BEGUN: Final = expression(rb"(?:%[0-9A-Fa-f]?|\\(?:u[0-9A-Fa-f]{0,3})?|&(?:#?[0-9A-Za-z]{0,6})?)\Z")
+_NUMBERED: Final = expression(rb"\\u00([0-9A-Fa-f]{2})|&#[xX]0{0,2}([0-9A-Fa-f]{2});|&#0{0,2}([0-9]{2,3});")
 _SHORT: Final = (
     *((rb"\\", b"\\"), (rb"\/", b"/"), (rb"\"", b'"'), (rb"\'", b"'")),
     *((b"&lt;", b"<"), (b"&gt;", b">"), (b"&quot;", b'"'), (b"&apos;", b"'"), (b"&amp;", b"&")),
