@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from agent.cli.questions import Surroundings
+from agent.daemon.launch.decoying import place_decoys, sensitive_names, sight_of
 from agent.daemon.policies.demands import paths_observed, with_protection
 from agent.daemon.protection.protecting import NO_MOUNTS, Protection, bounds_of, compile_protection, unheld
 from agent.daemon.protection.searching import Bounds
@@ -25,6 +26,7 @@ from agent.session.plan import Hold
 from agent.session.probe import probe
 
 ALWAYS = "always"
+NOT_HERE = "not to be had here"
 ASKED = "only where the agent is asked: nothing of that name is there, and none is reserved"
 _HOW = {Hold.READ_ONLY: "read-only", Hold.RESERVE: "reserved, read-only", Hold.PIN: "held in its place"}
 
@@ -45,6 +47,7 @@ def document(policy: Policy, around: Surroundings) -> dict[str, Any]:
             {"path": shown(path), "how": _HOW[how], "by": _holder(path, around, offer)} for path, how in found.held
         ],
         "watch": [_named(rule) for rule in _rules(policy, "watch")],
+        "recorded": _recorded(policy, grants, around, offer),
         "unheld": list(_weak(found, around, offer)),
     }
 
@@ -71,6 +74,9 @@ def page(said: dict[str, Any]) -> list[str]:
         "watched: changes are recorded",
         *(_row("", entry["pattern"], entry["rule"], "") for entry in said["watch"]),
     ]
+    if said["recorded"]:
+        lines += ["", "recorded where it is denied, whoever asks"]
+        lines += [_row("", access, text) for access, text in said["recorded"].items()]
     lines += ["", "held by nothing here", *(f"  {text}" for text in said["unheld"])] if said["unheld"] else []
     return lines
 
@@ -97,12 +103,16 @@ def _protection(policy: Policy, protected: Protected, grants: Grants, around: Su
     return compile_protection(protected, roots, os.path.realpath(around.workdir), _bounds())
 
 
-def _bounds() -> Bounds:
+def _account() -> pwd.struct_passwd | None:
     try:
-        account = pwd.getpwnam("session")
+        return pwd.getpwnam("session")
     except KeyError:
-        return Bounds()
-    return bounds_of(account.pw_uid, account.pw_gid)
+        return None
+
+
+def _bounds() -> Bounds:
+    account = _account()
+    return Bounds() if account is None else bounds_of(account.pw_uid, account.pw_gid)
 
 
 def _weak(found: Protection, around: Surroundings, offer: Offer) -> tuple[str, ...]:
@@ -142,6 +152,22 @@ def _origins(policy: Policy, root: str, access: str, around: Surroundings) -> li
         found += [{"rule": rule.id, "where": str(rule.where)} for rule in rules if covers(rule.path, root)]
     always = root in (around.home, around.tmpdir, PROC)
     return [*found, *([{"rule": ALWAYS, "where": None}] if always or not found else [])]
+
+
+def _recorded(policy: Policy, grants: Grants, around: Surroundings, offer: Offer) -> dict[str, str]:
+    """What `paths.audit` asks for, and by which mechanism it is to be had here."""
+    found = {}
+    if policy.audits_writes:
+        found["writes"] = "seccomp user notification" if offer.notify else NOT_HERE
+    if policy.audits_reads and offer.reads:
+        account = _account()
+        uid, gid = (None, None) if account is None or os.geteuid() != 0 else (account.pw_uid, account.pw_gid)
+        sight = sight_of((*grants.read, *grants.write, *DEVICES), (), uid, gid)
+        places = [shown(path) for path, _ in place_decoys(sensitive_names(grants.write, around.home), sight)]
+        found["reads"] = f"fanotify, of sensitive files in {', '.join(places)}; of the agent's own"
+    elif policy.audits_reads:
+        found["reads"] = NOT_HERE
+    return found
 
 
 def _rules(policy: Policy, key: str) -> list[PathRule]:

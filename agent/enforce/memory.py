@@ -275,6 +275,15 @@ def _read(name: str, directory: int) -> bytes:
         os.close(descriptor)
 
 
+def identity_of(tid: int) -> Identity:
+    """Who the task of this number is now. Raises OSError where there is none."""
+    directory = os.open(f"/proc/{tid}", _O_PATH)
+    try:
+        return _identity(tid, directory)
+    finally:
+        os.close(directory)
+
+
 def _identity(tid: int, directory: int) -> Identity:
     """Of the task whose /proc/TID is open as `directory`."""
     try:

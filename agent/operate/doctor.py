@@ -22,11 +22,16 @@ UNSEEN_PATHS = (
 )
 AUDITED = (
     "; with `paths.audit: writes` in the policy, calls that would change a file by its path are recorded where the"
-    " policy denies them, and there remain: reads, changes through open descriptors (ftruncate, fchmod, fchown,"
+    " policy denies them, and there remain: changes through open descriptors (ftruncate, fchmod, fchown,"
     " fsetxattr, futimens), sockets that bind makes in a network namespace, what file permissions alone refuse inside"
     " a granted tree, and a path that another thread changes after it was read"
 )
 UNAUDITED = "; `paths.audit: writes` is not available here (no seccomp user notification)"
+READS_AUDITED = (
+    "; with `paths.audit: reads`, opens of files that are named sensitive (docs/policy.md) are refused and recorded,"
+    " and of reads there remain: those of all other files, look-ups that open nothing (stat, access), opens with O_PATH"
+)
+READS_UNAUDITED = "; `paths.audit: reads` is not available here (no mounts, or no fanotify with the rights it needs)"
 UNSEEN = (
     (
         Point.EGRESS,
@@ -52,7 +57,8 @@ def examine() -> dict[str, Any]:
 
 def unseen(offer: Offer) -> list[tuple[Point, str]]:
     """What leaves no line on a machine that offers this."""
-    return [(Point.PATHS, UNSEEN_PATHS + (AUDITED if offer.notify else UNAUDITED)), *UNSEEN]
+    writes, reads = AUDITED if offer.notify else UNAUDITED, READS_AUDITED if offer.reads else READS_UNAUDITED
+    return [(Point.PATHS, UNSEEN_PATHS + writes + reads), *UNSEEN]
 
 
 def _point(found: Reached) -> dict[str, str]:
@@ -85,6 +91,7 @@ def _mechanisms(offer: Offer) -> dict[str, Any]:
         "landlock_abi": offer.landlock,
         "seccomp_filter": offer.seccomp,
         "seccomp_notification": offer.notify,
+        "denied_reads": "fanotify" if offer.reads else "no",
         "tracing": offer.trace or "no",
         "guard_replaced": offer.guard_replaced,
         "hook_client": "native" if NATIVE_CLIENT.is_file() else "python (the native one was not built)",

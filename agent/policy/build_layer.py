@@ -11,13 +11,12 @@ from agent.policy.build_commands import command_rule, rule_exception
 from agent.policy.build_control import control_section
 from agent.policy.build_detect import detectors
 from agent.policy.build_egress import host_rule, tool_rule
-from agent.policy.build_paths import grant, protection
+from agent.policy.build_paths import audited, grant, protection
 from agent.policy.build_secrets import secrets, tie
 from agent.policy.build_tools import tool_section
 from agent.policy.build_trust import authorities
 from agent.policy.bundles import Bundle, BundleFault
 from agent.policy.model import (
-    Audited,
     AuditSection,
     CommandRule,
     CommandSection,
@@ -169,7 +168,7 @@ class LayerBuilder:
             watch=self._places(records, "watch"),
             write_given=self._first or any(record.has("write") for record in records),
             read_given=self._first or any(record.has("read") for record in records),
-            audit=self._setting(records, "audit", Audited, Audited.NONE),
+            audit=audited(self._bench, [record.get("audit") for record in records]),
         )
         shadow.report_paths(self._bench, section)
         return section

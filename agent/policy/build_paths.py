@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from agent.expressions import expression
 from agent.policy.build import Bench, examples, subject, wording
 from agent.policy.globs import ANY_DEPTH
-from agent.policy.model import PathRule
+from agent.policy.model import Audited, PathRule
 from agent.policy.paths import AGENT_FILES, HOOK_SETTINGS, IN_HOME, PROC, covered, covers, is_normal
-from agent.policy.shape import Text, Value
+from agent.policy.schema import NOT_AUDITED
+from agent.policy.shape import Items, Text, Value
 
 _OF_A_PROCESS = expression(r"/proc/(self|thread-self|[0-9]+)(/|$)")
 
@@ -34,6 +37,19 @@ def protection(bench: Bench, value: Value, rule_id: str) -> PathRule | None:
         bench.fault(text.where, *fault)
         return None
     return _rule(value, rule_id, text.value)
+
+
+def audited(bench: Bench, values: Iterable[Value | None]) -> frozenset[Audited]:
+    """What the files of a layer say of `paths.audit`; two may both say it, but not differently."""
+    given = [value for value in values if isinstance(value, Items)]
+    wanted = [frozenset(text.value for text in items.values if isinstance(text, Text)) for items in given]
+    for items, words in zip(given, wanted, strict=True):
+        if words != wanted[0]:
+            message = f"'audit' contradicts {given[0].where} ({', '.join(sorted(wanted[0]))})"
+            bench.fault(items.where, message, "give it once for the directory")
+        elif NOT_AUDITED in words and len(words) > 1:
+            bench.fault(items.where, f"'{NOT_AUDITED}' beside what is to be audited", f"remove '{NOT_AUDITED}'")
+    return frozenset(Audited(word) for word in wanted[0] - {NOT_AUDITED}) if wanted else frozenset()
 
 
 def _rule(value: Value, rule_id: str, path: str) -> PathRule:

@@ -161,7 +161,7 @@ def _paths(section: PathSection) -> Json:
         "read": _sorted(_path(rule) for rule in section.read) if section.read_given else None,
         "protect": _sorted(_path(rule) for rule in section.protect),
         "watch": _sorted(_path(rule) for rule in section.watch),
-        "audit": str(section.audit),
+        "audit": "+".join(sorted(section.audit)) or "none",
     }
 
 

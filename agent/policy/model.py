@@ -304,7 +304,15 @@ class Policy:
     @property
     def audits_writes(self) -> bool:
         """Some layer asks for denied writes to be recorded."""
-        return any(layer.paths is not None and layer.paths.audit is Audited.WRITES for layer in self.layers)
+        return self._audits(Audited.WRITES)
+
+    @property
+    def audits_reads(self) -> bool:
+        """Some layer asks for denied reads of sensitive files to be recorded."""
+        return self._audits(Audited.READS)
+
+    def _audits(self, access: Audited) -> bool:
+        return any(layer.paths is not None and access in layer.paths.audit for layer in self.layers)
 
     @property
     def secrets(self) -> tuple[Secret, ...]:

@@ -26,10 +26,11 @@ class PathRule:
 
 class Audited(StrEnum):
     """Which file accesses are put on record where they are denied, whoever makes them. WRITES: every call that would
-    change a file by its path stops for it; reads do not, there are too many of them."""
+    change a file by its path stops for it. READS: those of files that are named sensitive (agent.policy.sensitive),
+    which alone stop; of all others there are too many."""
 
-    NONE = "none"
     WRITES = "writes"
+    READS = "reads"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class PathSection:
     watch: tuple[PathRule, ...] = ()
     write_given: bool = True
     read_given: bool = True
-    audit: Audited = Audited.NONE
+    audit: frozenset[Audited] = frozenset()
     protected: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

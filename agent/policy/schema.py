@@ -42,6 +42,8 @@ _PLACE: Final = TextShape(
     meant="a path",
     longest=4096,
 )
+NOT_AUDITED: Final = "none"
+"""Stands alone in `paths.audit`."""
 _PATHS: Final = RecordShape(
     "What the session may write, read and execute. Nothing is granted that is not named here.",
     (
@@ -52,10 +54,12 @@ _PATHS: Final = RecordShape(
         Key("watch", _path_list("Written like anything else; each change is recorded.", _PLACE)),
         Key(
             "audit",
-            TextShape(
-                "writes: each denied call that would change a file is recorded, at a cost. none: as far as seen.",
-                tuple(str(choice) for choice in Audited),
-                meant="none or writes",
+            ListShape(
+                "What is recorded wherever it is denied. writes: each call that would change a file, at a cost. reads: "
+                "opens of sensitive files. none: as far as seen.",
+                TextShape("One kind of access.", (NOT_AUDITED, *Audited), meant="none, writes or reads"),
+                single=True,
+                nonempty="write none, writes, reads or [writes, reads]",
             ),
         ),
     ),

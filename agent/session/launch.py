@@ -10,7 +10,8 @@ The order is the security argument, so the code is the list (docs/architecture.m
     and System V objects; of processes only a child is part, so the launcher ends here and its child goes on
  4. open the jail's doors (agent.session.jail) and hand them to the guard
  5. a /proc of its own; hold protected places (agent.session.mounts), leave in sight what is granted and nothing else
-    (agent.session.view), cover what of that must not be seen
+    (agent.session.view), cover what of that must not be seen; lay decoys where denied reads are audited
+    (agent.session.decoys) and hand the guard what asks before they are opened
  6. no_new_privs
  7. Landlock
  8. the seccomp filter; hand its listener to the guard (where there is none, the tracer has stopped execs since step 0)
@@ -41,6 +42,7 @@ from agent.linux.process import Capability
 from agent.session import filter as syscall_filter
 from agent.session import jail, mounts, pids, tracer, view
 from agent.session.command import Account
+from agent.session.decoys import Decoys
 from agent.session.doors import Capture, Door
 from agent.session.init import Init
 from agent.session.plan import Plan
@@ -57,6 +59,7 @@ class Launch:
         self._keeper = keeper
         self._plan = plan
         self._tracers = tracers
+        self._decoys: list[str] = []
 
     def steps(self) -> tuple[Callable[[], None], ...]:
         """In this order, none left out."""
@@ -147,6 +150,7 @@ class Launch:
         if not self._plan.mounts:
             return
         sources = [os.open(source, os.O_PATH | os.O_CLOEXEC) for source, _ in self._plan.bind]
+        laid = Decoys(self._plan.decoys, self._plan.decoys_at, self._hand_over_reads) if self._plan.decoys else None
         mounts.hold(self._plan.hold, empty=self._plan.empty_file)
         seen = view.view_of(self._plan.read, (*self._plan.write, *self._plan.devices))
         view.narrow(seen, empty=self._plan.empty_file, spare=("/run",) if self._plan.empty_run else ())
@@ -160,6 +164,12 @@ class Launch:
             if os.path.lexists(target):  # else it is where nothing is granted
                 namespaces.bind(f"/proc/self/fd/{source}", target)
             os.close(source)
+        if laid is not None:
+            self._decoys = laid.show(fresh=self._plan.empty_run)
+
+    def _hand_over_reads(self, group: int) -> None:
+        self._channel.send({"type": "reads"}, [group])
+        self._expect("watched")
 
     def no_new_privileges(self) -> None:
         process.set_no_new_privs()
@@ -168,7 +178,8 @@ class Launch:
         plan = self._plan
         if not plan.landlock:
             return
-        grants = ((plan.read, landlock.READ), (plan.write, landlock.WRITE), (plan.devices, landlock.DEVICE))
+        read = (*plan.read, *self._decoys)
+        grants = ((read, landlock.READ), (plan.write, landlock.WRITE), (plan.devices, landlock.DEVICE))
         with landlock.Ruleset(
             net=landlock.NO_NET if plan.connect_ports is None else landlock.Net.CONNECT_TCP,
             scope=landlock.Scope.SIGNAL | landlock.Scope.ABSTRACT_UNIX_SOCKET,

@@ -75,6 +75,7 @@ class Offer:
     capture: Capture = Capture.NONE
     trace: str | None = None  # how execs can be supervised by tracing: "plain", "user" (in a user namespace) or not
     pids: str | None = None  # how a process namespace with a /proc of its own is to be had: "root", "user" or not
+    reads: bool = False  # the guard can be asked before a decoy is opened (agent.session.decoys)
     connect: bool = False  # a supervisor can make the session's sockets, and connect them (not asked for in a jail)
 
     @property

@@ -38,7 +38,7 @@ def hold(places: tuple[tuple[str, Hold], ...], *, empty: str) -> None:
 
 
 def _hold(path: str, how: Hold, stand_in: int) -> None:
-    place = _open(path)
+    place = open_place(path)
     try:
         directory = os.path.isdir(f"/proc/self/fd/{place}")  # noqa: PTH112  (the launcher keeps its imports lean)
         shown = stand_in if how is Hold.RESERVE and not directory else place
@@ -47,14 +47,14 @@ def _hold(path: str, how: Hold, stand_in: int) -> None:
         os.close(place)
     if how is Hold.PIN:
         return
-    mounted = _open(path)
+    mounted = open_place(path)
     try:
         namespaces.make_read_only(mounted)
     finally:
         os.close(mounted)
 
 
-def _open(path: str) -> int:
+def open_place(path: str) -> int:
     """The place itself, as a descriptor; mounts on the way are crossed, symlinks are not (ENOTDIR)."""
     at = os.open("/", _PLACE)
     for part in path[1:].split("/"):

@@ -13,6 +13,9 @@ from agent.values import asdict, dataclass
 
 type Target = tuple[str, str, int]
 """``tcp`` or ``udp``, address, port."""
+type Decoy = tuple[str, tuple[str, ...]]
+"""A place that the session may not read, and the names shown below it: files, directories where they end in ``/`` (the
+empty one: the place itself). Without names it is a file."""
 
 
 class Hold(StrEnum):
@@ -60,7 +63,8 @@ class Plan:
     grants, used where `landlock` is true; `connect_ports` the TCP ports that stay reachable, None for no TCP rule.
     `trace_exec`: execs stop for the tracer (``plain``, or ``user``: with a user namespace, which makes the tracer its
     owner). `notify_connect`: the guard makes and connects the sockets. `notify_writes`: it is asked before a file is
-    changed by its path. Uids None: stay as is."""
+    changed by its path. Uids None: stay as is. `decoys`: shown in the place of what may not be read, and
+    `decoys_at` the directory that their file system covers (agent.session.decoys)."""
 
     argv: tuple[str, ...]
     env: dict[str, str]
@@ -90,6 +94,8 @@ class Plan:
     notify_writes: bool
     proxy_port: int
     proofs: Proofs
+    decoys: tuple[Decoy, ...] = ()
+    decoys_at: str = ""
 
     @property
     def command(self) -> Command:
@@ -107,6 +113,7 @@ class Plan:
             data[key] = tuple(data[key])
         data["bind"] = tuple((source, target) for source, target in data["bind"])
         data["hold"] = tuple((path, Hold(how)) for path, how in data["hold"])
+        data["decoys"] = tuple((path, tuple(names)) for path, names in data.get("decoys", ()))
         if data["connect_ports"] is not None:
             data["connect_ports"] = tuple(data["connect_ports"])
         return Plan(

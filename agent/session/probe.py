@@ -16,7 +16,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from agent.linux import landlock, namespaces, seccomp
+from agent.linux import fanotify, landlock, namespaces, seccomp
 from agent.session import pids, tracing
 from agent.session.doors import Capture
 from agent.session.jail import best_capture
@@ -32,10 +32,11 @@ def probe() -> Offer:
     jail, capture, why = _jail(root)
     notify = seccomp.notification_available()
     trace = None if notify else _trace(jail, root)
+    mounts, reads = _mounts(jail, trace) if root else (False, False)
     return Offer(
         root=root,
         jail=jail,
-        mounts=root and _mounts(jail, trace),
+        mounts=mounts,
         pids=_pids(jail, trace) if root else None,
         landlock=landlock.abi(),
         seccomp=seccomp.filter_available(),
@@ -43,6 +44,7 @@ def probe() -> Offer:
         trace=trace,
         jail_why=why,
         capture=capture,
+        reads=reads,
         connect=jail is None and seccomp.socket_making_available(),
     )
 
@@ -134,14 +136,19 @@ def _isolates(flags: int, port: int) -> int:
     return OPEN
 
 
-def _mounts(jail: str | None, trace: str | None) -> bool:
-    """Whether mounts of the session's own are to be had, with the rights that its namespaces give it."""
+MOUNTS_ONLY = 5
+
+
+def _mounts(jail: str | None, trace: str | None) -> tuple[bool, bool]:
+    """Whether mounts of the session's own are to be had, with the rights that its namespaces give it; and whether one
+    can be asked before files on them are opened."""
     become_owner = _own_user_namespace if "user" in (jail, trace) else lambda: None
-    return _succeeds(lambda: _holds(become_owner))
+    found = _child(lambda: _holds(become_owner))
+    return found in (0, MOUNTS_ONLY), found == 0
 
 
 def _holds(become_owner: Callable[[], None]) -> int:
-    """0 where a covering mount covers and a read-only one refuses."""
+    """0, or `MOUNTS_ONLY`, where a covering mount covers and a read-only one refuses."""
     become_owner()
     namespaces.unshare(namespaces.NEWNS)
     namespaces.make_mounts_private()
@@ -154,8 +161,15 @@ def _holds(become_owner: Callable[[], None]) -> int:
     try:
         os.mkdir(f"{place}/new")  # noqa: PTH102
     except OSError as error:
-        return 0 if error.errno == errno.EROFS else 1
-    return 1
+        if error.errno != errno.EROFS:
+            return 1
+    else:
+        return 1
+    try:
+        fanotify.ask_before_opens(fanotify.group(), place)
+    except OSError:
+        return MOUNTS_ONLY
+    return 0
 
 
 def _succeeds(trial: Callable[[], int]) -> bool:

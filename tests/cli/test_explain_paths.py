@@ -87,3 +87,32 @@ def test_the_page_has_the_same(tree: Path, capsys: pytest.CaptureFixture[str]) -
     page = capsys.readouterr().err
     assert f"  write  {tree}/w  paths.write[0] ({tree}/policy/x.yaml:2)" in page
     assert "  .rc  paths.watch[0]" in page
+
+
+@pytest.mark.parametrize(
+    ("asked", "offer", "recorded"),
+    [
+        ("none", NATIVE, {}),
+        ("writes", NATIVE, {"writes": "seccomp user notification"}),
+        ("[writes, reads]", GVISOR, {"writes": explain_paths.NOT_HERE, "reads": explain_paths.NOT_HERE}),
+    ],
+)
+def test_what_is_recorded_is_said_with_its_mechanism(
+    tree: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    asked: str, offer: Offer, recorded: dict[str, str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(explain_paths, "probe", lambda: offer)
+    (tree / "policy/y.yaml").write_text(f"version: 1\npaths: {{audit: {asked}}}\n")
+    assert said(tree, capsys)["recorded"] == recorded
+
+
+def test_where_denied_reads_are_recorded_the_places_are_named(
+    tree: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explain_paths, "probe", lambda: replace(NATIVE, reads=True))
+    (tree / "policy/y.yaml").write_text("version: 1\npaths: {audit: reads}\n")
+    assert main(["policy", "explain", "paths", "--policy", str(tree / "policy")]) == 0
+    page = capsys.readouterr().err
+    assert "recorded where it is denied, whoever asks" in page
+    assert "fanotify, of sensitive files in " in page
+    assert "/root" in page.partition("of sensitive files in ")[2].splitlines()[0]

@@ -1,4 +1,5 @@
-"""paths.audit: each denied call that would change a file is refused, recorded and counted; ordinary work passes."""
+"""paths.audit: each denied call that would change a file is refused, recorded and counted; ordinary work passes. Denied
+reads are audited beside it (test_read_audit.py)."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from tests.escape.test_exec_ordinary import RUNNER, SAYS, WORK
 from tests.escape.test_secrets import Gateway
 
 WRITES = (Path(__file__).parent / "programs" / "writes.py").read_text()
-AUDITED = policy() + "  audit: writes\n"
+AUDITED = policy() + "  audit: [writes, reads]\n"
 ONE, MANY = 3000, 2000
 NEW = {"fchmodat2", "setxattrat", "removexattrat", "file_setattr"}
 """Calls that the container's own seccomp profile may not know; its ENOSYS comes before the session's filter."""
@@ -49,6 +50,8 @@ def test_every_writing_call_on_what_is_not_granted_is_refused_and_recorded(runti
     outcomes, refused = json.loads(outcome.stdout)
     degraded = [event["details"].get("reason", "") for event in outcome.of("agent.degraded")]
     said = [why for why in degraded if why.startswith("paths.audit: writes needs seccomp user notification")]
+    unread = [why for why in degraded if why.startswith("paths.audit: reads needs mounts of the session's own")]
+    assert len(unread) == (runtime.name != "host")
     if runtime.name == "gvisor":
         assert said
         assert denials(outcome) == []

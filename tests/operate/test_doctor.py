@@ -40,3 +40,15 @@ def test_where_they_cannot_it_says_so() -> None:
     said = of_paths(replace(NATIVE, notify=False))
     assert "unrecorded" in said
     assert "not available" in said
+
+
+@pytest.mark.parametrize(
+    ("offered", "mechanism", "words"), [(True, "fanotify", "O_PATH"), (False, "no", "not available")]
+)
+def test_it_says_whether_denied_reads_can_be_recorded(
+    monkeypatch: pytest.MonkeyPatch, offered: bool, mechanism: str, words: str
+) -> None:
+    offer = replace(NATIVE, reads=offered)
+    monkeypatch.setattr(doctor, "probe", lambda: offer)
+    assert doctor.examine()["mechanisms"]["denied_reads"] == mechanism
+    assert words in of_paths(offer).partition("`paths.audit: reads`")[2]

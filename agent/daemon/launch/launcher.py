@@ -47,7 +47,8 @@ class LaunchLink:
     """One launch. `serve` takes the jail's listeners, `supervise` the seccomp listener, `trace`
     gives the end of a socket that the launcher's tracer is to have, None where execs are not traced; all return when in
     force. `lost` is called when the session's init is gone, on the loop,
-    once, after the launch. `place` gets each command's process id before it is let go; may raise OSError."""
+    once, after the launch. `place` gets each command's process id before it is let go; may raise OSError.
+    `watch_reads` gets what asks before decoys are opened (agent.linux.fanotify)."""
 
     def __init__(
         self,
@@ -56,12 +57,15 @@ class LaunchLink:
         trace: Callable[[], socket.socket | None],
         lost: Callable[[], None],
         place: Callable[[int], None] = lambda pid: None,
+        *,
+        watch_reads: Callable[[int], None] = os.close,
     ) -> None:
         self._serve = serve
         self._supervise = supervise
         self._trace = trace
         self._lost = lost
         self._place = place
+        self._watch_reads = watch_reads
         self.init = 0
         self.first = 0
         """The number of the session's first command."""
@@ -256,6 +260,9 @@ class LaunchLink:
             case "notify":
                 await self._supervise(fds[0])
                 channel.send({"type": "supervised"})
+            case "reads":
+                self._watch_reads(fds[0])
+                channel.send({"type": "watched"})
             case "failed":
                 raise _refusal(message)
             case unknown:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from agent.channel import Channel, ChannelClosed, Message
@@ -17,6 +18,7 @@ from agent.daemon.base.refused import Refused
 from agent.daemon.base.spec import RunSpec
 from agent.daemon.egress.link import EgressFault
 from agent.daemon.launch.canary import Canaries
+from agent.daemon.launch.decoying import with_decoys
 from agent.daemon.launch.launcher import LaunchFailed, LaunchLink, NoWorkdir
 from agent.daemon.launch.placeholders import write_placeholders
 from agent.daemon.launch.planning import Ground, make_plan, session_details, workdir
@@ -175,7 +177,8 @@ class BringUp(Parts):
         self._watch_jail(ground, gate)
         ring = self._make_ring(ground, gate, stderr)
         limits = hold_limits(self._spec, ground.policy, self._opening.journal, self.warnings)
-        self._launch = LaunchLink(self._serve, ring.supervise, ring.trace, self._lost, limits.place)
+        reads, place = partial(self._watch_reads, gate), limits.place
+        self._launch = LaunchLink(self._serve, ring.supervise, ring.trace, self._lost, place, watch_reads=reads)
         with Canaries() as canaries:
             plan = make_plan(
                 self._spec,
@@ -185,6 +188,7 @@ class BringUp(Parts):
                 policy_files=[str(path) for path in policy_sources(ground.policy)],
                 processes=limits.by_account,
             )
+            plan = with_decoys(plan, self._spec, ground)
             broken = await self._launch.prepare(plan, launcher)
             return plan, [*((str(Point.EGRESS), text) for text in canaries.reached()), *broken]
 

@@ -6,6 +6,7 @@ Rules kept here: one of each, made once; `finish` writes the last events whateve
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,7 +23,7 @@ from agent.daemon.egress.link import EgressLink
 from agent.daemon.launch.launcher import LaunchFailed, LaunchLink, Started
 from agent.daemon.launch.planning import PUBLIC, Ground
 from agent.daemon.policies.reload import Reloading, Running
-from agent.daemon.ring.auditing import make_path_audit
+from agent.daemon.ring.auditing import make_path_audit, make_read_audit
 from agent.daemon.ring.commanding import command_request
 from agent.daemon.ring.supervising import Ring
 from agent.daemon.running.company import companions
@@ -34,6 +35,7 @@ from agent.enforce.commands.hook_server import HookServer
 from agent.enforce.commands.refusal import Given
 from agent.enforce.notify_loop import Handler
 from agent.enforce.paths.audit import PathAudit
+from agent.enforce.paths.reads import ReadAudit
 from agent.exits import Exit
 from agent.gate import Gate
 from agent.policy.lockdown import Lock
@@ -85,6 +87,7 @@ class Parts:
         self._reopening: Reopening | None = None
         self._port = 0
         self._path_audit: PathAudit | None = None
+        self._read_audit: ReadAudit | None = None
         self._hooks: HookServer | None = None
         self._reloading: Reloading | None = None
         self._companions: Companions | None = None
@@ -110,6 +113,8 @@ class Parts:
             await self._hooks.stop()
         if self._ring is not None:
             self._ring.stop()
+        if self._read_audit is not None:
+            self._read_audit.stop()
         if self._connector is not None:
             self._connector.close()
         if self._link is not None:
@@ -231,7 +236,7 @@ class Parts:
         """The session starts, or goes on: from here on its calls may be permitted."""
         if self._link is not None:
             self._link.endure()
-        for answering in (self._connector, self._path_audit):
+        for answering in (self._connector, self._path_audit, self._read_audit):
             if answering is not None:
                 answering.open()
 
@@ -259,7 +264,8 @@ class Parts:
         leave()
         link.on_follow = leave
         self._estate.count(self._counts)
-        self._estate.hand_over(self._tell_keeper, {**ring.held, "stderr": stderr.copy})
+        reads = {} if self._read_audit is None else {"reads": self._read_audit.group}
+        self._estate.hand_over(self._tell_keeper, {**ring.held, **reads, "stderr": stderr.copy})
 
     def _counts(self) -> Counts:
         ledger, link = self._opening.ledger, self._link
@@ -315,6 +321,18 @@ class Parts:
             executables=Executables(ground.places.home, ground.places.tmpdir, (PUBLIC, ground.places.public)),
         )
         return self._ring
+
+    def _watch_reads(self, gate: Gate, group: int, *, successor: bool = False) -> None:
+        """Answer for the session's decoys."""
+        if self._places is None:
+            raise Refused(Exit.UNPROTECTED, "the decoys came before the session's directories")
+        loop = asyncio.get_running_loop()
+
+        def ended(reason: str) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._on_fault, Point.PATHS, f"denied reads cannot be recorded: {reason}")
+
+        self._read_audit = make_read_audit(group, gate, self._spec, self._places, ended, successor=successor)
 
     def _others(self, ground: Ground, gate: Gate) -> dict[int, Handler]:
         """Who answers for notified calls other than execs."""

@@ -64,6 +64,8 @@ class TakeOver(Parts):
         if "tracer" in held:
             ring.follow(held["tracer"])  # the init's own words stand still until they are decided
         self._runs(await self._launch.adopt(init, was.init, was.first, was.pid, own_pids=was.own_pids))
+        if "reads" in held:
+            self._watch_reads(gate, held["reads"], successor=True)
         self._open()
         if "listener" in held:
             await ring.supervise(held["listener"])
