@@ -18,7 +18,7 @@ TREE = "import os, subprocess, sys, time; subprocess.Popen(['setsid', 'sleep', '
 
 
 def wait_for(count: int, root: int) -> list[int]:
-    for _ in range(200):
+    for _ in range(3000):
         found = descendants(root)
         if len(found) >= count:
             return found

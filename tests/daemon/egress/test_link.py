@@ -41,7 +41,7 @@ def exchange(directory: Path, *messages: dict[str, Any]) -> tuple[list[str], lis
         for message in messages:
             peer.send(message)
         answers = []
-        for _ in range(100):
+        for _ in range(3000):
             await asyncio.sleep(0.01)
             theirs.setblocking(False)
             answers += [answer for answer, _ in peer.feed()]

@@ -88,7 +88,7 @@ async def test_the_end_of_the_other_side_is_told_once_and_queued_descriptors_are
     one, other = socket.socketpair()
     side.link.send({}, [other.detach()])
     side.peer.close()
-    for _ in range(100):
+    for _ in range(3000):
         if side.reasons:
             break
         await asyncio.sleep(0.01)
