@@ -26,7 +26,8 @@ from mitmproxy.proxy.server import LiveConnectionHandler
 from mitmproxy.tls import TlsData
 
 from agent.enforce.egress.engine_decisions import Decisions
-from agent.enforce.egress.engine_layers import NO_ANSWER, Closing, DecidedHttp, FailClosed, blame
+from agent.enforce.egress.engine_failures import NO_ANSWER
+from agent.enforce.egress.engine_layers import Closing, DecidedHttp, FailClosed, blame
 from agent.enforce.egress.engine_patience import HeadClock, Rest
 from agent.enforce.egress.engine_requests import Identity, Refusal, examine_sni
 from agent.enforce.egress.engine_secrets import CONTROL

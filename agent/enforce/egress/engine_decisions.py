@@ -49,6 +49,7 @@ MECHANISM = "engine"
 FORBIDDEN = 403
 SWITCHING_PROTOCOLS = 101
 _PROXY_ONLY = ("proxy-connection", "proxy-authorization")
+_NEXT_HOP = ("upgrade", "http2-settings", "te")
 _WEBSOCKET = "parhelia_websocket"
 # refusals that observe mode can let pass; the others have no meaning that could be carried out
 _OBSERVABLE = frozenset(
@@ -179,12 +180,13 @@ class Decisions:
         return holds
 
     def response(self, flow: http.HTTPFlow) -> None:
-        """Stream it; a switch of protocols passes only where the decided request asked for WebSocket."""
+        """Stream it; a switch of protocols passes only where the decided request asked for WebSocket, without more."""
         response = flow.response
         if response is None:
             raise ValueError("a response hook without a response")
         if response.status_code == SWITCHING_PROTOCOLS:
-            if not flow.metadata.get(_WEBSOCKET) or response.headers.get("upgrade", "").lower() != "websocket":
+            asked = flow.metadata.get(_WEBSOCKET) and "sec-websocket-extensions" not in response.headers
+            if not asked or response.headers.get("upgrade", "").lower() != "websocket":
                 flow.kill()  # type: ignore[no-untyped-call]
                 return
             self._traffic.mask_head(flow, response)
@@ -294,8 +296,8 @@ class Decisions:
             headers.pop("sec-websocket-extensions", None)  # no compression: a small frame stays a small message
             headers["connection"] = "Upgrade"
         elif not head.http2:
-            headers.pop("upgrade", None)
-            headers.pop("http2-settings", None)
+            for name in _NEXT_HOP:
+                headers.pop(name, None)
             # no field is named here: who comes next would take it off, although a rule has judged it
             kept = [word for word in ("close", "keep-alive") if word in tokens(head.values(b"connection"))]
             headers.pop("connection", None)

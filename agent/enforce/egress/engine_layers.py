@@ -3,19 +3,18 @@
 Rules kept here: an exception anywhere in the layers ends the connection (mitmproxy logs it and carries on in an unknown
 state); a refused request is answered at once and what remains of its body is thrown away unread; nothing that a peer
 sends is kept without a bound; a request whose body has no length is never sent so to an HTTP/1 upstream, which would
-read the body as the next request; what the engine says by itself is worded as the front's answers are.
+read the body as the next request; an upstream's connection that has ended is forgotten once nobody uses it.
 """
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-import h2.errors
 import wsproto.events
-from mitmproxy.connection import ConnectionState
+from mitmproxy.connection import Connection
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.commands import Command
 from mitmproxy.proxy.context import Context
@@ -23,7 +22,6 @@ from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers.http import DropStream, HttpLayer, HTTPMode, HttpStream, SendHttp
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
-    HttpEvent,
     RequestData,
     RequestProtocolError,
     ResponseData,
@@ -31,21 +29,20 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseProtocolError,
 )
 from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook
-from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Server
-from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Connection, Http2Server
 from mitmproxy.proxy.layers.websocket import WebsocketLayer
 
-from agent.enforce.egress.answer import Answer, render_answer
+from agent.enforce.egress.answer import render_answer
+from agent.enforce.egress.engine_failures import OURS
+from agent.enforce.egress.engine_http1 import BoundedHttp1Server, http1_client
+from agent.enforce.egress.engine_http2 import BoundedHttp2Server, held, size_of
 from agent.enforce.egress.engine_quota import download, upload
 from agent.enforce.egress.engine_secrets import CONTROL, FAILED
 from agent.enforce.egress.quota import LimitExceeded
 from agent.values import replace
 
-MAX_HEAD = 256 * 1024
-_HEADER_FRAMES = (0x1, 0x9)  # HEADERS, CONTINUATION (RFC 9113 section 6)
 MAX_WEBSOCKET_MESSAGE = 16 * 1024 * 1024
-NO_ANSWER = "no answer from"
-OURS = "parhelia: "
+MAX_STREAMS = 512
+"""Requests of one connection that are not done with: what a client has given up counts until that is noticed."""
 
 
 def blame(error: BaseException) -> str:
@@ -91,16 +88,40 @@ class DecidedHttp(HttpLayer):
     def __init__(self, context: Context, malformed: Callable[[str], None]) -> None:
         super().__init__(context, HTTPMode.transparent)
         self.heard = 0
-        server = BoundedHttp2Server if context.client.alpn == b"h2" else BoundedHttp1Server
-        self.connections[context.client] = server(context.fork(), malformed)
+        self._ended: list[Connection] = []
+        if context.client.alpn == b"h2":
+            self.connections[context.client] = BoundedHttp2Server(context.fork(), malformed, self._crowded)
+        else:
+            self.connections[context.client] = BoundedHttp1Server(context.fork(), malformed)
 
     def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
         if isinstance(event, events.DataReceived) and event.connection is self.context.client:
             self.heard += 1
         yield from super()._handle_event(event)
-        for connection, peer in list(self.connections.items()):
-            if _head_too_long(peer):
-                yield commands.CloseConnection(connection)
+        if isinstance(event, events.DataReceived) and event.connection is not self.context.client:
+            peer = http1_client(self.connections.get(event.connection))
+            if peer is not None and peer.head_too_long():  # mitmproxy would keep all of it
+                yield commands.CloseConnection(event.connection)
+        elif isinstance(event, events.ConnectionClosed):
+            self._ended.append(event.connection)
+        elif isinstance(event, events.OpenConnectionCompleted) and event.reply is not None:
+            self._ended.append(event.command.connection)
+        if self._ended:
+            self._forget_ended()
+
+    def _forget_ended(self) -> None:
+        """mitmproxy keeps every upstream's connection with its TLS, and looks through all of them at each request."""
+        used = {id(stream.context.server) for stream in self.streams.values()}
+        still = []
+        for connection in self._ended:
+            if id(connection) in used or connection in self.waiting_for_establishment:
+                still.append(connection)
+            elif connection is not self.context.client:
+                self.connections.pop(connection, None)
+        self._ended = still
+
+    def _crowded(self) -> bool:
+        return len(self.streams) >= MAX_STREAMS
 
     def head_begun(self) -> bool:
         """Is part of a request's head here, and the rest not?"""
@@ -108,131 +129,21 @@ class DecidedHttp(HttpLayer):
         return isinstance(peer, (BoundedHttp1Server, BoundedHttp2Server)) and peer.head_begun()
 
     def held_for_client(self) -> int:
-        """Bytes that wait for the client to open its HTTP/2 windows."""
-        return _held(self.connections[self.context.client])
+        """Bytes of memory that wait for the client to open its HTTP/2 windows."""
+        return held(self.connections[self.context.client])
 
     def held_for_upstreams(self) -> int:
-        """Bytes of the client that wait for an upstream: for its windows, for a stream, for its connection."""
+        """Bytes of memory that the client's data take which wait: for an upstream's windows, for a stream, for its
+        connection, for a decision, or for the answer to the request before."""
+        client = self.connections[self.context.client]
+        behind = len(client.buf) if isinstance(client, BoundedHttp1Server) else 0
         upstreams = (peer for connection, peer in self.connections.items() if connection is not self.context.client)
         queued = (event for stream in self.streams.values() for event in stream._paused_event_queue)
-        return sum(map(_held, upstreams)) + _data_in(queued)
+        return behind + sum(map(held, upstreams)) + size_of(queued)
 
     def make_stream(self, stream_id: int) -> CommandGenerator[None]:
         self.streams[stream_id] = DecidedStream(self.context.fork(), stream_id)
         yield from self.event_to_child(self.streams[stream_id], events.Start())
-
-
-def _head_too_long(peer: layer.Layer | None) -> bool:
-    """An HTTP/1 upstream whose answer's head has no end (mitmproxy would keep all of it)."""
-    while peer is not None and not isinstance(peer, Http1Client):
-        peer = getattr(peer, "child_layer", None)
-    return peer is not None and peer.state == peer.read_headers and len(peer.buf) > MAX_HEAD
-
-
-def _held(peer: layer.Layer | None) -> int:
-    """What an HTTP/2 connection, wrapped in TLS or not, could not send yet; 0 for HTTP/1 (sockets hold back)."""
-    while peer is not None and not isinstance(peer, Http2Connection):
-        peer = getattr(peer, "child_layer", None)
-    if peer is None:
-        return 0
-    waiting = sum(len(part.data) for parts in peer.h2_conn.stream_buffers.values() for part in parts)
-    if isinstance(peer, Http2Client):
-        waiting += sum(map(_data_in, peer.stream_queue.values()))
-    return waiting
-
-
-def _data_in(queued: Iterable[events.Event]) -> int:
-    return sum(len(event.data) for event in queued if isinstance(event, RequestData))
-
-
-class BoundedHttp1Server(Http1Server):
-    """The client's side in HTTP/1, with a bound on a request's head and answers in our words."""
-
-    def __init__(self, context: Context, malformed: Callable[[str], None]) -> None:
-        super().__init__(context)
-        self._malformed = malformed
-
-    def head_begun(self) -> bool:
-        return self.state == self.read_headers and len(self.buf) > 0
-
-    def send(self, event: HttpEvent) -> CommandGenerator[None]:
-        if isinstance(event, ResponseProtocolError) and self.response is None:
-            status = event.code.http_status_code()
-            if status is not None and self.conn.state & ConnectionState.CAN_WRITE:
-                yield commands.SendData(self.conn, render_answer(failure(status, event)))
-                yield commands.CloseConnection(self.conn)
-                return
-        yield from super().send(event)
-
-    def read_headers(self, event: events.ConnectionEvent) -> CommandGenerator[None]:
-        for command in super().read_headers(event):
-            if isinstance(command, commands.SendData):  # the one thing said here is mitmproxy's 400
-                yield from self._refuse_head("the request head is not HTTP/1")
-            else:
-                yield command
-        if self.state == self.read_headers and len(self.buf) > MAX_HEAD:
-            yield from self._refuse_head(f"the request head is longer than {MAX_HEAD} bytes")
-            yield commands.CloseConnection(self.conn)
-            self.state = self.done
-
-    def _refuse_head(self, reason: str) -> CommandGenerator[None]:
-        self._malformed(reason)
-        yield commands.SendData(self.conn, render_answer(Answer(400, reason, rule="malformed-request")))
-
-
-class BoundedHttp2Server(Http2Server):
-    """The client's side in HTTP/2, whose own library bounds heads and streams and refuses what is malformed."""
-
-    def __init__(self, context: Context, malformed: Callable[[str], None]) -> None:
-        super().__init__(context)
-        self._malformed = malformed
-
-    def head_begun(self) -> bool:
-        """A block of header frames that goes on, or the beginning of a frame that could be of one (RFC 9113 4.3)."""
-        buffer = self.h2_conn.incoming_buffer
-        kind = buffer._data[3:4]
-        return bool(buffer._headers_buffer or (buffer._data and (not kind or kind[0] in _HEADER_FRAMES)))
-
-    def _handle_event(self, event: events.Event) -> CommandGenerator[None]:
-        """What failed is said in our words, as in HTTP/1."""
-        if isinstance(event, ResponseProtocolError):
-            status = event.code.http_status_code()
-            stream = self.h2_conn.streams.get(event.stream_id)
-            unanswered = stream is not None and not stream.state_machine.headers_sent
-            if status is not None and unanswered and self.is_open_for_us(event.stream_id):
-                answer = failure(status, event)
-                fields, body = answer_fields(answer)
-                self.h2_conn.send_headers(event.stream_id, [(b":status", b"%d" % answer.status), *fields])
-                self.h2_conn.send_data(event.stream_id, body, end_stream=True)
-                yield commands.SendData(self.conn, self.h2_conn.data_to_send())
-                return
-        yield from super()._handle_event(event)
-
-    def protocol_error(
-        self, message: str, error_code: int = h2.errors.ErrorCodes.PROTOCOL_ERROR
-    ) -> CommandGenerator[None]:
-        self._malformed("the client breaks the HTTP/2 protocol")
-        yield from super().protocol_error(message, error_code)
-
-
-def failure(status: int, event: ResponseProtocolError) -> Answer:
-    """The answer where mitmproxy found the request malformed (4xx) or the upstream failed.
-
-    mitmproxy quotes what the upstream sent, which can hold an injected secret: its words are passed on only where
-    nothing had been sent yet, or where they are ours.
-    """
-    if status < 500:
-        return Answer(400, event.message, rule="malformed-request")
-    if event.code is ErrorCode.CONNECT_FAILED or event.message.startswith(OURS):
-        return Answer(504 if NO_ANSWER in event.message else 502, event.message.removeprefix(OURS))
-    return Answer(502, "the upstream's answer is malformed, or did not come")
-
-
-def answer_fields(answer: Answer) -> tuple[list[tuple[bytes, bytes]], bytes]:
-    """An answer for HTTP/2: its fields and its body."""
-    head, _, body = render_answer(answer).partition(b"\r\n\r\n")
-    fields = [line.split(b": ", 1) for line in head.split(b"\r\n")[1:]]
-    return [(name.lower(), value) for name, value in fields if name.lower() != b"connection"], body
 
 
 class DecidedStream(HttpStream):

@@ -150,6 +150,8 @@ def _examine_form(head: Head) -> Refusal | None:
     for name, value in head.headers:
         if re.search(rb"[\r\n\0]", name + value):
             return _malformed("a header is folded or holds CR, LF or NUL")
+    if any(value.strip().lower() != b"chunked" for value in head.values(b"transfer-encoding")):
+        return _malformed("a Transfer-Encoding other than chunked")
     if any(disguised(name) for name, _ in head.fields):
         return _malformed("a header is named like one of the message's framing")
     return None

@@ -122,7 +122,8 @@ class SecretTraffic:
         """Mask the head, and what is still to come. Raises Leak where a value can't be masked."""
         if not flow.metadata.get(INJECTED):
             return
-        if response.headers.get("content-encoding", "").strip().lower() not in _PLAIN:
+        coding = response.headers.get("transfer-encoding", "").strip().lower().removesuffix("chunked")
+        if coding or response.headers.get("content-encoding", "").strip().lower() not in _PLAIN:
             flow.metadata[FAILED] = "the answer is compressed although plain bytes were asked for: it can't be searched"
             return
         self.mask_head(flow, response)

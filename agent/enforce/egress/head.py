@@ -18,6 +18,7 @@ from agent.values import dataclass
 
 MAX_HEAD: Final = 64 * 1024
 MAX_FIELDS: Final = 128
+MAX_TRAILERS: Final = 64 * 1024
 _JUDGED_EARLY: Final = 2048
 """How much of a head that is not whole is looked at, with every piece that comes: many small ones must stay cheap."""
 CHUNKED: Final = -1
@@ -217,13 +218,14 @@ def _framing(fields: Fields, *, minor: int) -> int | None:
 class Chunks:
     """Takes a chunked body apart. Chunk extensions and trailers are dropped; anything else odd is a HeadError."""
 
-    __slots__ = ("_in_trailers", "_left", "_line", "_needs_break", "done", "rest")
+    __slots__ = ("_in_trailers", "_left", "_line", "_needs_break", "_trailers", "done", "rest")
 
     def __init__(self) -> None:
         self._line = bytearray()
         self._left = 0
         self._needs_break = False
         self._in_trailers = False
+        self._trailers = 0
         self.done = False
         self.rest = b""  # what followed the body
 
@@ -262,6 +264,9 @@ class Chunks:
                 raise HeadError("a chunk is longer than it said")
             self._needs_break = False
         elif self._in_trailers:
+            self._trailers += len(line)
+            if self._trailers > MAX_TRAILERS:
+                raise HeadError(f"the trailers are longer than {MAX_TRAILERS} bytes")
             if line and not _FIELD.fullmatch(line):
                 raise HeadError("a trailer is malformed")
             self.done = not line
