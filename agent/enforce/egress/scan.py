@@ -32,7 +32,7 @@ MAX_EXPANSION: Final = 64 * 1024 * 1024
 MAX_RATIO: Final = 100
 """How many times its size it may become, past the first `WINDOW` bytes: a search takes time, and others wait."""
 _ZSTD_WINDOW: Final = 8 * 1024 * 1024  # RFC 9659: what a content coding may ask for
-_ZSTD_PIECE: Final = 1024  # a block of four bytes can become 128 KiB (RFC 8878 3.1.1.2)
+_ZSTD_PIECE: Final = 256  # a block of four bytes can become 128 KiB (RFC 8878 3.1.1.2): 8 MiB of a piece
 
 
 CREDENTIAL_IN_UPLOAD: Final = "credential-in-upload"
@@ -59,7 +59,9 @@ class _Decompressor(Protocol):
         """Nothing more is to come of what began."""
         ...
 
-    def decompress(self, data: bytes, /) -> bytes: ...
+    def decompress(self, data: bytes, most: int, /) -> bytes:
+        """What `data` becomes, or somewhat more than `most` bytes of it."""
+        ...
 
 
 class Shapes:
@@ -135,17 +137,21 @@ class Upload:
         if self._chain is None:
             self._chain = [_decompressor(name) for name in reversed(self._encodings) if name not in ("", "identity")]
         self._sent += len(data)
+        by_ratio = WINDOW + MAX_RATIO * self._sent
         for step in self._chain:
+            left = min(by_ratio, MAX_EXPANSION) - self._expanded
             try:
-                data = step.decompress(data)
+                data = step.decompress(data, left)
             except (zlib.error, brotli.error, zstandard.ZstdError, EOFError) as error:
                 raise _Unsearchable("it is not what its Content-Encoding says") from error
+            if len(data) > left:
+                raise _Unsearchable(
+                    f"decompressed it is longer than {MAX_EXPANSION} bytes"
+                    if by_ratio > MAX_EXPANSION
+                    else f"decompressed it is more than {MAX_RATIO} times as long as it was sent"
+                )
         if self._chain:
             self._expanded += len(data)
-            if self._expanded > MAX_EXPANSION:
-                raise _Unsearchable(f"decompressed it is longer than {MAX_EXPANSION} bytes")
-            if self._expanded > WINDOW + MAX_RATIO * self._sent:
-                raise _Unsearchable(f"decompressed it is more than {MAX_RATIO} times as long as it was sent")
         return data
 
 
@@ -175,23 +181,20 @@ class _Inflate:
     def ended(self) -> bool:
         return self._stream is not None and self._stream.eof
 
-    def decompress(self, data: bytes) -> bytes:
+    def decompress(self, data: bytes, most: int) -> bytes:
         if self._stream is None:
             self._start += data
             if len(self._start) < 2:
                 return b""
             data, self._start = self._start, b""
             self._stream = zlib.decompressobj(wbits=47 if _headed(data) else -15)
-        out = []
-        while data:
-            piece = self._stream.decompress(data, MAX_EXPANSION + 1)
-            out.append(piece)
-            if len(piece) > MAX_EXPANSION:
-                break
+        out = bytearray()
+        while data and len(out) <= most:
+            out += self._stream.decompress(data, most + 1 - len(out))
             data = self._stream.unused_data
             if self._stream.eof and data:
                 self._stream = zlib.decompressobj(wbits=47)
-        return b"".join(out)
+        return bytes(out)
 
 
 class _Brotli:
@@ -202,14 +205,14 @@ class _Brotli:
     def ended(self) -> bool:
         return bool(self._stream.is_finished())
 
-    def decompress(self, data: bytes) -> bytes:
+    def decompress(self, data: bytes, most: int) -> bytes:
         if self._stream.is_finished():
             if data:
                 raise EOFError("bytes after the end")
             return b""
-        out = bytes(self._stream.process(data, output_buffer_limit=MAX_EXPANSION + 1))
-        if len(out) <= MAX_EXPANSION and not self._stream.can_accept_more_data() and not self._stream.is_finished():
-            out += bytes(self._stream.process(b"", output_buffer_limit=MAX_EXPANSION + 1))
+        out = bytes(self._stream.process(data, output_buffer_limit=most + 1))
+        while len(out) <= most and not self._stream.can_accept_more_data() and not self._stream.is_finished():
+            out += bytes(self._stream.process(b"", output_buffer_limit=most + 1))
         return out
 
 
@@ -227,11 +230,11 @@ class _Zstd:
     def ended(self) -> bool:
         return self._stream.eof
 
-    def decompress(self, data: bytes) -> bytes:
+    def decompress(self, data: bytes, most: int) -> bytes:
         out, size = [], 0
         for at in range(0, len(data), _ZSTD_PIECE):
             piece = data[at : at + _ZSTD_PIECE]
-            while piece and size <= MAX_EXPANSION:
+            while piece and size <= most:
                 if self._stream.eof:
                     self._stream = self._next()
                 out.append(self._stream.decompress(piece))

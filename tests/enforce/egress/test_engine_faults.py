@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -22,8 +23,19 @@ from agent.enforce.egress.engine_tls import EngineTls, engine_options
 from agent.enforce.egress.limits import Limits
 from agent.gate import Gate
 from agent.policy.model import Policy
-from tests.enforce.egress.engine_front import ACTOR, HOST, PATIENCE, Journal, exchange, policy_of, tls_rule
+from tests.enforce.egress.engine_front import (
+    ACTOR,
+    HOST,
+    PATIENCE,
+    Journal,
+    Target,
+    exchange,
+    policy_of,
+    tls_rule,
+    until,
+)
 from tests.enforce.egress.engine_upstream import Authority, Http1Upstream
+from tests.enforce.egress.test_engine_http2 import Http2Client
 
 
 class Inside:
@@ -33,13 +45,16 @@ class Inside:
         self.journal = Journal()
         self.policy = policy
         self.ca = InterceptionCA((HOST,))
-        self.tls = EngineTls(self.ca)
+        self.engine_tls = EngineTls(self.ca)
         self.options = engine_options(str(authority.file))
         self.gate = Gate(lambda: self.policy, self.journal, ACTOR)
         self.loop = VettedLoop()
         self.loop.set_task_factory(asyncio.eager_task_factory)
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
+        self.target = Target(HOST, 443)
+        self.served: list[Future[None]] = []
+        self.connections: list[EngineConnection] = []
 
     def close(self) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)
@@ -57,19 +72,28 @@ class Inside:
 
     def request(self, port: int, data: bytes) -> bytes:
         """What a TLS client gets that sends `data`; empty where it is cut off."""
-        ours, theirs = socket.socketpair()
-        identity = Identity(HOST, port, ("127.0.0.1",), "connect", "c1", None)
-        served = asyncio.run_coroutine_threadsafe(self._serve(theirs, identity), self.loop)
-        context = ssl.create_default_context(cadata=self.ca.pem)
-        ours.settimeout(PATIENCE)
+        self.target = Target(HOST, port)
         try:
-            with context.wrap_socket(ours, server_hostname=HOST) as sock:
+            with self.tls() as sock:
                 return exchange(sock, data)
         except OSError:
             return b""
         finally:
+            self.served.pop().result(PATIENCE)
+
+    def tls(self, *, alpn: tuple[str, ...] = ("http/1.1",)) -> ssl.SSLSocket:
+        """A client's connection for the target, being served. Raises OSError where the handshake is cut."""
+        ours, theirs = socket.socketpair()
+        identity = Identity(HOST, self.target.port, ("127.0.0.1",), "connect", "c1", None)
+        self.served.append(asyncio.run_coroutine_threadsafe(self._serve(theirs, identity), self.loop))
+        context = ssl.create_default_context(cadata=self.ca.pem)
+        context.set_alpn_protocols(list(alpn))
+        ours.settimeout(PATIENCE)
+        try:
+            return context.wrap_socket(ours, server_hostname=HOST)
+        except BaseException:
             ours.close()
-            served.result(PATIENCE)
+            raise
 
     async def _serve(self, sock: socket.socket, identity: Identity) -> None:
         reader, writer = await asyncio.open_connection(sock=sock)
@@ -81,10 +105,11 @@ class Inside:
                 options=self.options,
                 identity=identity,
                 decisions=decisions,
-                engine_tls=self.tls,
+                engine_tls=self.engine_tls,
                 meter=lambda _up, _down: None,
                 limits=Limits(),
             )
+            self.connections.append(connection)
             try:
                 await connection.handle_client()
             except EngineFault:  # the worker logs it
@@ -107,6 +132,21 @@ def get(port: int, path: str = "/simple/x") -> bytes:
 def test_without_a_fault_the_request_is_answered(inside: Inside, upstream: Http1Upstream) -> None:
     assert inside.request(upstream.port, get(upstream.port)).startswith(b"HTTP/1.1 200 ")
     assert inside.request(upstream.port, get(upstream.port, "/x")).startswith(b"HTTP/1.1 403 ")
+
+
+def test_upstreams_that_are_done_with_are_forgotten(inside: Inside, upstream: Http1Upstream) -> None:
+    """Over HTTP/1 each HTTP/2 stream has a connection of its own, with its TLS: mitmproxy would keep them all."""
+    inside.target = Target(HOST, upstream.port)
+    client = Http2Client(inside)
+    for _ in range(4):
+        streams = [client.send("GET", "/simple/x") for _ in range(5)]
+        assert {status for status, _ in client.answers(streams).values()} == {200}
+    http = inside.connections[0]._http
+    assert http is not None
+    until(lambda: len(http.connections) == 1, "the client's connection alone")
+    client.sock.close()
+    inside.served.pop().result(PATIENCE)
+    assert len(upstream.requests) == 20
 
 
 BEFORE_THE_REQUEST_LEAVES = [

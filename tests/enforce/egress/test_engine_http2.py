@@ -6,6 +6,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Iterable
+from typing import Protocol
 
 import h2.config
 import h2.connection
@@ -29,10 +30,18 @@ from tests.enforce.egress.engine_upstream import CHUNK, Authority, Http1Upstream
 type Fields = list[tuple[str, str]]
 
 
+class Reached(Protocol):
+    """An engine, in a process of its own or in the test's."""
+
+    target: Target
+
+    def tls(self, *, alpn: tuple[str, ...]) -> ssl.SSLSocket: ...
+
+
 class Http2Client:
     """A client that sends what it is told: h2's own checks of outgoing headers are off."""
 
-    def __init__(self, front: Front) -> None:
+    def __init__(self, front: Reached) -> None:
         self.authority = f"{front.target.host}:{front.target.port}"
         self.sock: ssl.SSLSocket = front.tls(alpn=("h2",))
         assert self.sock.selected_alpn_protocol() == "h2"
@@ -252,3 +261,17 @@ def test_what_a_stream_says_its_scheme_is_does_not_travel_on(
     client.answers([stream])
     assert {headers[":scheme"] for headers in h2_upstream.headers} <= {"https"}
     assert all(authority == client.authority for _, _, authority in h2_upstream.requests)
+
+
+def test_a_request_that_is_given_up_in_the_same_breath_goes_nowhere(
+    h2_front: Front, h2_upstream: Http2Upstream
+) -> None:
+    client = Http2Client(h2_front)
+    given_up = client.peer.get_next_available_stream_id()
+    fields = [(":method", "GET"), (":scheme", "https"), (":path", "/simple/gone"), (":authority", client.authority)]
+    client.peer.send_headers(given_up, fields, end_stream=True)
+    client.peer.reset_stream(given_up)
+    client.flush()
+    kept = client.send("GET", "/simple/kept")
+    assert client.answers([kept])[kept][0] == 200
+    assert [path for _, path, _ in h2_upstream.requests] == ["/simple/kept"]

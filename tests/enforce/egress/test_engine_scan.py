@@ -5,21 +5,37 @@ from __future__ import annotations
 import base64
 import gzip
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
+import brotli
 import pytest
+import zstandard
 
 from agent.policy.model import Mode, Pattern, Policy
 from agent.policy.request import Protocol
 from agent.record.event import EventType, Result
-from tests.enforce.egress.engine_front import HOST, Front, Target, allow, exchange, policy_of
+from tests.enforce.egress.engine_front import (
+    HOST,
+    MEBIBYTE,
+    Front,
+    Target,
+    allow,
+    exchange,
+    policy_of,
+    resident_peak,
+)
 from tests.enforce.egress.engine_upstream import Authority
 from tests.enforce.egress.secret_upstream import KeepingUpstream
 
 PATTERNS = (Pattern("test-key", "key of a test", rb"tstkey_[a-z0-9]{24}", (b"tstkey_",)),)
 KEY = "tstkey_" + "a1b2c3d4" * 3
 FREE = "free.test"
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": lambda data: gzip.compress(data, 6),
+    "br": lambda data: bytes(brotli.compress(data, quality=1)),
+    "zstd": zstandard.compress,
+}
 
 
 def policy_for(port: int, mode: Mode = Mode.ENFORCE) -> Policy:
@@ -146,3 +162,17 @@ def test_other_hosts_and_harmless_uploads_are_left_alone(front: Front, server: K
     assert front.get("POST", "/", KEY.encode(), X_Note=KEY)[0].status == 200
     assert KEY.encode() in server.all()
     assert front.journal.posted == []
+
+
+@pytest.mark.parametrize("coding", ["gzip", "gzip, gzip", "br", "br, gzip", "zstd"])
+def test_a_body_that_unfolds_without_measure_takes_no_room(
+    front: Front, server: KeepingUpstream, enforced: bool, coding: str
+) -> None:
+    body = bytes(60 * MEBIBYTE)
+    for name in coding.split(", "):
+        body = COMPRESS[name](body)
+    before = resident_peak(front.engine.pid)
+    response, _ = front.get("POST", "/", body, Content_Encoding=coding)
+    assert response.status == (403 if enforced else 200)
+    assert front.journal.wait()[0].details["rule"] == "upload-unreadable"
+    assert resident_peak(front.engine.pid) - before < 32 * MEBIBYTE
