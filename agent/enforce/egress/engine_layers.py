@@ -38,7 +38,6 @@ from agent.enforce.egress.engine_http2 import BoundedHttp2Server, held, size_of
 from agent.enforce.egress.engine_quota import download, upload
 from agent.enforce.egress.engine_secrets import CONTROL, FAILED
 from agent.enforce.egress.quota import LimitExceeded
-from agent.values import replace
 
 MAX_WEBSOCKET_MESSAGE = 16 * 1024 * 1024
 MAX_STREAMS = 512
@@ -297,8 +296,9 @@ def _checked(
     """The events of one WebSocket peer, control frames checked and, on their way back, masked."""
     for frame in frames():
         if isinstance(frame, (wsproto.events.Ping, wsproto.events.Pong)):
-            yield replace(frame, payload=check(bytes(frame.payload), from_client))
+            yield type(frame)(payload=check(bytes(frame.payload), from_client))
         elif isinstance(frame, wsproto.events.CloseConnection) and frame.reason:
-            yield replace(frame, reason=check(frame.reason.encode(), from_client).decode())
+            reason = check(frame.reason.encode(), from_client).decode()
+            yield wsproto.events.CloseConnection(code=frame.code, reason=reason)
         else:
             yield frame

@@ -181,8 +181,10 @@ def test_a_websocket_with_an_injected_credential_passes_harmless_messages(
     secret_front: Front, upstream: Http1Upstream
 ) -> None:
     sock, peer = open_websocket(secret_front, (b"X-Api-Key", PLACEHOLDER.encode()))
-    sock.sendall(peer.send(TextMessage(data="hello")))
+    sock.sendall(peer.send(Ping(payload=b"there?")) + peer.send(TextMessage(data="hello")))
     assert [event.data for event in following(sock, peer)] == ["hello"]  # type: ignore[attr-defined]
+    sock.sendall(peer.send(CloseConnection(code=1000, reason="done")))
+    assert isinstance(following(sock, peer)[0], CloseConnection)
     assert upstream.headers[0]["x-api-key"] == VALUE
     assert secret_front.journal.posted == []
 
