@@ -8,6 +8,8 @@ kept here:
   program that is loaded and has not run, stands still until the guard has answered (agent.enforce.commands.tracer).
 - It outlives the guard, whose end of the socket the keeper holds too: what is stopped waits for the next guard, and
   the question that the last one was asked is put to that one, marked.
+- Nothing waits for ever: what no guard answers in `PATIENCE_S` (one that hangs, or is stopped) is refused, or killed
+  where no call can be; whichever guard reads on is told, and puts it on record.
 - Its end is the end of all that it traces (PTRACE_O_EXITKILL), and it ends when nobody is left at the other end.
 - Signals, stops and continues pass unchanged: the session's job control is its own.
 """
@@ -44,6 +46,10 @@ _TOLD = struct.Struct("=BQi")  # which, number, answer
 _GREETING, _ANSWER = 1, 2
 LONGEST: Final = 256
 """Bytes: more than a message of either side has."""
+PATIENCE_S: Final = 20.0
+"""Seconds: more than a guard takes to decide, or another one to take its place."""
+_LOOKS: Final = 20
+"""In so many parts: a clock that jumps, as in a restored sandbox, takes one of them away and not all."""
 
 
 class Asks(IntEnum):
@@ -55,15 +61,24 @@ class Asks(IntEnum):
     LOST = 3
 
 
+class Put(IntEnum):
+    """How a question is put: for the first time; again, since a predecessor was asked it and has not answered; or not
+    at all: nobody has answered in time, so it is settled, and told for the record."""
+
+    FIRST = 0
+    AGAIN = 1
+    SETTLED = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question. `greeting`: the last that came, so that a guard knows what its predecessor was asked; `again`: a
-    predecessor was, and has not answered. `stopped`: the call, of which only `tid` counts where it is none."""
+    """One question. `greeting`: the last that came, so that a guard knows what its predecessor was asked. `stopped`:
+    the call, of which only `tid` counts where it is none."""
 
     what: Asks
     greeting: int
     number: int
-    again: bool
+    put: Put
     stopped: Notification
 
     def pack(self) -> bytes:
@@ -72,7 +87,7 @@ class Question:
             self.what,
             self.greeting,
             self.number,
-            self.again,
+            self.put,
             stopped.tid,
             stopped.number,
             stopped.instruction_pointer,
@@ -82,9 +97,9 @@ class Question:
     @classmethod
     def parse(cls, data: bytes) -> Question:
         """The inverse. Raises struct.error, ValueError."""
-        what, greeting, count, again, tid, call, instruction, a, b, c, d, e, f = _QUESTION.unpack(data)
+        what, greeting, count, put, tid, call, instruction, a, b, c, d, e, f = _QUESTION.unpack(data)
         stopped = Notification(tid, tid, call, AUDIT_ARCH[Arch.X86_64], instruction, (a, b, c, d, e, f))
-        return cls(Asks(what), greeting, count, bool(again), stopped)
+        return cls(Asks(what), greeting, count, Put(put), stopped)
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -103,10 +118,13 @@ def answer(tracer: socket.socket, question: Question, value: int) -> None:
 
 
 class Tracer:
-    """Traces on the thread that calls `run`. `guard`: the socket to whoever answers."""
+    """Traces on the thread that calls `run`. `guard`: the socket to whoever answers. `patience`: seconds."""
 
-    def __init__(self, guard: socket.socket) -> None:
+    def __init__(self, guard: socket.socket, patience: float = PATIENCE_S) -> None:
         self._guard = guard
+        self._slice_ms = patience / _LOOKS * 1000
+        self._poller = select.poll()
+        self._poller.register(guard, select.POLLIN)
         self._greeting = 0
         self._asked = 0
 
@@ -165,18 +183,25 @@ class Tracer:
         _kill(tid)
 
     def _ask(self, what: Asks, stopped: Notification) -> int:
-        """Ask, and wait for the answer, from whichever guard it comes."""
-        while (word := self._told(wait=False)) is not None:
-            self._heed(word)
+        """Ask, and wait for the answer, from whichever guard it comes; a refusal where none comes in time."""
+        while self._poller.poll(0):
+            self._heed(self._told())
         self._asked += 1
-        self._send(Question(what, self._greeting, self._asked, False, stopped))
-        while True:
-            word = self._told(wait=True) or _end()
+        self._send(Question(what, self._greeting, self._asked, Put.FIRST, stopped))
+        looks = 0
+        while looks < _LOOKS:
+            if not self._poller.poll(self._slice_ms):
+                looks += 1
+                continue
+            word = self._told()
             if word[0] == _GREETING:
+                looks = 0
                 self._heed(word)
-                self._send(Question(what, self._greeting, self._asked, True, stopped))
+                self._send(Question(what, self._greeting, self._asked, Put.AGAIN, stopped))
             elif word[1] == self._asked:
                 return word[2]
+        self._send(Question(what, self._greeting, self._asked, Put.SETTLED, stopped))
+        return errno.EACCES if what is Asks.CALL else KILL
 
     def _heed(self, word: tuple[int, int, int]) -> None:
         if word[0] == _GREETING:
@@ -188,12 +213,10 @@ class Tracer:
         except OSError:
             _end()
 
-    def _told(self, *, wait: bool) -> tuple[int, int, int] | None:
+    def _told(self) -> tuple[int, int, int]:
+        """The next word, which is there."""
         try:
-            data = self._guard.recv(LONGEST, 0 if wait else socket.MSG_DONTWAIT)
-            return _TOLD.unpack(data) if data else _end()
-        except BlockingIOError:
-            return None
+            return _TOLD.unpack(self._guard.recv(LONGEST) or _end())
         except OSError:
             _end()
 

@@ -15,9 +15,8 @@ from agent.enforce.commands.executable import Executables
 from agent.enforce.commands.judge import BuildRequest, CommandGate
 from agent.enforce.commands.refusal import Given
 from agent.enforce.commands.supervisor import ExecSupervisor
-from agent.enforce.commands.tracer import ExecTracer
+from agent.enforce.commands.tracer import ExecTracer, Other
 from agent.enforce.notify_loop import Handler
-from agent.linux.notify import Notification
 from agent.record.event import Event
 from agent.session.levels import Point
 from agent.session.tracer import pair
@@ -45,7 +44,7 @@ class Ring:
         successor: bool,
         traced: bool,
         others: Mapping[int, Handler] | None,
-        traced_others: Mapping[int, Callable[[Notification], int]],
+        traced_others: Mapping[int, Other],
         in_force: Callable[[], object],
         executables: Executables,
     ) -> None:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 
 from agent.daemon.launch.launcher import LaunchFailed, LaunchLink
 from agent.enforce.egress.left_behind import LeftBehind
-from agent.linux.notify import Notification
 from agent.session.doors import Door
 
 
@@ -38,7 +37,7 @@ class Reopening:
         self.watch(doors, listeners)
         self._seen = self.moved()
 
-    def handlers(self) -> dict[int, Callable[[Notification], int]]:
+    def handlers(self) -> dict[int, LeftBehind]:
         """Who answers for calls on sockets that may have been taken out, by number."""
         return self._left.handlers()
 

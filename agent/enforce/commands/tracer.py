@@ -4,8 +4,10 @@ The session's filter answers execs with RET_TRACE, and a process of its own (age
 kept here:
 - An exec is decided while its task stands still, and the new program is compared with what was approved before it runs
   (other threads may have rewritten the arguments): what is no approved one, or nobody approved, is killed.
-- Whatever goes wrong in a decision is EACCES, and where no call can be refused the end of that process.
+- Whatever goes wrong in a decision is EACCES, and where no call can be refused the end of that process; so is what
+  takes longer than the deadline. What then is in hand for another deadline ends the session.
 - What a guard before this one had in hand and did not answer is refused, never decided: it may be on record already.
+  What no guard answered in time the tracer has refused, and it is put on record here.
 """
 
 from __future__ import annotations
@@ -13,13 +15,13 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import signal
+import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from typing import Final
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Final, Protocol
 
 from agent.enforce.commands.executable import Executables
 from agent.enforce.commands.judge import BuildRequest, CommandGate, ExecJudge, bare_request, own_decision
@@ -30,13 +32,38 @@ from agent.linux import process
 from agent.linux.notify import Notification
 from agent.linux.syscalls import number
 from agent.policy.decision import Severity
+from agent.policy.request import CommandRequest
 from agent.policy.rule_ids import AGENT_FAULT
 from agent.record.event import Event
-from agent.session.tracer import GO_ON, KILL, LONGEST, Asks, Question, answer, greet
+from agent.session.tracer import GO_ON, KILL, LONGEST, PATIENCE_S, Asks, Put, Question, answer, greet
 
 log = logging.getLogger(__name__)
 
 RACE: Final = "what ran is not what was approved; killed"
+_LOOKS: Final = 4
+"""So often the clock sees a call in hand before it is overdue: a time in which this process itself did not run, or a
+clock that jumped, is none of it."""
+
+
+class Other(Protocol):
+    """Answers for further calls. On the answering thread; `fault` and `overdue` on the clock's too."""
+
+    def answer(self, stopped: Notification) -> int:
+        """0: it goes on, else the errno by which it fails. May raise: it is refused, and `fault` is called."""
+
+    def fault(self, stopped: Notification) -> None:
+        """The call was refused because nobody could decide it: put it on record."""
+
+    def overdue(self, stopped: Notification, seconds: float) -> None:
+        """The call was refused because no answer came within `seconds`: put it on record."""
+
+
+class _InHand:
+    """A question that is being decided. Told apart by identity."""
+
+    def __init__(self, question: Question) -> None:
+        self.question = question
+        self.answered = False
 
 
 class ExecTracer:
@@ -45,8 +72,8 @@ class ExecTracer:
     `tracer`: the socket to it, owned from `start` on. `session_uid` and `session_gid`: whose file accesses are judged;
     None, or a kernel without setfsuid(2) (gVisor): the agent's own. `post` takes the events that are not the gate's;
     `observe` gets the seconds each exec took to decide. `ended` is called once at the end, with the reason where it was
-    a fault. `others`: who answers for further calls, by number (0: it goes on, else the errno). All of them are called
-    on this object's threads. `successor`: of another guard's, whose approvals are not known.
+    a fault. `others`: who answers for further calls, by number. All of them are called on this object's threads.
+    `successor`: of another guard's, whose approvals are not known.
     """
 
     def __init__(
@@ -65,7 +92,7 @@ class ExecTracer:
         stderr: Given | None = None,
         in_force: Callable[[], object] | None = None,
         executables: Executables | None = None,
-        others: Mapping[int, Callable[[Notification], int]] | None = None,
+        others: Mapping[int, Other] | None = None,
         successor: bool = False,
     ) -> None:
         self._tracer = tracer
@@ -90,8 +117,8 @@ class ExecTracer:
         self._observe = observe
         self._ended = ended
         self._deadline = deadline
-        self._in_hand: tuple[int, float] | None = None
-        self._letting_go = threading.Lock()  # what is in hand is traced and stands still: its number is its own
+        self._in_hand: _InHand | None = None
+        self._answering = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tracer", daemon=True)
         self._clock = threading.Thread(target=self._watch, name="tracer-deadline", daemon=True)
@@ -128,12 +155,15 @@ class ExecTracer:
         """Until the tracer has ended, which is with the last traced task, and the end of them all."""
         while data := self._receive():
             question = Question.parse(data)
-            if question.greeting != self._greeting:  # put to the guard before this one, which died before it read it
-                self._unread = question.number
-                continue  # it will come again
-            value = self._answer(question)
-            with suppress(OSError):  # gone: the end is read next
-                answer(self._tracer, question, value)
+            if question.put is Put.SETTLED:
+                self._overdue(question, PATIENCE_S)
+            elif question.greeting != self._greeting:  # put to the guard before this one, which died before it read it
+                self._unread = question.number  # it will come again
+            elif not self._settled(question):
+                hand = self._in_hand = _InHand(question)
+                value = self._answer(question)
+                self._settle(hand, value)
+                self._in_hand = None
 
     def _receive(self) -> bytes:
         try:
@@ -141,71 +171,86 @@ class ExecTracer:
         except ConnectionError:
             return b""
 
+    def _settled(self, question: Question) -> bool:
+        """True where the tracer has given this question up: it says no more before it has an answer, and has said
+        more."""
+        poller = select.poll()
+        poller.register(self._tracer, select.POLLIN)
+        return question.put is Put.FIRST and bool(poller.poll(0))
+
+    def _settle(self, hand: _InHand, value: int) -> bool:
+        """Give the answer, once. False: it was given before."""
+        with self._answering:
+            if hand.answered:
+                return False
+            hand.answered = True
+            with suppress(OSError):  # gone: the end is read next
+                answer(self._tracer, hand.question, value)
+            return True
+
     def _answer(self, question: Question) -> int:
         tid = question.stopped.tid
         try:
-            if question.what is not Asks.LOST and (not question.again or question.number == self._unread):
-                return self._decide(question) if question.what is Asks.CALL else self._compare(tid)
+            unread = question.put is Put.FIRST or question.number == self._unread
+            if question.what is not Asks.LOST and unread:
+                return self._decide(question.stopped) if question.what is Asks.CALL else self._compare(tid)
             log.error("task %d was not supervised, or the guard before was asked for it: refused, or killed", tid)
         except Exception:
             log.exception("task %d was not supervised: its call is refused, or it is killed", tid)
-        self._judge.record(own_decision(AGENT_FAULT, FAULT, Severity.HIGH), bare_request(tid))
-        return errno.EACCES if question.what is Asks.CALL else KILL
+        if self._is_exec(question):
+            self._judge.record(own_decision(AGENT_FAULT, FAULT, Severity.HIGH), bare_request(tid))
+        elif (other := self._others.get(question.stopped.number)) is not None:
+            other.fault(question.stopped)
+        return _refusal(question)
 
-    def _decide(self, question: Question) -> int:
-        stopped = question.stopped
+    def _is_exec(self, question: Question) -> bool:
+        return question.what is not Asks.CALL or question.stopped.number in self._execs
+
+    def _decide(self, stopped: Notification) -> int:
         if stopped.number not in self._execs:  # a filter of the session's own may send any call here
             other = self._others.get(stopped.number)
-            return errno.EACCES if other is None else other(stopped)
+            return errno.EACCES if other is None else other.answer(stopped)
         started = time.monotonic()
-        with self._held(stopped.tid):
-            value = self._judge.answer(stopped)
+        value = self._judge.answer(stopped)
         if self._observe is not None:
             self._observe(time.monotonic() - started)
         return value
 
     def _compare(self, pid: int) -> int:
-        with self._held(pid):
-            approved = self._judge.approved(pid)
-        if approved:
+        if self._judge.approved(pid):
             return GO_ON
         self._judge.record(own_decision("exec-race", RACE, Severity.CRITICAL), bare_request(pid))
         return KILL
 
-    @contextmanager
-    def _held(self, tid: int) -> Iterator[None]:
-        """Under the deadline."""
-        self._in_hand = (tid, time.monotonic())
-        try:
-            yield
-        finally:
-            with self._letting_go:
-                self._in_hand = None
-
     # --- the clock's thread
 
     def _watch(self) -> None:
-        """An exec that is not decided in time dies; one that is still in hand a deadline later ends the session."""
-        told: tuple[int, float] | None = None
-        while not self._stopping.wait(self._deadline / 4):
-            held = self._in_hand
-            if held is None or time.monotonic() - held[1] < self._deadline:
-                continue
-            if held is not told:
-                told = held
-                self._overdue(held)
-            elif time.monotonic() - held[1] >= 2 * self._deadline:
+        seen: _InHand | None = None
+        looks = 0
+        while not self._stopping.wait(self._deadline / _LOOKS):
+            hand = self._in_hand
+            looks = looks + 1 if hand is seen and hand is not None else 0
+            seen = hand
+            if hand is not None and looks == _LOOKS:
+                shown = bare_request(hand.question.stopped.tid)
+                if self._settle(hand, _refusal(hand.question)):
+                    self._overdue(hand.question, self._deadline, shown)
+            elif looks == 2 * _LOOKS:
                 if self._ended is not None:
-                    self._ended("an exec could not be decided")
+                    self._ended("a call could not be decided")
                 return
 
-    def _overdue(self, held: tuple[int, float]) -> None:
-        with self._letting_go:
-            if self._in_hand is not held:
-                return
-            request = bare_request(held[0])
-            with suppress(ProcessLookupError):
-                os.kill(held[0], signal.SIGKILL)
-        log.error("the exec of task %d was not decided within %s s; killed", held[0], self._deadline)
-        late = own_decision("exec-deadline", f"not decided within {self._deadline:g} s; killed", Severity.HIGH)
-        self._judge.record(late, request)
+    def _overdue(self, question: Question, seconds: float, shown: CommandRequest | None = None) -> None:
+        """It was refused, or its process killed, since nobody answered in time: put it on record. `shown`: what /proc
+        showed of the process before."""
+        stopped = question.stopped
+        log.error("call %d of task %d was not decided within %g s", stopped.number, stopped.tid, seconds)
+        if self._is_exec(question):
+            late = own_decision("exec-deadline", f"not decided within {seconds:g} s", Severity.HIGH)
+            self._judge.record(late, shown or bare_request(stopped.tid))
+        elif (other := self._others.get(stopped.number)) is not None:
+            other.overdue(stopped, seconds)
+
+
+def _refusal(question: Question) -> int:
+    return errno.EACCES if question.what is Asks.CALL else KILL

@@ -36,6 +36,7 @@ from agent.linux.notify import Notification
 from agent.linux.syscalls import number
 from agent.policy.decision import Decision, Severity, Verdict
 from agent.policy.request import EgressRequest, Origin, Protocol
+from agent.policy.rule_ids import AGENT_FAULT
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +77,9 @@ class LeftBehind:
         self._times = 0
         self._newest: int | None = None
 
-    def handlers(self) -> dict[int, Callable[[Notification], int]]:
-        """By the number of the call."""
-        return {found: self.answer for name in CALLS if (found := number(name)) is not None}
+    def handlers(self) -> dict[int, LeftBehind]:
+        """By the number of the call (`agent.enforce.commands.tracer.Other`)."""
+        return {found: self for name in CALLS if (found := number(name)) is not None}
 
     def watch(self, port: int) -> None:
         """A listener on this port of the jail's 127.0.0.1 is a mark from here on."""
@@ -99,9 +100,20 @@ class LeftBehind:
         """0 to let the call go on, else the errno by which it fails. Raises OSError: then it is to fail."""
         if self.times() == 0 or self._may(stopped):
             return 0
-        request = EgressRequest("?", 0, datetime.now(UTC).date(), Origin("connect", pid=stopped.tid), Protocol.TCP)
-        self._deny(request, Decision(Verdict.DENY, RULE, REASON, "", severity=Severity.HIGH))
+        self._record(stopped, RULE, REASON)
         return errno.EACCES
+
+    def fault(self, stopped: Notification) -> None:
+        """It was refused because nobody could decide it."""
+        self._record(stopped, AGENT_FAULT, "the agent could not decide; see its log")
+
+    def overdue(self, stopped: Notification, seconds: float) -> None:
+        """It was refused because no answer came in time."""
+        self._record(stopped, "connect-deadline", f"not decided within {seconds:g} s")
+
+    def _record(self, stopped: Notification, rule: str, reason: str) -> None:
+        request = EgressRequest("?", 0, datetime.now(UTC).date(), Origin("connect", pid=stopped.tid), Protocol.TCP)
+        self._deny(request, Decision(Verdict.DENY, rule, reason, "", severity=Severity.HIGH))
 
     def _look(self) -> None:
         for mark in list(self._marks):

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import queue
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from agent.enforce.commands.judge import BuildRequest, CommandGate
-from agent.enforce.commands.tracer import ExecTracer
+from agent.enforce.commands.tracer import ExecTracer, Other
 from agent.linux import process, seccomp
 from agent.record.event import Event
 from agent.session.filter import FilterOptions, build
-from agent.session.tracer import Tracer, pair
+from agent.session.tracer import PATIENCE_S, Tracer, pair
 from tests.enforce.commands.filtered import GID, UID, Child
 
 OPTIONS = FilterOptions(notify_exec=False, trace_exec=True, jail=False, shared_uid=False)
@@ -29,8 +29,10 @@ class Traced(Child):
         cwd: Path = Path("/"),
         before_exec: Callable[[], None] | None = None,
         filtered: bool = True,
+        patience: float = PATIENCE_S,
     ) -> None:
         self.argv, self.cwd, self.before_exec, self.filtered = argv, cwd, before_exec, filtered
+        self.patience = patience
         self.ended: queue.Queue[str | None] = queue.Queue()
         self.tracer: ExecTracer | None = None
         self.tracing = 0
@@ -68,7 +70,7 @@ class Traced(Child):
         if self.tracing == 0:
             try:
                 self.guards.close()
-                Tracer(theirs).run(self.pid, lambda: os.write(seize, b"s") and None)
+                Tracer(theirs, self.patience).run(self.pid, lambda: os.write(seize, b"s") and None)
             finally:
                 os._exit(1)
         theirs.close()
@@ -88,6 +90,7 @@ class Traced(Child):
         deadline: float = 5.0,
         *,
         successor: bool = False,
+        others: Mapping[int, Other] | None = None,
     ) -> None:
         """Answer what is asked from here on, as the first guard or another one."""
         assert self.guards is not None
@@ -102,6 +105,7 @@ class Traced(Child):
             ended=self.ended.put,
             deadline=deadline,
             successor=successor,
+            others=others,
         )
         self.tracer.start()
 

@@ -46,7 +46,7 @@ class Scene:
 
     def ask(self, pid: int, descriptor: int, call: str = "connect") -> int:
         stopped = Notification(pid, pid, number(call) or 0, AUDIT_ARCH[Arch.X86_64], 0, (descriptor, 0, 0, 0, 0, 0))
-        return self.left.handlers()[stopped.number](stopped)
+        return self.left.handlers()[stopped.number].answer(stopped)
 
     def close(self) -> None:
         self._mark.close()
