@@ -45,6 +45,7 @@ class Capability(IntEnum):
     SETGID = 6
     SETUID = 7
     SETPCAP = 8
+    NET_BIND_SERVICE = 10
     NET_ADMIN = 12
     NET_RAW = 13
     SYS_CHROOT = 18

@@ -38,10 +38,20 @@ _LONGEST_PAUSE_MS = 1000
 
 class Init:
     """`guard` and `keeper`: the two channels. `alone`: whether this is the first process of a process namespace.
-    `first`: what the attempts before the session are made as; `proofs`: those attempts."""
+    `first`: what the attempts before the session are made as; `proofs`: those attempts. `doors`, `capture`: those of
+    the launch, where they may have to be opened again."""
 
     def __init__(
-        self, guard: Channel, keeper: Channel, account: Account, *, alone: bool, first: Command, proofs: Proofs
+        self,
+        guard: Channel,
+        keeper: Channel,
+        account: Account,
+        *,
+        alone: bool,
+        first: Command,
+        proofs: Proofs,
+        doors: Sequence[Door] = (),
+        capture: Capture = Capture.NONE,
     ) -> None:
         self._guard: Channel | None = guard
         self._keeper = keeper
@@ -49,6 +59,8 @@ class Init:
         self._alone = alone
         self._first = first
         self._proofs = proofs
+        self._doors = doors
+        self._capture = capture
         self._numbers: dict[int, int] = {}
         self._outside: dict[int, int] = {}
         self._ended: deque[Message] = deque(maxlen=REMEMBERED)
@@ -130,15 +142,27 @@ class Init:
                 raise ChannelClosed(f"unknown message {unknown!r}")
 
     def _listen(self, port: int) -> None:
-        """Open the proxy's door, and a mark, in this network: it may be another one than that of the launch."""
+        """Open the doors in this network: it may be another one than that of the launch. Where not all are to be had
+        (the low ports and the addresses of others take rights), the proxy's and a mark. IPv4's: what the network has of
+        IPv6 beyond the loopback leads nowhere where this is asked for."""
+        error = missing = ""
+        opened: jail.Opened = []
         try:
-            opened = jail.open_doors([Door.PROXY, Door.MARK], Capture.NONE, port)
-        except OSError as error:
-            self._tell({"type": "listeners", "doors": [], "error": f"{type(error).__name__}: {error}"})
-            return
+            opened = self._opened([*self._doors], self._capture, port)
+        except OSError as first:
+            missing = f"{type(first).__name__}: {first}"
+            try:
+                opened = self._opened([Door.PROXY, Door.MARK], Capture.NONE, port)
+            except OSError as second:
+                error = f"{type(second).__name__}: {second}"
         doors = [str(door) for door, _ in opened]
-        self._tell({"type": "listeners", "doors": doors, "error": ""}, [listener.fileno() for _, listener in opened])
+        told = {"type": "listeners", "doors": doors, "error": error, "missing": missing}
+        self._tell(told, [listener.fileno() for _, listener in opened])
         jail.close(opened)
+
+    @staticmethod
+    def _opened(doors: list[Door], capture: Capture, port: int) -> jail.Opened:
+        return jail.open_doors(doors or [Door.PROXY, Door.MARK], capture, port, [socket.AF_INET])
 
     def _tell(self, message: Message, fds: Sequence[int] = ()) -> None:
         if self._guard is not None:

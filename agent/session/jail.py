@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 
 from agent.linux import netlink, tproxy
@@ -46,12 +46,17 @@ def families() -> list[socket.AddressFamily]:
     return found
 
 
-def open_doors(doors: Collection[Door], capture: Capture, proxy_port: int) -> Opened:
-    """Listening sockets for all of `doors`, each with its kind. Raises OSError where one cannot be had; the caller
-    closes what it is given."""
+def open_doors(
+    doors: Collection[Door],
+    capture: Capture,
+    proxy_port: int,
+    present: Sequence[socket.AddressFamily] = (),
+) -> Opened:
+    """Listening sockets for all of `doors`, each with its kind, in the families `present` (none: in all that work
+    here). Raises OSError where one cannot be had; the caller closes what it is given."""
     opened: Opened = []
     try:
-        opened.extend(_open(doors, capture, proxy_port))
+        opened.extend(_open(doors, capture, proxy_port, present or families()))
     except OSError:
         close(opened)
         raise
@@ -81,8 +86,9 @@ def best_capture() -> Capture:
     return Capture.NONE
 
 
-def _open(doors: Collection[Door], capture: Capture, proxy_port: int) -> Iterator[tuple[Door, socket.socket]]:
-    present = families()
+def _open(
+    doors: Collection[Door], capture: Capture, proxy_port: int, present: Sequence[socket.AddressFamily]
+) -> Iterator[tuple[Door, socket.socket]]:
     if Door.PROXY in doors:
         yield Door.PROXY, _listen(socket.AF_INET, _LOOPBACK[socket.AF_INET], proxy_port)
     if Door.MARK in doors:
@@ -104,7 +110,7 @@ def _open(doors: Collection[Door], capture: Capture, proxy_port: int) -> Iterato
             yield Door.DNS_UDP, _datagrams(family, DNS_PORT)
 
 
-def _made_local(present: list[socket.AddressFamily]) -> list[socket.AddressFamily]:
+def _made_local(present: Sequence[socket.AddressFamily]) -> Sequence[socket.AddressFamily]:
     """Make every address local; returns the families that have been. Where routes are refused (gVisor) IPv4 is had by
     an address, and IPv6 stays without any way at all."""
     try:

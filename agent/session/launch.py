@@ -15,9 +15,9 @@ The order is the security argument, so the code is the list (docs/architecture.m
  6. no_new_privs
  7. Landlock
  8. the seccomp filter; hand its listener to the guard (where there is none, the tracer has stopped execs since step 0)
- 9. /dev/null for 0-2, empty the bounding set, give up every capability but those to become the session's user and to
-    end its processes, PR_SET_DUMPABLE 0: from here on it is the init (agent.session.init), and whatever it forks is
-    confined alike
+ 9. /dev/null for 0-2, empty the bounding set, give up every capability but those to become the session's user, to
+    end its processes and, in gVisor, to open the jail's doors again; PR_SET_DUMPABLE 0: from here on it is the init
+    (agent.session.init), and whatever it forks is confined alike
 
 A command's own steps, from the fork to the execve, are in agent.session.command; the first of them makes the attempts
 that must fail. A step that fails ends the launch: the guard is told which, and nothing of the session has run.
@@ -49,6 +49,9 @@ from agent.session.plan import Plan
 
 KEPT = (Capability.SETUID, Capability.SETGID, Capability.KILL)
 """What init needs of the rights it had: to fork commands of another user, and to end them."""
+REOPENS = (Capability.NET_BIND_SERVICE, Capability.NET_ADMIN)
+"""And to open the doors of its network again, where a restore may take the session out of it (gVisor, where execs are
+traced). What it forks for the session has neither: they go with the uid."""
 
 
 class Launch:
@@ -217,7 +220,7 @@ class Launch:
         separate = self._plan.uid is not None
         if separate:
             process.drop_capability_bounding_set()
-        process.keep_capabilities(KEPT if separate else ())
+        process.keep_capabilities((*KEPT, *(REOPENS if self._reopens else ())) if separate else ())
         os.environ.clear()
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         for stream in (0, 1, 2):  # the operator's may be among them; gVisor lets anybody open what root has open
@@ -225,12 +228,25 @@ class Launch:
         os.close(null)
         process.set_dumpable(False)
 
+    @property
+    def _reopens(self) -> bool:
+        return self._plan.trace_exec is not None and self._plan.jail is not None
+
     def become_init(self) -> NoReturn:
         """Serve as the session's init."""
         plan = self._plan
         account = Account(plan.uid, plan.gid, plan.processes)
         alone = plan.pids is not None
-        init = Init(self._channel, self._keeper, account, alone=alone, first=plan.command, proofs=plan.proofs)
+        init = Init(
+            self._channel,
+            self._keeper,
+            account,
+            alone=alone,
+            first=plan.command,
+            proofs=plan.proofs,
+            doors=[Door(name) for name in plan.doors] if self._reopens else (),
+            capture=Capture(plan.capture),
+        )
         self._channel.send({"type": "confined"})
         init.serve()
 

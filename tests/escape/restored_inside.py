@@ -46,6 +46,44 @@ def ask(port: int, seconds: float = 20.0) -> str:
             time.sleep(0.2)
 
 
+def resolve(name: str, seconds: float = 20.0) -> str:
+    """Its address by the session's name server, once that is there."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return str(socket.getaddrinfo(name, 80, type=socket.SOCK_STREAM)[0][4][0])
+        except OSError as error:
+            if time.monotonic() > end:
+                return type(error).__name__
+            time.sleep(0.2)
+
+
+def captured(seconds: float = 20.0) -> str:
+    """What a client that knows no proxy is answered by a host that is not allowed."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            with socket.create_connection(("192.0.2.9", 80), 5) as asking:
+                asking.sendall(b"GET / HTTP/1.1\r\nHost: evil.test\r\n\r\n")
+                return asking.recv(100).decode().split()[1]
+        except (OSError, IndexError) as error:
+            if time.monotonic() > end:
+                return type(error).__name__
+            time.sleep(0.2)
+
+
+def look_around(port: int) -> dict[str, str]:
+    """What the doors of the session's network answer."""
+    return {"page": ask(port), "name": resolve("allowed.test"), "captured": captured()}
+
+
+def have_connected(port: int) -> None:
+    """In a process of its own: have a connected datagram socket, and send nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect(("127.0.0.1", port))
+        time.sleep(40)
+
+
 def race(old: socket.socket, port: int) -> list[str]:
     """One thread connects what another one exchanges for a socket of before."""
     place = os.dup(old.fileno())
@@ -97,6 +135,10 @@ def main() -> None:
     server = os.fork()
     if server == 0:
         serve()
+    connected = os.fork()
+    if connected == 0:
+        have_connected(port)
+        os._exit(0)
     inet = [socket.socket() for _ in range(8)]
     old = [*inet, socket.socket(socket.AF_INET6)]
     datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -105,7 +147,11 @@ def main() -> None:
         six = "made"
     except OSError as error:
         six = type(error).__name__
-    found = {"before": attempt(socket.socket(), port), "page": ask(port), "six": six}
+    found: dict[str, object] = {
+        "before": attempt(socket.socket(), port),
+        "six": six,
+        "around before": look_around(port),
+    }
     with open(f"{sys.argv[2]}.ready", "w") as file:
         file.write(json.dumps(found))
     wait_for_the_jump()
@@ -113,7 +159,8 @@ def main() -> None:
     found["datagram"] = attempt(datagrams, port, tcp=False)
     found["new"] = attempt(socket.socket(), port)
     found["raced"] = race(old[1], port)
-    found["page"] = ask(port)
+    found["around"] = look_around(port)
+    found["connected"] = os.waitpid(connected, 0)[1]
     results: list[str] = []
     threads = [threading.Thread(target=lambda: results.append(ask(port, 0.5))) for _ in range(2)]
     for thread in threads:

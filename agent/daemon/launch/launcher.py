@@ -69,11 +69,13 @@ class LaunchLink:
         self.init = 0
         self.first = 0
         """The number of the session's first command."""
+        self.left: list[int] = []
+        """Further commands that another guard had begun and that still run: their processes."""
         self._own_pids = False
         self._channel: Channel | None = None
         self._running: dict[int, asyncio.Future[int]] = {}
         self._last = 0
-        self._reopened: asyncio.Future[tuple[list[str], list[int]]] | None = None
+        self._reopened: asyncio.Future[tuple[list[str], list[int], str]] | None = None
 
     async def prepare(self, plan: Plan, launcher: Waiting) -> list[tuple[str, str]]:
         """Have it run every step up to the proofs; returns what should have failed and did not. Its end of the keeper's
@@ -117,6 +119,7 @@ class LaunchLink:
             raise LaunchFailed(f"the session's init did not answer: {error}") from error
         numbers = [each["id"] for each in (*message["running"], *message["ended"])]
         self._last = max((self._last, first, *numbers))
+        self.left = [int(each["pid"]) for each in message["running"] if each["id"] != first and int(each["pid"])]
         status = asyncio.get_running_loop().create_future()
         ended = [each["status"] for each in message["ended"] if each["id"] == first]
         if ended:
@@ -148,9 +151,9 @@ class LaunchLink:
         self.first = self.first or number
         return Started(pid, status)
 
-    async def reopen(self, port: int) -> tuple[list[str], list[int]]:
-        """Have init open the proxy's door on this port, and a mark, where it is now. The listeners become the caller's.
-        Raises LaunchFailed."""
+    async def reopen(self, port: int) -> tuple[list[str], list[int], str]:
+        """Have init open the doors, the proxy's on this port, where it is now: what each is for, the listeners (which
+        become the caller's), and why there are no others than the proxy's, where that is so. Raises LaunchFailed."""
         self._reopened = asyncio.get_running_loop().create_future()
         try:
             self._send({"type": "listen", "port": port})
@@ -170,7 +173,7 @@ class LaunchLink:
         if message["error"]:
             waiting.set_exception(LaunchFailed(f"the session's doors cannot be opened again: {message['error']}"))
         else:
-            waiting.set_result(([str(door) for door in message["doors"]], fds))
+            waiting.set_result(([str(door) for door in message["doors"]], fds, str(message["missing"])))
 
     async def _prove(self) -> list[tuple[str, str]]:
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)

@@ -53,6 +53,7 @@ log = logging.getLogger(__name__)
 
 NORMAL_END = "the session ended"
 EGRESS_STOP_SECONDS = 3.0
+ONLY_PROXY = "restored: of the doors of the session's network only the proxy's came back"
 
 
 class Parts:
@@ -165,9 +166,14 @@ class Parts:
             self._connector.renew(link.token)
         if self._reopening is not None:
             try:
-                await self._reopening.renew(launch, self._port)
+                missing = await self._reopening.renew(launch, self._port)
             except LaunchFailed as error:  # nothing reaches the egress process; asked again where told of a restore
                 journal.degraded(Point.EGRESS, Level.OFF, f"restored: {error}")
+            except OSError as error:
+                self.end(f"restored: {error}")
+            else:
+                if missing:
+                    journal.degraded(Point.EGRESS, self._levels[Point.EGRESS].level, f"{ONLY_PROXY}: {missing}")
         self._tell_keeper({"type": "egress_lost", "number": link.generation}, ())
 
     def _trust(self, certificate: str) -> None:

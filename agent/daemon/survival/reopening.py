@@ -2,7 +2,7 @@
 
 Rules kept here: the session's init opens them, which is in that network and has no right that matters; what it hands
 over is only listened on. What it opened before is let go, but for the marks: by them a guard to come knows what this
-one knows. Only the proxy comes back: the low ports need rights that init has given up.
+one knows. Before anything is opened, whoever could still send by a socket of before without being asked is ended.
 """
 
 from __future__ import annotations
@@ -48,12 +48,14 @@ class Reopening:
         except OSError:
             return self._seen
 
-    async def renew(self, launch: LaunchLink, port: int) -> None:
-        """Where they have: open the proxy's door again. Raises LaunchFailed where that cannot be."""
+    async def renew(self, launch: LaunchLink, port: int) -> str:
+        """Where they have: open the doors again; returns why not all of them could be, where only the proxy's was.
+        Raises LaunchFailed where that cannot be; OSError where a way out is left."""
         times = await asyncio.to_thread(self.moved)
         if times == self._seen:
-            return
-        doors, listeners = await launch.reopen(port)
+            return ""
+        await asyncio.to_thread(self._left.end_connected)
+        doors, listeners, missing = await launch.reopen(port)
         try:
             if Door.PROXY not in doors or Door.MARK not in doors:
                 raise LaunchFailed("the session's init opened no door")
@@ -63,3 +65,4 @@ class Reopening:
             for listener in listeners:
                 os.close(listener)
         self._seen = times
+        return missing

@@ -10,12 +10,13 @@ Rules kept here:
 - After one, as long as any inet socket of before is left in the session, a call goes on only in a program of one
   thread (another one could swap the descriptor after the check) and with a socket that is a UNIX socket or younger.
   When none is left there is nothing to look at any more: a socket that is gone does not come back.
+- A program that has a datagram socket of before which is connected ends: it sends with calls that do not stop here.
 - Whatever cannot be found out is refused.
 
 A restore shows by itself, without any clock: a listener of the jail's that nobody else knows (the mark) can be reached
 from the first namespace. Sockets are told apart by their inodes, which gVisor numbers one by one for all of them.
-Not held: what was connected stays connected, a UDP socket too (to an address of the jail's loopback, which is then the
-container's); a call that was let go and had not run yet at the moment of the checkpoint.
+Not held: a stream that was connected stays so, which leads nowhere new; a datagram socket until the restore is noticed;
+a call that was let go and had not run yet at the moment of the checkpoint.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
 import socket
 import threading
 import time
@@ -46,11 +48,14 @@ REASON: Final = (
     "sockets of before the restore are outside of the session's network: until all of them are closed only programs of"
     " one thread connect, with new ones"
 )
+CONNECTED: Final = "a connected datagram socket of before the restore is outside of the session's network: ended"
 TABLES: Final = ("tcp", "tcp6", "udp", "udp6")
 FRESH_SECONDS: Final = 0.02
 """A look is good for so long: no restore takes less, and gVisor's clock goes on by what passed outside."""
 PATIENCE_SECONDS: Final = 1.0
-_OWNER, _INODE, _UNIX_INODE = 7, 9, 6  # columns of /proc/net/tcp, and of /proc/net/unix
+ATTEMPTS: Final = 40
+ATTEMPT_SECONDS: Final = 0.05
+_PEER, _OWNER, _INODE, _UNIX_INODE = 2, 7, 9, 6  # columns of /proc/net/tcp, and of /proc/net/unix
 
 type Deny = Callable[[EgressRequest, Decision], object]
 
@@ -100,19 +105,36 @@ class LeftBehind:
         """0 to let the call go on, else the errno by which it fails. Raises OSError: then it is to fail."""
         if self.times() == 0 or self._may(stopped):
             return 0
-        self._record(stopped, RULE, REASON)
+        self._record(stopped.tid, RULE, REASON)
         return errno.EACCES
 
     def fault(self, stopped: Notification) -> None:
         """It was refused because nobody could decide it."""
-        self._record(stopped, AGENT_FAULT, "the agent could not decide; see its log")
+        self._record(stopped.tid, AGENT_FAULT, "the agent could not decide; see its log")
 
     def overdue(self, stopped: Notification, seconds: float) -> None:
         """It was refused because no answer came in time."""
-        self._record(stopped, "connect-deadline", f"not decided within {seconds:g} s")
+        self._record(stopped.tid, "connect-deadline", f"not decided within {seconds:g} s")
 
-    def _record(self, stopped: Notification, rule: str, reason: str) -> None:
-        request = EgressRequest("?", 0, datetime.now(UTC).date(), Origin("connect", pid=stopped.tid), Protocol.TCP)
+    def end_connected(self) -> None:
+        """After a restore: end whoever has a datagram socket of before that is connected. Raises OSError where one is
+        left that nobody is seen to have (it may be on its way in a message)."""
+        with self._lock:
+            newest = self._newest
+        for _ in range(ATTEMPTS if newest is not None else 0):
+            left = {int(row[_INODE]) for row in self._of_session(_rows("udp"), newest or 0) if _is_connected(row)}
+            if not left:
+                return
+            for pid in _holders(left, self._uid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    self._record(pid, RULE, CONNECTED)
+            time.sleep(ATTEMPT_SECONDS)
+        if newest is not None:
+            raise OSError(errno.EBUSY, "a connected datagram socket of before the restore is left")
+
+    def _record(self, pid: int, rule: str, reason: str) -> None:
+        request = EgressRequest("?", 0, datetime.now(UTC).date(), Origin("connect", pid=pid), Protocol.TCP)
         self._deny(request, Decision(Verdict.DENY, rule, reason, "", severity=Severity.HIGH))
 
     def _look(self) -> None:
@@ -139,10 +161,29 @@ class LeftBehind:
 
     def _left(self, newest: int) -> bool:
         """Whether the session has an inet socket that is no younger than that."""
-        rows = (row for table in TABLES for row in _rows(table) if int(row[_INODE]) <= newest)
+        return any(self._of_session(_rows(table), newest) for table in TABLES)
+
+    def _of_session(self, rows: list[list[bytes]], newest: int) -> list[list[bytes]]:
+        """Its sockets among these that are no younger than that."""
+        old = [row for row in rows if int(row[_INODE]) <= newest]
         if self._uid is not None:
-            return any(int(row[_OWNER]) == self._uid for row in rows)
-        return bool({int(row[_INODE]) for row in rows} - _held(os.getpid()) - _held(os.getppid()))
+            return [row for row in old if int(row[_OWNER]) == self._uid]
+        agents = _held(os.getpid()) | _held(os.getppid()) if old else set()
+        return [row for row in old if int(row[_INODE]) not in agents]
+
+
+def _is_connected(row: list[bytes]) -> bool:
+    return int(row[_PEER].rpartition(b":")[2], 16) != 0
+
+
+def _holders(inodes: set[int], uid: int | None) -> list[int]:
+    """Processes of this account (None: of any) that have one of these sockets open."""
+    found = []
+    for name in os.listdir("/proc"):  # noqa: PTH208 - names are all that is needed
+        with suppress(OSError, ValueError):
+            if (uid is None or os.stat(f"/proc/{name}").st_uid == uid) and _held(int(name)) & inodes:  # noqa: PTH116
+                found.append(int(name))
+    return found
 
 
 def _reached(port: int) -> bool:

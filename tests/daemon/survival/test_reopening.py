@@ -22,6 +22,7 @@ class Scene:
         self.held: list[list[str]] = []
         self.asked: list[int] = []
         self.opened = ["proxy", "mark"]
+        self.missing = ""
         self.sockets = [socket.socket()]
         self.sockets[0].bind(("127.0.0.1", 0))
 
@@ -35,12 +36,12 @@ class Scene:
     def restore(self) -> None:
         self.sockets[0].listen()
 
-    async def reopen(self, port: int) -> tuple[list[str], list[int]]:
+    async def reopen(self, port: int) -> tuple[list[str], list[int], str]:
         self.asked.append(port)
         made = [socket.socket() for _ in self.opened]
         for each in made:
             each.bind(("127.0.0.1", 0))
-        return self.opened, [each.detach() for each in made]
+        return self.opened, [each.detach() for each in made], self.missing
 
 
 @pytest.fixture

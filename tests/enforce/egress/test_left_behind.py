@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from agent.enforce.egress import left_behind
-from agent.enforce.egress.left_behind import CALLS, RULE, LeftBehind
+from agent.enforce.egress.left_behind import CALLS, CONNECTED, RULE, LeftBehind
 from agent.linux.notify import Notification
 from agent.linux.syscalls import AUDIT_ARCH, Arch, number
+from tests.conftest import require
 
 NOBODY = 65533
 """An account that has no socket here."""
@@ -115,6 +116,64 @@ def test_a_socket_on_its_way_in_a_message_is_left_too(monkeypatch: pytest.Monkey
             socket.send_fds(ours, [b"x"], [hidden.fileno()])
         scene.restore()
         assert scene.ask(pid, inet) == errno.EACCES
+    scene.close()
+
+
+DATAGRAMS = """
+import os, socket, sys
+os.setresuid(int(sys.argv[1]), int(sys.argv[1]), int(sys.argv[1]))
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+if sys.argv[2] == "connected": sock.connect(("127.0.0.1", 9))
+else: sock.bind(("127.0.0.1", 0))
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def datagrams(kind: str) -> Iterator[subprocess.Popen[str]]:
+    """A program of NOBODY's with such a socket."""
+    pipe = subprocess.PIPE
+    argv = ["/usr/bin/python3", "-c", DATAGRAMS, str(NOBODY), kind]
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_who_has_a_connected_datagram_socket_of_before_is_ended_and_nobody_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    require(os.geteuid() == 0, "root, to be another account")
+    monkeypatch.setattr(left_behind, "_next_inode", lambda: 1 << 62)
+    scene = Scene(NOBODY)
+    with datagrams("connected") as connected, datagrams("bound") as bound:
+        scene.left.end_connected()
+        assert (connected.poll(), scene.denied) == (None, []), "nothing before a restore"
+        scene.restore()
+        assert scene.left.times() == 1
+        scene.left.end_connected()
+        assert (connected.wait(60), bound.poll()) == (-9, None)
+    assert {(decision.rule, decision.reason) for decision in scene.denied} == {(RULE, CONNECTED)}
+    scene.close()
+
+
+def test_a_connected_datagram_socket_that_nobody_is_seen_to_have_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    require(os.geteuid() == 0, "root, to give a socket away")
+    monkeypatch.setattr(left_behind, "_next_inode", lambda: 1 << 62)
+    monkeypatch.setattr(left_behind, "ATTEMPTS", 3)
+    scene = Scene(NOBODY)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as hidden:
+        hidden.connect(("127.0.0.1", 9))
+        os.fchown(hidden.fileno(), NOBODY, NOBODY)
+        scene.restore()
+        assert scene.left.times() == 1
+        with pytest.raises(OSError, match="is left"):
+            scene.left.end_connected()
+    assert scene.denied == []
     scene.close()
 
 
