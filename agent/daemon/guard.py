@@ -88,6 +88,7 @@ class Guard:
         session's init, by name."""
         from agent.daemon.running.taking_over import TakeOver
         from agent.daemon.survival.standing import Estate
+        from agent.record.event import RecordError
         from agent.session.levels import Point
 
         self._taken_over = True
@@ -99,7 +100,8 @@ class Guard:
         try:
             await session.resume(init, held, doors, listeners)
         except Exception as error:  # by half is not taken over
-            log.exception("the session cannot be taken over")
+            foreseen = isinstance(error, OSError | RecordError)
+            log.error("the session cannot be taken over: %s", error, exc_info=not foreseen)
             self._fault(Point.AGENT, f"the session could not be taken over: {type(error).__name__}: {error}")
             self._ended(signal.SIGKILL)
         self._tell({"type": "started", "pid": session.pid})  # it may be that nobody has said so yet

@@ -16,6 +16,9 @@ import sys
 import threading
 import time
 
+PATIENCE = 3000
+"""Hundredths of a second: a part that is being replaced on a busy machine takes its time."""
+
 
 def descendants(root: int) -> list[int]:
     children: dict[int, list[int]] = {}
@@ -48,7 +51,7 @@ def part(root: int, module: str) -> int:
 
 
 def kill(root: int, module: str) -> str:
-    for _ in range(500):
+    for _ in range(PATIENCE):
         pid = part(root, module)
         if pid:
             break
@@ -56,7 +59,7 @@ def kill(root: int, module: str) -> str:
     else:
         return "missing"
     os.kill(pid, signal.SIGKILL)
-    for _ in range(500):
+    for _ in range(PATIENCE):
         try:
             with open(f"/proc/{pid}/stat") as file:
                 if file.read().rsplit(")", 1)[1].split()[0] == "Z":
@@ -89,7 +92,7 @@ def main() -> None:
         except OSError:
             lines.append("nobody to tell")
     status = run.wait(60)
-    for _ in range(400):
+    for _ in range(PATIENCE):
         left = [pid for pid in seen if os.path.exists(f"/proc/{pid}") and os.path.exists(f"/proc/{pid}/exe")]
         if not left:
             break

@@ -170,7 +170,7 @@ def test_an_egress_process_that_dies_is_replaced_and_gives_nothing_away(runtime:
 
 
 LOOP = """
-time.sleep(1)  # a guard that has not left anything yet has no successor
+time.sleep(2)  # a guard that has not left anything yet has no successor
 for _ in range(3):
     kill("agent.enforce.egress.main")
     tell(status=ask(f"http://allowed.test:{http}/"))
@@ -330,9 +330,8 @@ def test_in_gvisor_too_the_session_goes_on_and_every_exec_is_decided(runtime: Ru
 
 def test_a_guard_that_dies_again_and_again_ends_the_session(host: Host) -> None:
     script = LOOP.replace("agent.enforce.egress.main", "agent.daemon.guard")
-    script = script.replace(
-        "    tell(", "    time.sleep(1)  # the first egress process may still accept, and end\n    tell(", 1
-    )
+    waits = '    subprocess.run(["/bin/true"])  # until another guard decides: the egress process of before has ended'
+    script = "import subprocess\n" + script.replace("    tell(", f"{waits}\n    tell(", 1)
     killed = run_with_killer(host, script)
     assert killed.lines == [{"status": 200}] * 3
     assert killed.status == 137

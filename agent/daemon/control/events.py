@@ -62,6 +62,21 @@ class ControlEvents:
         with suppress(RecordError):  # counted by the ledger, and told by an audit.gap
             self._ledger.post(self._of_session(EventType.SESSION_DETACH, caller, Action.DELETE, details))
 
+    def left(self, pid: int) -> None:
+        """A further command is hung up, since the guard that had its caller died."""
+        with suppress(RecordError):  # as above
+            self._ledger.post(
+                Event(
+                    type=EventType.SESSION_DETACH,
+                    actor="agent",
+                    action=Action.DELETE,
+                    resource=self._session_id,
+                    resource_type=ResourceType.SESSION,
+                    result=Result.SUCCESS,
+                    details={"reason": "the guard died", "pid": pid, "mechanism": "control"},
+                )
+            )
+
     def _of_session(self, kind: EventType, caller: Caller, action: Action, details: dict[str, Json]) -> Event:
         return Event(
             type=kind,

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import stat
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -173,8 +174,7 @@ class Execs:
             await asyncio.gather(listening, return_exceptions=True)
         if started.status.done():
             return started.status.result()
-        for number in (signal.SIGHUP, signal.SIGCONT):
-            _signal(started.pid, number)
+        _hang_up(started.pid)
         return None
 
     async def _listen(self, pid: int, link: ControlLink) -> None:
@@ -185,6 +185,18 @@ class Execs:
                 if name not in FORWARDED:
                     return
                 _signal(pid, signal.Signals[name])
+
+
+def hang_up_left(pids: Sequence[int], events: ControlEvents) -> None:
+    """Commands that a guard which died had begun: their callers have lost their connection."""
+    for pid in pids:
+        _hang_up(pid)
+        events.left(pid)
+
+
+def _hang_up(pid: int) -> None:
+    for number in (signal.SIGHUP, signal.SIGCONT):
+        _signal(pid, number)
 
 
 def check_stream(number: int, fd: int) -> None:

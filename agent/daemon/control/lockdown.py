@@ -66,7 +66,7 @@ class Lockdown:
         self._events = ControlEvents(company.ledger, company.spec.session_id)
         self._status = Status(company)
         self._one = asyncio.Lock()
-        self._stopped = False
+        self._stopped = self._inherited = False
         self._freezer.unheld = self._unheld
         self._ending: asyncio.Task[State] | None = None
         self.state = State()
@@ -77,7 +77,9 @@ class Lockdown:
         if lock is Lock.NONE:
             return
         measure = Measure.CUT if lock is Lock.EGRESS else Measure.FREEZE
+        self._inherited = True
         self.state = State(measure, TAKEN_OVER, AGENT, _now())
+        self._record(AGENT, TAKEN_OVER, measure.all, {})  # it may have died before it could
         if measure is Measure.FREEZE and await self._freezer.freeze(others=False):
             self._company.kill_session("lockdown: the session does not come to rest")
 
@@ -124,8 +126,9 @@ class Lockdown:
                 return False
             lifted: list[Json] = [str(measure) for measure in self.state.measure.all]
             await self._close(Lock.NONE)
-            if self._freezer.frozen:
+            if self._freezer.frozen or self._inherited:  # the guard before may have died in the middle of a freeze
                 await self._freezer.thaw()
+            self._inherited = False
             self.state = replace(State(), evidence=self.state.evidence)
             self._record(actor, cause, (), {"lifted": lifted})
             return True

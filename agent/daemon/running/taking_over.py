@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from agent.channel import Channel
+from agent.daemon.control.events import ControlEvents
+from agent.daemon.control.execs import hang_up_left
 from agent.daemon.egress.peer import Counted, record_last_words
 from agent.daemon.launch.launcher import LaunchLink
 from agent.daemon.ring.limiting import placing
@@ -69,6 +71,8 @@ class TakeOver(Parts):
         self._open()
         if "listener" in held:
             await ring.supervise(held["listener"])
+        if self._launch.left:
+            hang_up_left(self._launch.left, ControlEvents(ledger, self._spec.session_id))
         self._leave(ground, plan, (standing.port, standing.forwarded), stderr)
         self._opening.metrics.restarted("guard")
         journal.recovered(Point.AGENT, self._levels[Point.AGENT].level, "guard", TAKEN)

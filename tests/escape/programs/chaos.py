@@ -110,8 +110,11 @@ threads = [threading.Thread(target=load, args=each, daemon=True) for each in LOA
 for thread in threads:
     thread.start()
 killing()
-time.sleep(5)  # what was dead is back, and is used
-back = {name: act() for name, act in LOAD.items()}
+for _ in range(30):  # until what was dead is back, and is used
+    time.sleep(1)
+    back = {name: act() for name, act in LOAD.items()}
+    if (back["allowed"], back["exec"], back["hook"]) == ("200", "status 0", "status 2, decided"):
+        break
 ends.set()
 for thread in threads:
     thread.join(60)
