@@ -163,7 +163,7 @@ def _recorded(policy: Policy, grants: Grants, around: Surroundings, offer: Offer
         account = _account()
         uid, gid = (None, None) if account is None or os.geteuid() != 0 else (account.pw_uid, account.pw_gid)
         sight = sight_of((*grants.read, *grants.write, *DEVICES), (), uid, gid)
-        places = [shown(path) for path, _ in place_decoys(sensitive_names(grants.write, around.home), sight)]
+        places = [shown(path) for path, _ in place_decoys(sensitive_names(policy, grants.write, around.home), sight)]
         found["reads"] = f"fanotify, of sensitive files in {', '.join(places)}; of the agent's own"
     elif policy.audits_reads:
         found["reads"] = NOT_HERE

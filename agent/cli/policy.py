@@ -224,6 +224,7 @@ def _rules(layer: Layer) -> list[tuple[str, str, HostRule | CommandRule | PathRu
         found += [("path read", rule.path, rule) for rule in layer.paths.read]
         found += [("path protect", rule.path, rule) for rule in layer.paths.protect]
         found += [("path watch", rule.path, rule) for rule in layer.paths.watch]
+        found += [("path sensitive", rule.path, rule) for rule in layer.paths.sensitive]
     if layer.tools is not None:
         found += [("tool allow", rule.tool, rule) for rule in layer.tools.allow or ()]
         found += [("tool deny", rule.tool, rule) for rule in layer.tools.deny]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 
 from agent.policy import shadow
@@ -11,7 +11,7 @@ from agent.policy.build_commands import command_rule, rule_exception
 from agent.policy.build_control import control_section
 from agent.policy.build_detect import detectors
 from agent.policy.build_egress import host_rule, tool_rule
-from agent.policy.build_paths import audited, grant, protection
+from agent.policy.build_paths import audited, grant, protection, sensitive
 from agent.policy.build_secrets import secrets, tie
 from agent.policy.build_tools import tool_section
 from agent.policy.build_trust import authorities
@@ -164,10 +164,11 @@ class LayerBuilder:
             mode=self._setting(records, "mode", Mode, Mode.ENFORCE),
             write=self._grants(records, "write"),
             read=self._grants(records, "read"),
-            protect=self._places(records, "protect"),
-            watch=self._places(records, "watch"),
+            protect=self._places(records, "protect", protection),
+            watch=self._places(records, "watch", protection),
             write_given=self._first or any(record.has("write") for record in records),
             read_given=self._first or any(record.has("read") for record in records),
+            sensitive=self._places(records, "sensitive", sensitive),
             audit=audited(self._bench, [record.get("audit") for record in records]),
         )
         shadow.report_paths(self._bench, section)
@@ -180,9 +181,11 @@ class LayerBuilder:
         ]
         return tuple(rule for rule in rules if rule is not None)
 
-    def _places(self, records: Sequence[Record], key: str) -> tuple[PathRule, ...]:
+    def _places(
+        self, records: Sequence[Record], key: str, build: Callable[[Bench, Value, str], PathRule | None]
+    ) -> tuple[PathRule, ...]:
         rules = [
-            protection(self._bench, value, self._bench.identify(value, "paths", key, index))
+            build(self._bench, value, self._bench.identify(value, "paths", key, index))
             for index, value in enumerate(self._joined(records, key))
         ]
         return tuple(rule for rule in rules if rule is not None)

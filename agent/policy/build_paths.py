@@ -39,6 +39,20 @@ def protection(bench: Bench, value: Value, rule_id: str) -> PathRule | None:
     return _rule(value, rule_id, text.value)
 
 
+def sensitive(bench: Bench, value: Value, rule_id: str) -> PathRule | None:
+    """One entry of `paths.sensitive`, None where it has a problem."""
+    text = subject(value, "path")
+    if text is None:
+        return None
+    fault = _tree_fault(text.value, "what is sensitive")
+    if fault is None and text.value == "/":
+        fault = "'/' would be every file", "name the directory"
+    if fault is not None:
+        bench.fault(text.where, *fault)
+        return None
+    return _rule(value, rule_id, text.value)
+
+
 def audited(bench: Bench, values: Iterable[Value | None]) -> frozenset[Audited]:
     """What the files of a layer say of `paths.audit`; two may both say it, but not differently."""
     given = [value for value in values if isinstance(value, Items)]
@@ -57,15 +71,23 @@ def _rule(value: Value, rule_id: str, path: str) -> PathRule:
     return PathRule(id=rule_id, path=path, where=value.where, reason=reason, instead=instead, examples=examples(value))
 
 
-def _grant_fault(path: str, *, write: bool) -> tuple[str, str] | None:
+def _tree_fault(path: str, what: str) -> tuple[str, str] | None:
+    """Why `path` names no tree; `what` it was to be."""
     if path.startswith("~"):
-        return f"'{path}': a grant is an absolute path", "the session's own HOME and TMPDIR are always granted"
+        return f"'{path}': {what} is an absolute path", "the session's own HOME and TMPDIR are always granted"
     if not path.startswith("/"):
         return f"'{path}' is not absolute", f"write '/{path}' or the whole path"
     if any(character in path for character in "*?["):
-        return f"'{path}': a grant is a tree, not a glob; no mechanism could enforce it", "name the directory"
+        return f"'{path}': {what} is a tree, not a glob; no mechanism could enforce it", "name the directory"
     if not is_normal(path):
         return f"'{path}' can never match: it is not normalised", "remove '.', '..', '//' and a trailing '/'"
+    return None
+
+
+def _grant_fault(path: str, *, write: bool) -> tuple[str, str] | None:
+    fault = _tree_fault(path, "a grant")
+    if fault is not None:
+        return fault
     if _OF_A_PROCESS.match(path):
         return f"'{path}' would be bound to one process", f"remove it: {PROC} is always granted"
     if any(covers(place, path) for place in AGENT_FILES):

@@ -161,6 +161,7 @@ def _paths(section: PathSection) -> Json:
         "read": _sorted(_path(rule) for rule in section.read) if section.read_given else None,
         "protect": _sorted(_path(rule) for rule in section.protect),
         "watch": _sorted(_path(rule) for rule in section.watch),
+        **({"sensitive": _sorted(_path(rule) for rule in section.sensitive)} if section.sensitive else {}),
         "audit": "+".join(sorted(section.audit)) or "none",
     }
 

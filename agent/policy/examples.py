@@ -43,7 +43,7 @@ def report(bench: Bench, layer: Layer, read_command: ReadCommand | None, proven:
                 continue
             _report_command(bench, command, read_command)
     if layer.paths is not None:
-        for path in (*layer.paths.write, *layer.paths.read):
+        for path in (*layer.paths.write, *layer.paths.read, *layer.paths.sensitive):
             _report_path(bench, path, covers)
         for path in (*layer.paths.protect, *layer.paths.watch):
             _report_path(bench, path, lambda pattern, text: protects(pattern, text, EXAMPLE_HOME))

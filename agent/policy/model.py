@@ -311,6 +311,12 @@ class Policy:
         """Some layer asks for denied reads of sensitive files to be recorded."""
         return self._audits(Audited.READS)
 
+    @property
+    def sensitive(self) -> tuple[str, ...]:
+        """What all layers name as sensitive, besides what is known to be (agent.policy.sensitive)."""
+        sections = (layer.paths for layer in self.layers if layer.paths is not None)
+        return tuple(rule.path for section in sections for rule in section.sensitive)
+
     def _audits(self, access: Audited) -> bool:
         return any(layer.paths is not None and access in layer.paths.audit for layer in self.layers)
 

@@ -13,7 +13,8 @@ from agent.values import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class PathRule:
-    """One granted, protected or watched tree. `path` is absolute and normalised for grants; for `protect` and `watch` a
+    """One granted, protected, watched or sensitive tree. `path` is absolute and normalised for grants and what is
+    sensitive; for `protect` and `watch` a
     glob tail, an absolute glob, or one below the session's home (``~/.bashrc``)."""
 
     id: str
@@ -36,8 +37,8 @@ class Audited(StrEnum):
 @dataclass(frozen=True, slots=True)
 class PathSection:
     """`protect`: never written; `watch`: written, and changes recorded. `write_given`, `read_given` False: a further
-    layer without that key, neutral for it. `audit`: which denials are recorded. `protected`: the patterns of
-    `protect`."""
+    layer without that key, neutral for it. `audit`: which denials are recorded; `sensitive`: of reads, those of these
+    files and trees besides the known ones. `protected`: the patterns of `protect`."""
 
     mode: Mode = Mode.ENFORCE
     write: tuple[PathRule, ...] = ()
@@ -47,6 +48,7 @@ class PathSection:
     write_given: bool = True
     read_given: bool = True
     audit: frozenset[Audited] = frozenset()
+    sensitive: tuple[PathRule, ...] = ()
     protected: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -52,6 +52,7 @@ _PATHS: Final = RecordShape(
         Key("read", _path_list("Trees to read; reading includes executing.", _TREE)),
         Key("protect", _path_list("Never written, inside granted trees too, with everything below.", _PLACE)),
         Key("watch", _path_list("Written like anything else; each change is recorded.", _PLACE)),
+        Key("sensitive", _path_list("Files and trees whose denied reads are recorded with audit: reads.", _TREE)),
         Key(
             "audit",
             ListShape(

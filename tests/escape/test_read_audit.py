@@ -17,8 +17,9 @@ from tests.escape.test_restarts import TOOLS, run_case
 from tests.escape.test_secrets import Gateway
 
 READS = (Path(__file__).parent / "programs" / "reads.py").read_text()
-AUDITED = policy() + "  audit: reads\n"
-FILES = {"shadow": "/etc/shadow", "key": "/root/.ssh/id_ed25519"}
+NAMED = "/var/lib/dpkg/status"
+AUDITED = policy() + f"  audit: reads\n  sensitive: [{NAMED}]\n"
+FILES = {"shadow": "/etc/shadow", "key": "/root/.ssh/id_ed25519", "named": NAMED}
 MANY = 2500
 WAYS = 9
 REFUSED = {"hard link", "rename", "remove", "write", "run", "mode"}
@@ -64,6 +65,7 @@ def test_no_way_to_read_a_sensitive_file_shows_anything_and_each_is_recorded_and
     assert seen == {
         ("/etc/shadow", "file-permissions"): WAYS + 4 * MANY,
         ("/root/.ssh/id_ed25519", "paths-default"): WAYS,
+        (NAMED, "paths-default"): WAYS,
         (f"{host.policies}/policy.yaml", "agent-files"): WAYS,
         (f"{host.audit}/audit.jsonl", "agent-files"): WAYS,
         ("/root", "paths-default"): 1,

@@ -47,6 +47,18 @@ def test_the_order_and_the_form_change_no_digest_and_what_is_audited_does() -> N
     assert digests[0] == digests[1] != digests[2] == digests[3]
 
 
+def test_what_layers_name_as_sensitive_adds_up_and_is_told_apart_by_the_digest() -> None:
+    texts = ("paths: {sensitive: [/srv/keys]}", "paths: {sensitive: [{id: token, path: /opt/token}]}")
+    assert policy(*texts).sensitive == ("/srv/keys", "/opt/token")
+    assert policy("paths: {read: [/usr]}").sensitive == ()
+    assert len({policy(text).digest for text in (*texts, "paths: {}")}) == 3
+
+
+@pytest.mark.parametrize("path", ["/", "keys", "~/.keys", "/srv/*", "/srv/", "/srv/../etc"])
+def test_what_is_sensitive_is_an_absolute_file_or_tree(path: str) -> None:
+    assert problems(f"paths: {{sensitive: ['{path}']}}")
+
+
 def test_sensitive_names_are_absolute_normal_and_each_there_once() -> None:
     names = sensitive(["/root", "/home/a"])
     assert len({name.rstrip("/") for name in names}) == len(names)

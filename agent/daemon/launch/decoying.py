@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from agent.daemon.base.spec import RunSpec
 from agent.daemon.launch.planning import Ground
 from agent.daemon.policies.demands import paths_observed
 from agent.linux.process import session_eyes
+from agent.policy.model import Policy
 from agent.policy.paths import below, covers
 from agent.policy.sensitive import sensitive
 from agent.session.plan import Decoy, Plan
@@ -91,23 +93,27 @@ def others_homes(home: str) -> Iterator[str]:
         yield from (f"{HOMES}/{name}" for name in found if not covers(f"{HOMES}/{name}", home))
 
 
-def sensitive_names(writable: Iterable[str], home: str) -> tuple[str, ...]:
+def sensitive_names(policy: Policy, writable: Iterable[str], home: str) -> tuple[str, ...]:
     """The names that are sensitive for a session that lives in `home`, outside of what it may write."""
     trees = [os.path.realpath(root) for root in writable]
-    return tuple(
-        name
-        for name in sensitive(others_homes(os.path.realpath(home)))
-        if not any(covers(tree, name.rstrip("/")) for tree in trees)
-    )
+    named = (name for path in policy.sensitive for name in _with_what_is_there(path))
+    known = sensitive(others_homes(os.path.realpath(home)))
+    return tuple(name for name in (*known, *named) if not any(covers(tree, name.rstrip("/")) for tree in trees))
 
 
-def _own(path: str) -> Iterator[str]:
-    """The names of a file of the agent's, or of a directory and of what lies directly in it."""
+def _with_what_is_there(path: str) -> Iterator[str]:
+    """The name of a file, or those of a directory and of what is in it now, no symlink followed."""
     if not Path(path).is_dir():
         yield path
         return
     yield f"{path}/"
-    yield from (f"{path}/{name}" for name in sorted(os.listdir(path))[:MOST_FILES])  # noqa: PTH208
+    yield from islice(_inside(path), MOST_FILES)
+
+
+def _inside(directory: str) -> Iterator[str]:
+    for at, directories, files in os.walk(directory):
+        yield from (f"{at}/{name}" for name in sorted(files))
+        yield from (f"{at}/{name}/" for name in sorted(directories))
 
 
 def with_decoys(plan: Plan, spec: RunSpec, ground: Ground) -> Plan:
@@ -115,6 +121,7 @@ def with_decoys(plan: Plan, spec: RunSpec, ground: Ground) -> Plan:
     if not (ground.policy.audits_reads and ground.offer.reads) or paths_observed(ground.policy):
         return plan
     private = (path for path in plan.proofs.private if path != ground.places.private)  # out of sight as a whole
-    names = (*sensitive_names(plan.write, ground.places.home), *(name for path in private for name in _own(path)))
+    own = (name for path in private for name in _with_what_is_there(path))
+    names = (*sensitive_names(ground.policy, plan.write, ground.places.home), *own)
     sight = sight_of((*plan.read, *plan.write, *plan.devices), plan.hide, plan.uid, plan.gid)
     return replace(plan, decoys=place_decoys(names, sight), decoys_at=ground.places.private)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from agent.daemon.launch.decoying import Sight, others_homes, place_decoys, sensitive_names, sight_of
 from agent.policy.paths import below, covers
 from tests.conftest import require
+from tests.policy.given import policy
 
 PARTS = st.sampled_from(["a", "b", "c"])
 PATHS = st.lists(PARTS, min_size=1, max_size=4).map(lambda parts: "/" + "/".join(parts))
@@ -77,8 +78,16 @@ def test_file_permissions_are_asked_of_the_kernel_with_the_accounts_own_eyes(tmp
     assert not came["listed", True]
 
 
+def test_of_a_directory_that_the_policy_names_what_is_there_is_sensitive_too(tree: str) -> None:
+    os.symlink("/usr", f"{tree}/etc/elsewhere")
+    names = sensitive_names(policy(f"paths: {{sensitive: ['{tree}/etc', '{tree}/etc/passwd']}}"), (), "/home/session")
+    here = [name.removeprefix(f"{tree}/etc") for name in names if name.startswith(f"{tree}/etc")]
+    assert sorted({*here}) == ["/", "/elsewhere/", "/passwd", "/private/", "/private/key", "/shadow"]
+
+
 def test_neither_the_sessions_own_home_nor_what_it_may_write_is_sensitive() -> None:
     homes = [*others_homes("/root")]
     assert "/root" in homes
-    names = sensitive_names(("/etc", "/root"), "/home/session")
+    names = sensitive_names(policy("paths: {sensitive: [/etc/own, /srv/gone]}"), ("/etc", "/root"), "/home/session")
+    assert "/srv/gone" in names
     assert [name for name in names if name.startswith(("/etc/", "/root/", "/home/session/"))] == []
