@@ -156,4 +156,5 @@ paths:
 """,
     (*ON_PROCESSES, *ON_FILES, *ON_PATIENCE, *ON_BELIEFS),
     shown=SHOWN,
+    parts=("beliefs.py", "doors.py", "patience.py"),
 )

@@ -30,6 +30,7 @@ with open(WORLD["ready"]) as _file:
 GRANTED, VICTIMS, SECRET = WORLD["granted"], WORLD["victims"], WORLD["secret"]
 VICTIM = VICTIMS + "/open/file.txt"
 LIBC = ctypes.CDLL(None, use_errno=True)
+IN_GVISOR = WORLD["runtime"].startswith("gvisor")
 ACTS = {}
 
 
@@ -58,6 +59,15 @@ def call(number, *arguments):
     if answer == -1:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return answer
+
+
+def child():
+    """A process of the session's own, which is killed with the act's process group."""
+    number = os.fork()
+    if not number:
+        while True:
+            time.sleep(60)
+    return number
 
 
 def there(act, *lacking):
