@@ -51,6 +51,11 @@ def modules() -> list[Path]:
     return [path for path in committed() if path.parts[0] == "agent" and path.suffix == ".py"]
 
 
+def programs() -> list[Path]:
+    """The agent's, the tests' and the benchmarks'."""
+    return [path for path in committed() if path.suffix == ".py"]
+
+
 def lines_with(pattern: re.Pattern[str], paths: list[Path]) -> Iterator[str]:
     for path in paths:
         try:
@@ -76,14 +81,14 @@ def test_no_file_outside_the_policies_names_a_package_registry() -> None:
     assert list(lines_with(REGISTRY, paths)) == []
 
 
-def test_files_of_the_agent_are_short() -> None:
-    lengths = {str(path): len((CHECKOUT / path).read_text().splitlines()) for path in modules()}
+def test_files_are_short() -> None:
+    lengths = {str(path): len((CHECKOUT / path).read_text().splitlines()) for path in programs()}
     assert {path: length for path, length in lengths.items() if length > LONGEST_FILE} == {}
 
 
-def test_functions_of_the_agent_are_short() -> None:
+def test_functions_are_short() -> None:
     long: dict[str, int] = {}
-    for path in modules():
+    for path in programs():
         for node in ast.walk(ast.parse((CHECKOUT / path).read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 length = (node.end_lineno or node.lineno) - node.lineno + 1

@@ -170,6 +170,18 @@ def told(piece: Callable[[], list[object]]) -> list[list[object]]:
     return found
 
 
+def outcomes(base: Path, acts: list[tuple[Access, str]]) -> list[object]:
+    """Each act with what it was meant for, as it was right before, and its errno."""
+    found: list[object] = []
+    for access, name in acts:
+        path = str(base / name)
+        target = resolved(path, access)
+        existed = os.path.lexists(target)
+        kind = "directory" if os.path.isdir(target) and not os.path.islink(target) else "file"
+        found.append([str(access), path, target, existed, kind, act(access, path)])
+    return found
+
+
 @pytest.mark.root
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(tree=TREES, rules=RULES, acts=ACTS)
@@ -206,14 +218,7 @@ def test_the_kernel_and_decide_agree(
 
     def session() -> list[object]:
         confine(grants, protection, str(tmp_path / "empty"))
-        outcomes: list[object] = []
-        for access, name in acts:
-            path = str(base / name)
-            target = resolved(path, access)
-            existed = os.path.lexists(target)
-            kind = "directory" if os.path.isdir(target) and not os.path.islink(target) else "file"
-            outcomes.append([str(access), path, target, existed, kind, act(access, path)])
-        return outcomes
+        return outcomes(base, acts)
 
     weak = "; ".join(protection.weak)
     for access, path, target, existed, kind, number in told(session):

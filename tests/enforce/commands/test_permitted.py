@@ -26,7 +26,8 @@ from agent.policy.request import CommandRequest, Origin
 from agent.shell.requests import from_argv
 from tests.enforce.commands import test_supervisor as ring
 from tests.enforce.commands.filtered import UID, Filtered
-from tests.enforce.commands.test_supervisor import RefusesAttack, compiled, supervise
+from tests.enforce.commands.test_supervisor import compiled, supervise
+from tests.enforce.commands.test_supervisor_races import RefusesAttack
 from tests.enforce.ring import Recorded
 
 workspace = ring.workspace

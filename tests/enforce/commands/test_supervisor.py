@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -18,10 +17,9 @@ import pytest
 from agent.enforce.commands.supervisor import ExecSupervisor
 from agent.gate import Gate
 from agent.linux import process
-from agent.linux.syscalls import Arch, native, syscall
-from agent.policy.decision import Decision, Severity, Verdict
+from agent.linux.syscalls import syscall
+from agent.policy.decision import Severity
 from agent.policy.model import CommandMatch, CommandRule, CommandSection, Layer, Policy, Where
-from agent.policy.request import CommandRequest
 from agent.record.event import EventType, Result
 from agent.session.filter import FilterOptions
 from tests.conftest import require
@@ -289,208 +287,6 @@ def test_arguments_that_cannot_be_read_whole_are_denied(supervised: Supervised, 
     ]  # fmt: skip
     assert {line.rpartition(" ")[2] for line in lines} == {str(errno.EACCES)}
     assert supervised.recorded.rules() == ["exec-unreadable"] * 8
-
-
-RACE = """
-#define _GNU_SOURCE
-#include <pthread.h>
-#include <stdio.h>
-#include <unistd.h>
-#include <string.h>
-static volatile char word[64] = "harmless";
-static void *flip(void *_) {
-    for (;;) {
-        strcpy((char *)word, "harmless");
-        for (volatile int i = 0; i < 300; i++);
-        strcpy((char *)word, "ATTACKED");
-        for (volatile int i = 0; i < 300; i++);
-    }
-}
-int main(int argc, char **argv) {
-    pthread_t t;
-    pthread_create(&t, 0, flip, 0);
-    usleep(1000 + (getpid() % 7) * 100);
-    char *args[] = {"echo", (char *)word, 0};
-    execv("/bin/echo", args);
-    return 3;
-}
-"""
-
-
-class RefusesAttack:
-    """Denies any argv with the attacker's word, so that what it allowed never held it."""
-
-    def __init__(self) -> None:
-        self.allowed = 0
-
-    def check(self, request: CommandRequest, /) -> Decision:
-        bad = any(word != "harmless" for word in (request.origin.argv or ())[1:])
-        self.allowed += not bad
-        return Decision(Verdict.DENY if bad else Verdict.ALLOW, "attack" if bad else "fine", "", "")
-
-
-@pytest.mark.skipif(native() is not Arch.X86_64, reason="the race check rests on arch_prctl, which only x86-64 has")
-def test_an_argv_rewritten_by_a_sibling_thread_after_the_check_never_runs(workspace: Path) -> None:
-    program = compiled(workspace, "race", RACE)
-    outcomes: list[str] = []
-    killed = 0
-    for _ in range(40):
-        recorded, session = Recorded(), Filtered([str(program)])
-        supervisor = supervise(session, recorded, gate=RefusesAttack())
-        session.go()
-        finished = session.finish()
-        supervisor.stop()
-        session.close()
-        outcomes.append(finished.out.strip())
-        if finished.status == -9:
-            killed += 1
-            assert recorded.rules() == ["exec-race"], "a kill is recorded"
-        else:
-            assert recorded.rules() == []
-    assert "ATTACKED" not in outcomes
-    assert all(out in ("harmless", "") for out in outcomes)
-    assert killed or "harmless" in outcomes, "the attack was really tried"
-
-
-SWAP = """
-#define _GNU_SOURCE
-#include <pthread.h>
-#include <stdio.h>
-#include <unistd.h>
-#include <signal.h>
-#include <sys/syscall.h>
-#include <asm/prctl.h>
-static volatile char word[64] = "harmless";
-static volatile int phase;
-/* Uses the waiting time of the decision: one rewrite, certainly between check and kernel read. */
-static void *flip(void *_) {
-    usleep(%d);
-    for (int i = 0; i < 64; i++) word[i] = "ATTACKED"[i %% 8] * (i < 8);
-    return 0;
-}
-int main(int argc, char **argv) {
-    pthread_t t;
-    char *args[] = {"echo", (char *)word, 0};
-    pthread_create(&t, 0, flip, 0);
-    execv("/bin/echo", args);
-    return 3;
-}
-"""
-
-
-class SlowlyAllows(RefusesAttack):
-    """Takes its time after reading, so that the rewrite falls between check and exec each time."""
-
-    def check(self, request: CommandRequest, /) -> Decision:
-        decision = super().check(request)
-        if "echo" in request.text:
-            threading.Event().wait(0.3)
-        return decision
-
-
-@pytest.mark.skipif(native() is not Arch.X86_64, reason="the race check rests on arch_prctl, which only x86-64 has")
-def test_an_argv_rewritten_while_the_decision_is_made_is_killed_and_recorded(workspace: Path) -> None:
-    program = compiled(workspace, "swap", SWAP % 150_000)
-    recorded, session = Recorded(), Filtered([str(program)])
-    supervisor = supervise(session, recorded, gate=SlowlyAllows())
-    session.go()
-    finished = session.finish()
-    supervisor.stop()
-    session.close()
-    assert (finished.status, finished.out) == (-9, "")
-    (event,) = recorded.events
-    assert event.type is EventType.BASH_DANGEROUS
-    assert event.details["rule"] == "exec-race"
-    assert event.details["severity"] == "critical"
-    assert event.resource == "echo ATTACKED"
-
-
-def test_a_working_directory_moved_during_the_decision_is_a_race(workspace: Path) -> None:
-    require(native() is Arch.X86_64, "arch_prctl, which only x86-64 has")
-    moved = SWAP.replace('for (int i = 0; i < 64; i++) word[i] = "ATTACKED"[i %% 8] * (i < 8);', 'chdir("/usr");')
-    program = compiled(workspace, "moved", moved % 150_000)
-    recorded, session = Recorded(), Filtered([str(program)])
-    supervisor = supervise(session, recorded, gate=SlowlyAllows())
-    session.go()
-    finished = session.finish()
-    supervisor.stop()
-    session.close()
-    assert (finished.status, finished.out) == (-9, "")
-    assert recorded.rules() == ["exec-race"]
-
-
-def test_a_fault_in_the_decision_is_a_recorded_denial_and_supervision_goes_on() -> None:
-    class Faulty:
-        def check(self, request: CommandRequest, /) -> Decision:
-            if request.origin.argv == ("/bin/echo", "no"):
-                raise RuntimeError("a bug")
-            return Decision(Verdict.ALLOW, "fine", "", "")
-
-    recorded, session = Recorded(), Filtered(["/bin/sh", "-c", "/bin/echo no; echo $?; /bin/echo yes"])
-    supervisor = supervise(session, recorded, gate=Faulty())
-    session.go()
-    finished = session.finish()
-    supervisor.stop()
-    session.close()
-    assert finished.out == "126\nyes\n"
-    assert recorded.rules() == ["agent-fault"]
-
-
-def test_a_decision_that_does_not_end_is_denied_at_its_deadline() -> None:
-    release = threading.Event()
-
-    class Stuck:
-        def check(self, request: CommandRequest, /) -> Decision:
-            if request.origin.argv == ("/bin/echo", "slow"):
-                release.wait(60)
-            return Decision(Verdict.ALLOW, "fine", "", "")
-
-    command = "/bin/echo slow; echo $?; /bin/echo next; echo $?"
-    recorded, session = Recorded(), Filtered(["/bin/sh", "-c", command])
-    supervisor = supervise(session, recorded, gate=Stuck(), deadline=0.4)
-    session.go()
-    finished = session.finish()
-    release.set()
-    supervisor.stop()
-    session.close()
-    assert finished.out == "126\n126\n"
-    assert recorded.rules() == ["exec-deadline", "exec-deadline"]
-
-
-def test_when_the_supervisor_is_gone_execs_answer_enosys() -> None:
-    recorded, session = Recorded(), Filtered(["/bin/sh", "-c", "/bin/echo before; read x; /bin/echo after; echo $?"])
-    read_end, write_end = os.pipe()
-    session.close()
-    session = Filtered(
-        ["/bin/sh", "-c", "/bin/echo before; read x; /bin/echo after; echo $?"],
-        before_exec=lambda: (os.dup2(read_end, 0), None)[1],
-    )
-    ended = threading.Event()
-    reasons: list[str | None] = []
-    supervisor = supervise(session, recorded, ended=lambda reason: (reasons.append(reason), ended.set())[1])
-    session.go()
-    first = os.read(session._out, 100)
-    supervisor.stop()
-    os.write(write_end, b"x\n")
-    finished = session.finish()
-    for descriptor in (read_end, write_end):
-        os.close(descriptor)
-    session.close()
-    assert first == b"before\n"
-    assert "after" not in finished.out
-    assert os.strerror(errno.ENOSYS) in finished.err
-    assert ended.wait(10)
-    assert reasons == [None]
-
-
-def test_supervision_ends_by_itself_with_the_last_task() -> None:
-    ended = threading.Event()
-    session = Filtered(["/bin/true"])
-    supervise(session, Recorded(), ended=lambda reason: ended.set())
-    session.go()
-    assert session.finish().status == 0
-    assert ended.wait(10)
-    session.close()
 
 
 def test_a_supervisor_without_cap_sys_ptrace_reads_by_the_sessions_user(workspace: Path) -> None:

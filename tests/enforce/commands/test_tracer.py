@@ -24,9 +24,6 @@ from agent.session.tracer import GO_ON, LONGEST, Question, answer, greet
 from tests.conftest import require
 from tests.enforce.commands.filtered import GID, UID, Finished
 from tests.enforce.commands.test_supervisor import (  # the same tests, by this module's `supervised`
-    RACE,
-    SWAP,
-    RefusesAttack,
     Supervised,
     compiled,
     policy,
@@ -39,6 +36,7 @@ from tests.enforce.commands.test_supervisor import (  # the same tests, by this 
     test_memory_that_cannot_be_read_is_denied_and_recorded,  # noqa: F401
     test_scripts_of_all_shapes_run,  # noqa: F401
 )
+from tests.enforce.commands.test_supervisor_races import RACE, SWAP, RefusesAttack
 from tests.enforce.commands.traced import Traced
 from tests.enforce.ring import Recorded, build_request
 

@@ -1,12 +1,17 @@
-"""What the engine's tests share: one upstream of each kind, and one engine worker for as long as they run."""
+"""What tests of several files share: of the engine one upstream of each kind and one worker for as long as they run,
+and the world of a session whose sockets the guard makes."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
+from agent.linux import seccomp
 from agent.policy.request import Protocol
+from tests.conftest import require
+from tests.enforce.egress.connected import World
 from tests.enforce.egress.engine_front import HOST, METHODS, PATHS, Front, Target, allow, policy_of
 from tests.enforce.egress.engine_upstream import Authority, Http1Upstream, Http2Upstream
 
@@ -86,3 +91,12 @@ def front(session_front: Front, upstream: Http1Upstream) -> Front:
     session_front.journal.posted.clear()
     session_front.target = Target(HOST, upstream.port)
     return session_front
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    require(os.geteuid() == 0, "root, to give the session a uid of its own")
+    require(seccomp.socket_making_available(), "seccomp user notification with ADDFD_FLAG_SEND")
+    made = World()
+    yield made
+    made.close()

@@ -164,6 +164,26 @@ class Proxy:
                 self.channel.send({**answer, "n": message["n"]})
 
 
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise
+
+
+def _start(
+    given: Policy | object, user: tuple[int, int] | None, ca_file: str | None, secrets: Sequence[HeldSecret]
+) -> dict[str, Any]:
+    """The guard's first message."""
+    uid, gid = user or (None, None)
+    blob = base64.b64encode(pickle.dumps(given)).decode()
+    message = {"type": "start", "policy": blob, "actor": "session:t", "uid": uid, "gid": gid}
+    message |= {"ca_file": ca_file, "secrets": Secrets(secrets).dump(), "token": TOKEN.hex()}
+    return message | {"ca": None, "renew": False, "accounts": {}}
+
+
 @contextlib.contextmanager
 def running(
     given: Policy | object,
@@ -185,8 +205,7 @@ def running(
     (port 0: any). `sockets`: further doors whose sockets are the caller's. `prelude`: code that runs in it first.
     """
     ours, theirs = pair()
-    lookups = tmp_path / "lookups"
-    lookups.write_text("")
+    (lookups := tmp_path / "lookups").write_text("")
     start = ["-m", "agent.enforce.egress.main"] if module else ["-c", prelude + _PROGRAM]
     argv = [sys.executable, *start, "--channel", str(theirs.fileno())]
     argv += [] if module else [json.dumps(names), str(lookups), json.dumps(limits)]
@@ -198,12 +217,7 @@ def running(
     proxy = Proxy(process, Channel(ours), places[Door.PROXY][1], str(lookups), places=places)
     try:
         threading.Thread(target=proxy.receive, daemon=True).start()
-        uid, gid = user or (None, None)
-        blob = base64.b64encode(pickle.dumps(given)).decode()
-        start_message = {"type": "start", "policy": blob, "actor": "session:t", "uid": uid, "gid": gid}
-        start_message |= {"ca_file": ca_file, "secrets": Secrets(secrets).dump(), "token": TOKEN.hex()}
-        start_message |= {"ca": None, "renew": False, "accounts": {}}
-        proxy.channel.send(start_message)
+        proxy.channel.send(_start(given, user, ca_file, secrets))
         served = [*listeners.items(), *sockets]
         proxy.channel.send({"type": "listen", "doors": [d for d, _ in served]}, [s.fileno() for _, s in served])
         for listener in listeners.values():
@@ -214,14 +228,8 @@ def running(
         for listener in listeners.values():
             listener.close()
         ours.shutdown(socket.SHUT_RDWR)
-        try:
-            process.wait(SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            raise
-        finally:
-            ours.close()
+        with contextlib.closing(ours):
+            _wait(process)
 
 
 @dataclass

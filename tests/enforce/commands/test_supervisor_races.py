@@ -1,0 +1,162 @@
+"""Races against the exec ring: what was read is changed before it runs."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.linux.syscalls import Arch, native
+from agent.policy.decision import Decision, Verdict
+from agent.policy.request import CommandRequest
+from agent.record.event import EventType
+from tests.conftest import require
+from tests.enforce.commands.filtered import Filtered
+from tests.enforce.commands.test_supervisor import compiled, supervise
+from tests.enforce.ring import Recorded, require_ring
+
+
+@pytest.fixture(autouse=True)
+def _needs_root() -> None:
+    require_ring()
+
+
+@pytest.fixture
+def workspace() -> Iterator[Path]:
+    """A directory that the session's user reaches; every run of pytest closes its own to others."""
+    directory = Path(tempfile.mkdtemp(prefix="parhelia-exec-"))
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory)
+
+
+RACE = """
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <stdio.h>
+#include <unistd.h>
+#include <string.h>
+static volatile char word[64] = "harmless";
+static void *flip(void *_) {
+    for (;;) {
+        strcpy((char *)word, "harmless");
+        for (volatile int i = 0; i < 300; i++);
+        strcpy((char *)word, "ATTACKED");
+        for (volatile int i = 0; i < 300; i++);
+    }
+}
+int main(int argc, char **argv) {
+    pthread_t t;
+    pthread_create(&t, 0, flip, 0);
+    usleep(1000 + (getpid() % 7) * 100);
+    char *args[] = {"echo", (char *)word, 0};
+    execv("/bin/echo", args);
+    return 3;
+}
+"""
+
+
+class RefusesAttack:
+    """Denies any argv with the attacker's word, so that what it allowed never held it."""
+
+    def __init__(self) -> None:
+        self.allowed = 0
+
+    def check(self, request: CommandRequest, /) -> Decision:
+        bad = any(word != "harmless" for word in (request.origin.argv or ())[1:])
+        self.allowed += not bad
+        return Decision(Verdict.DENY if bad else Verdict.ALLOW, "attack" if bad else "fine", "", "")
+
+
+@pytest.mark.skipif(native() is not Arch.X86_64, reason="the race check rests on arch_prctl, which only x86-64 has")
+def test_an_argv_rewritten_by_a_sibling_thread_after_the_check_never_runs(workspace: Path) -> None:
+    program = compiled(workspace, "race", RACE)
+    outcomes: list[str] = []
+    killed = 0
+    for _ in range(40):
+        recorded, session = Recorded(), Filtered([str(program)])
+        supervisor = supervise(session, recorded, gate=RefusesAttack())
+        session.go()
+        finished = session.finish()
+        supervisor.stop()
+        session.close()
+        outcomes.append(finished.out.strip())
+        if finished.status == -9:
+            killed += 1
+            assert recorded.rules() == ["exec-race"], "a kill is recorded"
+        else:
+            assert recorded.rules() == []
+    assert "ATTACKED" not in outcomes
+    assert all(out in ("harmless", "") for out in outcomes)
+    assert killed or "harmless" in outcomes, "the attack was really tried"
+
+
+SWAP = """
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <stdio.h>
+#include <unistd.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <asm/prctl.h>
+static volatile char word[64] = "harmless";
+static volatile int phase;
+/* Uses the waiting time of the decision: one rewrite, certainly between check and kernel read. */
+static void *flip(void *_) {
+    usleep(%d);
+    for (int i = 0; i < 64; i++) word[i] = "ATTACKED"[i %% 8] * (i < 8);
+    return 0;
+}
+int main(int argc, char **argv) {
+    pthread_t t;
+    char *args[] = {"echo", (char *)word, 0};
+    pthread_create(&t, 0, flip, 0);
+    execv("/bin/echo", args);
+    return 3;
+}
+"""
+
+
+class SlowlyAllows(RefusesAttack):
+    """Takes its time after reading, so that the rewrite falls between check and exec each time."""
+
+    def check(self, request: CommandRequest, /) -> Decision:
+        decision = super().check(request)
+        if "echo" in request.text:
+            threading.Event().wait(0.3)
+        return decision
+
+
+@pytest.mark.skipif(native() is not Arch.X86_64, reason="the race check rests on arch_prctl, which only x86-64 has")
+def test_an_argv_rewritten_while_the_decision_is_made_is_killed_and_recorded(workspace: Path) -> None:
+    program = compiled(workspace, "swap", SWAP % 150_000)
+    recorded, session = Recorded(), Filtered([str(program)])
+    supervisor = supervise(session, recorded, gate=SlowlyAllows())
+    session.go()
+    finished = session.finish()
+    supervisor.stop()
+    session.close()
+    assert (finished.status, finished.out) == (-9, "")
+    (event,) = recorded.events
+    assert event.type is EventType.BASH_DANGEROUS
+    assert event.details["rule"] == "exec-race"
+    assert event.details["severity"] == "critical"
+    assert event.resource == "echo ATTACKED"
+
+
+def test_a_working_directory_moved_during_the_decision_is_a_race(workspace: Path) -> None:
+    require(native() is Arch.X86_64, "arch_prctl, which only x86-64 has")
+    moved = SWAP.replace('for (int i = 0; i < 64; i++) word[i] = "ATTACKED"[i %% 8] * (i < 8);', 'chdir("/usr");')
+    program = compiled(workspace, "moved", moved % 150_000)
+    recorded, session = Recorded(), Filtered([str(program)])
+    supervisor = supervise(session, recorded, gate=SlowlyAllows())
+    session.go()
+    finished = session.finish()
+    supervisor.stop()
+    session.close()
+    assert (finished.status, finished.out) == (-9, "")
+    assert recorded.rules() == ["exec-race"]
