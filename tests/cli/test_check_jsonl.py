@@ -18,16 +18,10 @@ from agent.cli.check import answer_lines
 from agent.cli.questions import surroundings
 from agent.daemon.policies.store import read_policy
 from agent.policy.model import Policy
-from tests.cli.test_check import POLICY, run
+from tests.cli import test_check as check
+from tests.cli.test_check import run
 
-
-@pytest.fixture(autouse=True)
-def own_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    directory = tmp_path / "policy"
-    directory.mkdir()
-    (directory / "p.yaml").write_text(POLICY % {"place": tmp_path})
-    monkeypatch.setenv("PARHELIA_POLICY_DIR", str(directory))
-    return directory
+own_policy = check.own_policy
 
 
 def jsonl(

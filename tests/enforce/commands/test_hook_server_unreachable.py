@@ -16,27 +16,12 @@ from threading import Thread
 import pytest
 
 from agent.enforce.commands import hook_wire
-from agent.enforce.commands.hook_server import HookServer
 from tests.conftest import require
-from tests.enforce.commands.hook_clients import command_of
-from tests.enforce.commands.test_hook_server import TODAY, Client, RecordingGate, Running, bash, serve
+from tests.enforce.commands import test_hook_server as hook
+from tests.enforce.commands.test_hook_server import Client, Running, bash
 
-
-@pytest.fixture(params=["python", "native"])
-def client(request: pytest.FixtureRequest) -> Client:
-    return Client(command_of(request.param))
-
-
-@pytest.fixture
-def running(tmp_path: Path, client: Client) -> Iterator[Running]:
-    gate = RecordingGate()
-    path = tmp_path / "hook.sock"
-    server = HookServer(
-        str(path), gate, home="/home/session", supervised=True, today=lambda: TODAY, message_timeout=3.0
-    )
-    for _ in serve(server):
-        yield Running(path, gate, client)
-    assert not path.exists()
+client = hook.client
+running = hook.running
 
 
 def test_without_a_daemon_everything_is_blocked(client: Client, tmp_path: Path) -> None:

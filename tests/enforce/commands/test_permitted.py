@@ -27,7 +27,7 @@ from agent.shell.requests import from_argv
 from tests.enforce.commands import test_supervisor as ring
 from tests.enforce.commands.filtered import UID, Filtered
 from tests.enforce.commands.test_supervisor import compiled, supervise
-from tests.enforce.commands.test_supervisor_races import RefusesAttack
+from tests.enforce.commands.test_supervisor_races import SWAP, RefusesAttack
 from tests.enforce.ring import Recorded
 
 workspace = ring.workspace
@@ -211,7 +211,7 @@ int main(int argc, char **argv) {
 @pytest.mark.skipif(native() is not Arch.X86_64, reason="the race check rests on arch_prctl, which only x86-64 has")
 def test_an_argv_that_was_permitted_before_and_is_rewritten_after_the_check_is_killed(workspace: Path) -> None:
     """The memory answers without the gate, and what it answered for is held against what runs as ever."""
-    swap, driver = compiled(workspace, "swap", ring.SWAP % 150_000), compiled(workspace, "driver", DRIVER)
+    swap, driver = compiled(workspace, "swap", SWAP % 150_000), compiled(workspace, "driver", DRIVER)
     for program in (swap, driver):
         os.chown(program, UID, UID)  # no callers of whom anything follows
     recorded, gate, session = Recorded(), Counts(), Filtered([str(driver)], cwd=workspace)

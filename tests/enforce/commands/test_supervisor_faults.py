@@ -6,18 +6,14 @@ import errno
 import os
 import threading
 
-import pytest
-
 from agent.policy.decision import Decision, Verdict
 from agent.policy.request import CommandRequest
+from tests.enforce.commands import test_supervisor as ring
 from tests.enforce.commands.filtered import Filtered
 from tests.enforce.commands.test_supervisor import supervise
-from tests.enforce.ring import Recorded, require_ring
+from tests.enforce.ring import Recorded
 
-
-@pytest.fixture(autouse=True)
-def _needs_root() -> None:
-    require_ring()
+_needs_root = ring._needs_root
 
 
 def test_a_fault_in_the_decision_is_a_recorded_denial_and_supervision_goes_on() -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,23 +12,13 @@ from agent.policy.decision import Decision, Verdict
 from agent.policy.request import CommandRequest
 from agent.record.event import EventType
 from tests.conftest import require
+from tests.enforce.commands import test_supervisor as ring
 from tests.enforce.commands.filtered import Filtered
 from tests.enforce.commands.test_supervisor import compiled, supervise
-from tests.enforce.ring import Recorded, require_ring
+from tests.enforce.ring import Recorded
 
-
-@pytest.fixture(autouse=True)
-def _needs_root() -> None:
-    require_ring()
-
-
-@pytest.fixture
-def workspace() -> Iterator[Path]:
-    """A directory that the session's user reaches; every run of pytest closes its own to others."""
-    directory = Path(tempfile.mkdtemp(prefix="parhelia-exec-"))
-    directory.chmod(0o755)
-    yield directory
-    shutil.rmtree(directory)
+_needs_root = ring._needs_root
+workspace = ring.workspace
 
 
 RACE = """

@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
-
-import pytest
 
 from agent.enforce.egress.front import Front
 from agent.enforce.egress.http1 import Forwarder
@@ -25,7 +22,6 @@ from agent.session.preamble import Preamble, render
 from tests.enforce.egress.proxy import (
     SECONDS,
     TOKEN,
-    Upstream,
     client_hello,
     policy,
     read_all,
@@ -33,14 +29,8 @@ from tests.enforce.egress.proxy import (
     rule,
     upstream,
 )
-from tests.enforce.egress.test_capture import ALERT, NAMES, http, web
+from tests.enforce.egress.test_capture import ALERT, NAMES, http
 from tests.enforce.egress.test_identity import Kept
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Upstream]:
-    with upstream(web) as made:
-        yield made
 
 
 def in_process(given: Policy, names_of: dict[str, tuple[str, ...]], talk: object, dns: object = None) -> Kept:

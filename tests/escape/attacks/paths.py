@@ -170,13 +170,13 @@ ON_PROGRAMS = (
 
 SHOWN = (
     Shown((30,), "argv is rewritten by another thread after the check",
-          "tests/enforce/commands/test_supervisor.py::test_an_argv_rewritten_by_a_sibling_thread_after_the_check_never_runs"),
+          "tests/enforce/commands/test_supervisor_races.py::test_an_argv_rewritten_by_a_sibling_thread_after_the_check_never_runs"),
     Shown((30,), "The same where execs are traced",
           "tests/escape/test_exec_traced.py::test_arguments_rewritten_after_the_check_never_run"),
     Shown((31,), "The number of a stopped task that died is another's by now",
           "tests/enforce/test_memory.py::test_a_task_that_died_is_gone_even_where_its_number_lives_again"),
     Shown((32,), "The supervisor is killed while an exec is in hand",
-          "tests/enforce/commands/test_supervisor.py::test_when_the_supervisor_is_gone_execs_answer_enosys"),
+          "tests/enforce/commands/test_supervisor_faults.py::test_when_the_supervisor_is_gone_execs_answer_enosys"),
     Shown((33,), "A second listener", "tests/linux/test_seccomp.py::test_a_second_listener_is_ebusy"),
     Shown((44,), "A rule with a trailing slash", "tests/policy/test_load.py::"
           "test_a_path_rule_that_no_mechanism_could_enforce_is_an_error"),
@@ -187,7 +187,7 @@ SHOWN = (
           "tests/policy/test_decide_paths.py::test_an_empty_section_grants_nothing"),
     Shown((53,), "A policy that raises", "tests/test_gate.py::test_a_policy_that_raises_is_a_denial"),
     Shown((54,), "A fault while a path is looked up",
-          "tests/enforce/commands/test_supervisor.py::"
+          "tests/enforce/commands/test_supervisor_faults.py::"
           "test_a_fault_in_the_decision_is_a_recorded_denial_and_supervision_goes_on"),
 )  # fmt: skip
 
