@@ -178,7 +178,7 @@ SHOWN = (
     Shown((32,), "The supervisor is killed while an exec is in hand",
           "tests/enforce/commands/test_supervisor_faults.py::test_when_the_supervisor_is_gone_execs_answer_enosys"),
     Shown((33,), "A second listener", "tests/linux/test_seccomp.py::test_a_second_listener_is_ebusy"),
-    Shown((44,), "A rule with a trailing slash", "tests/policy/test_load.py::"
+    Shown((44,), "A rule with a trailing slash", "tests/policy/test_load_mistakes.py::"
           "test_a_path_rule_that_no_mechanism_could_enforce_is_an_error"),
     Shown((52,), "What is missing is not started without",
           "tests/escape/test_bad_input.py::"
