@@ -10,6 +10,7 @@ import importlib
 import sys
 
 from agent.exits import Exit
+from agent.version import version
 
 VERBS = {
     "run": "agent.cli.run",
@@ -34,31 +35,29 @@ def main(argv: list[str] | None = None) -> int:
         from agent.cli.hook import guarded
 
         return guarded(lambda: _dispatch(arguments))
+    if arguments[:1] == ["run"]:
+        from agent.cli import run
+
+        return run.guarded(lambda first: _dispatch(arguments, first=first))
     return _dispatch(arguments)
 
 
-def _dispatch(arguments: list[str]) -> int:
+def _dispatch(arguments: list[str], **known: object) -> int:
+    """`known`: more for the verb, besides what its parser finds."""
     import argparse
 
     parser = argparse.ArgumentParser(
         prog="parhelia-agent", description="Policy enforcement for AI coding sessions: egress, commands, paths, audit."
     )
-    asked = _version() if "--version" in arguments else ""  # it takes as long as the rest together
-    parser.add_argument("--version", action="version", version=asked)
+    parser.add_argument("--version", action="version", version=f"parhelia-agent {version()}")
     subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     wanted = [arguments[0]] if arguments and arguments[0] in VERBS else list(VERBS)
     for verb in wanted:
         importlib.import_module(VERBS[verb]).add_parser(subparsers)
-    args = parser.parse_args(arguments)
+    args = parser.parse_args(arguments, argparse.Namespace(**known))
     try:
         return int(args.func(args))
     except BrokenPipeError:
         return int(Exit.USAGE)
     except KeyboardInterrupt:
         return 130
-
-
-def _version() -> str:
-    from agent.version import version
-
-    return f"parhelia-agent {version()}"

@@ -1,13 +1,12 @@
 """`run`: start the agent, launch the session inside it, end with the session's status.
 
-Has the guard begin, reads what was asked (`agent.cli.run_request`), then replaces itself by the keeper
-with a clean environment: the agent's own variables (a gateway's credentials among them) are in nobody's
-/proc/PID/environ from then on, and not in argv either: the specification travels in a memory file.
+Has the guard begin before anything else (`guarded`), reads what was asked (`agent.cli.run_request`), then replaces
+itself by the keeper with a clean environment: the agent's own variables (a gateway's credentials among them) are in
+nobody's /proc/PID/environ from then on, and not in argv either: the specification travels in a memory file.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -16,11 +15,33 @@ from agent.daemon.keeping.workers import First, start
 from agent.exits import Exit
 
 if TYPE_CHECKING:  # what takes time is imported when the guard is on its way
+    import argparse
+    from collections.abc import Callable
+
     from agent.daemon.base.spec import RunSpec
+
+KEPT = ("PATH", "LANG", "TZ", "TERM")
+"""Of the environment, for the agent's own processes."""
+
+
+def guarded(answer: Callable[[First], int]) -> int:
+    """`answer`'s status. It is given the guard of a start, which ends where the keeper does not take it over. Raises
+    OSError."""
+    first = start(_clean())
+    try:
+        return answer(first)
+    finally:
+        first.end()
+
+
+def _clean() -> dict[str, str]:
+    return {name: os.environ[name] for name in KEPT if name in os.environ}
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the verb."""
+    import argparse
+
     parser = subparsers.add_parser(
         "run",
         help="start a confined session",
@@ -47,21 +68,17 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Validate, then become the keeper. Returns only where the session was not started."""
-    clean = {name: os.environ[name] for name in ("PATH", "LANG", "TZ", "TERM") if name in os.environ}
-    first = start(clean)
+    """Validate, then become the keeper of `args.first`. Returns only where the session was not started."""
     from agent.cli.run_request import MissingUser, UsageError, build_spec
 
     try:
-        _become_keeper(build_spec(args, dict(os.environ)), first, clean)
+        _become_keeper(build_spec(args, dict(os.environ)), args.first, _clean())
     except UsageError as error:
         print(f"parhelia: {error}", file=sys.stderr)
         return Exit.USAGE
     except MissingUser as error:
         print(f"parhelia: {error}", file=sys.stderr)
         return Exit.UNPROTECTED
-    finally:
-        first.end()
     return Exit.USAGE
 
 

@@ -34,27 +34,30 @@ def match_segments(pattern: Sequence[str], segments: Sequence[str]) -> bool:
     `**` takes any number of segments; as the last one it takes at least one, so that ``/simple/**`` is everything below
     ``/simple`` and not itself.
     """
+    return len(segments) in _matched(pattern, segments)
+
+
+def match_prefix(pattern: Sequence[str], segments: Sequence[str]) -> bool:
+    """Does the pattern match the segments or some leading part of them (the place itself, or something below it)?"""
+    end = len(pattern)
+    while end and pattern[end - 1] == ANY_DEPTH:
+        end -= 1
+    return not end or bool(_matched(pattern[:end], segments))
+
+
+def _matched(pattern: Sequence[str], segments: Sequence[str]) -> set[int]:
+    """Of how many leading segments is the pattern a match?"""
     reached = {0}
     last = len(pattern)
     for position, piece in enumerate(pattern):
         if not reached:
-            return False
+            return reached
         if piece != ANY_DEPTH:
             reached = {at + 1 for at in reached if at < len(segments) and match_segment(piece, segments[at])}
             continue
         first = min(reached) + (1 if position == last - 1 else 0)
         reached = set(range(first, len(segments) + 1))
-    return len(segments) in reached
-
-
-def match_prefix(pattern: Sequence[str], segments: Sequence[str]) -> bool:
-    """Does the pattern match the segments or some leading part of them (the place itself, or something below it)?"""
-    trimmed = list(pattern)
-    while trimmed and trimmed[-1] == ANY_DEPTH:
-        trimmed.pop()
-    return (
-        any(match_segments(trimmed, segments[:length]) for length in range(1, len(segments) + 1)) if trimmed else True
-    )
+    return reached
 
 
 def may_contain(pattern: Sequence[str], segments: Sequence[str]) -> bool:

@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator
 
 from agent.policy.decide_paths import sections
-from agent.policy.globs import ANY_DEPTH, match_segment
+from agent.policy.globs import ANY_DEPTH, match_prefix, match_segment
 from agent.policy.model import PathRule, Policy
-from agent.policy.paths import holds_protected, pieces, protects
+from agent.policy.paths import holds_protected, may_hold_protected, may_protect, pieces
 from agent.values import dataclass
 
 
@@ -31,6 +31,7 @@ class Protected:
     def __init__(self, policy: Policy, home: str) -> None:
         self.home = home
         self._rules = [(rule, _trimmed(rule.path, home)) for _, found in sections(policy) for rule in found.protect]
+        self._patterns = tuple(rule.path for rule, _ in self._rules)
         names = {piece for _, parts in self._rules for piece in parts if piece != ANY_DEPTH}
         self._names = frozenset(name for name in names if "*" not in name)
         globs = [".*".join(re.escape(part) for part in name.split("*")) for name in names - self._names]
@@ -45,11 +46,16 @@ class Protected:
 
     def rule_of(self, path: str) -> PathRule | None:
         """The rule that protects `path`, None where none does."""
-        return next((rule for rule, _ in self._rules if protects(rule.path, path, self.home)), None)
+        if not may_protect(self._patterns, path, self.home):
+            return None
+        segments = path[1:].split("/")
+        return next((rule for rule, parts in self._rules if match_prefix(parts, segments)), None)
 
     def holds(self, path: str) -> bool:
         """Is `path` a directory by name that a pattern leads through (``.git`` for ``.git/hooks``)?"""
-        return any(holds_protected(rule.path, path, self.home) for rule, _ in self._rules)
+        if not may_hold_protected(self._patterns, path, self.home):
+            return False
+        return any(holds_protected(pattern, path, self.home) for pattern in self._patterns)
 
     def fixed(self) -> Iterator[Reservation]:
         """The names that the patterns spell out from the root, or from the home."""

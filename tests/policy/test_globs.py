@@ -109,3 +109,15 @@ def _try_everything(pattern: list[str], path: list[str]) -> bool:
         return bool(path) and pattern[0] == path[0] and _try_everything(pattern[1:], path[1:])
     least = 1 if len(pattern) == 1 else 0
     return any(_try_everything(pattern[1:], path[taken:]) for taken in range(least, len(path) + 1))
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", "a*", "**"]), max_size=5),
+    st.lists(st.sampled_from(["a", "b", "ab"]), max_size=5),
+)
+def test_a_place_is_matched_with_all_that_is_below_it(pattern: list[str], segments: list[str]) -> None:
+    place = list(pattern)
+    while place and place[-1] == "**":
+        place.pop()
+    lengths = [length for length in range(1, len(segments) + 1) if match_segments(place, segments[:length])]
+    assert match_prefix(pattern, segments) is bool(lengths or not place)
