@@ -2,8 +2,8 @@
 
 Rules kept here: the Host header, the :authority and an absolute request target all name the host and port that the
 connection was opened to (RFC 9110 section 7.4: else 421); a method is written in its registered, upper-case form and
-not overridden by a header; what is malformed is refused, never repaired. The policy sees only requests that passed
-here, and judges the path itself (`agent.policy.url_paths`: one reading, or a denial).
+not overridden by a header, nor is a path; what is malformed is refused, never repaired. The policy sees only requests
+that passed here, and judges the path itself (`agent.policy.url_paths`: one reading, or a denial).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from agent.enforce.egress.head import disguised, overrides_method
+from agent.enforce.egress.head import disguised, overrides_method, overrides_path
 from agent.policy.hosts import HostError, host_and_port, normalise_host
 from agent.policy.request import Protocol
 from agent.values import dataclass
@@ -141,6 +141,8 @@ def _examine_method(head: Head) -> Refusal | None:
         return _malformed("the method is not written in upper-case letters, as RFC 9110 registers it")
     if any(overrides_method(name) for name, _ in head.fields):
         return Refusal(403, "method-override", "the request overrides its method in a header")
+    if any(overrides_path(name) for name, _ in head.fields):
+        return Refusal(403, "path-override", "the request overrides its path in a header")
     return None
 
 

@@ -24,6 +24,7 @@ _JUDGED_EARLY: Final = 2048
 CHUNKED: Final = -1
 UNTIL_CLOSE: Final = -2
 _METHOD_OVERRIDES: Final = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
+_PATH_OVERRIDES: Final = frozenset({"x-original-url", "x-rewrite-url", "x-override-url"})
 _TWO_WORDS: Final = frozenset(name for name in FRAMING_FIELDS if "-" in name)
 
 _REQUEST: Final = expression(rb"([A-Z][A-Z0-9_-]{0,31}) ([\x21-\x7e]+) HTTP/1\.([01])", re.ASCII)
@@ -97,6 +98,13 @@ def overrides_method(name: str) -> bool:
     """Is this lower-case name of a field one by which some servers take a request for one of another method? Those that
     make variables of fields take `_` for `-` (RFC 3875 section 4.1.18). Refused where rules look at methods."""
     return name.replace("_", "-") in _METHOD_OVERRIDES
+
+
+def overrides_path(name: str) -> bool:
+    """Is this lower-case name of a field one by which some servers take a request for one of another path? IIS does
+    with its rewriting module, and frameworks that serve behind it (CVE-2018-14773). Refused where rules look at paths.
+    """
+    return name.replace("_", "-") in _PATH_OVERRIDES
 
 
 def disguised(name: str) -> bool:

@@ -31,13 +31,11 @@ from agent.enforce.egress.head import (
     Request,
     Response,
     end_to_end,
-    overrides_method,
     parse_request,
     parse_response,
     render,
-    tokens,
 )
-from agent.enforce.egress.http_target import Asked, Target
+from agent.enforce.egress.http_target import Asked, Target, refuse_tricks
 from agent.enforce.egress.identity import Admission, Doorkeeper, Refusal
 from agent.enforce.egress.leaks import Outgoing, refuse_leaks, search_upload
 from agent.enforce.egress.limits import Limits
@@ -159,20 +157,10 @@ class Forwarder:
             headers=tuple(what.fields),
         )
         refuse_leaks(self._door, question, request)
-        self._refuse_tricks(question, request, inspected=admission.decision.inspect)
+        refuse_tricks(self._door, question, request, inspected=admission.decision.inspect)
         decision = await self._door.check(question)
         self._door.bind(admission.ticket, question, decision, request.body)
         return search_upload(self._door, question, request) if terms(decision).scan else None
-
-    def _refuse_tricks(self, question: EgressRequest, request: Request, *, inspected: bool) -> None:
-        if request.method == "TRACE":
-            self._door.refuse(question, "method-refused", "TRACE is not forwarded")
-        if (tokens(request.fields, "upgrade") - {"h2c"}) or request.method == "CONNECT":
-            self._door.refuse(
-                question, "upgrade-refused", "plain HTTP connections are not upgraded", "use https or wss"
-            )
-        if inspected and any(overrides_method(name) for name, _ in request.fields):
-            self._door.refuse(question, "method-override", "the request overrides its method in a header")
 
     async def _connect(self, client: Client, admission: Admission) -> _Upstream:
         request = admission.request

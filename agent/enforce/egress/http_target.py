@@ -11,8 +11,9 @@ import re
 from typing import Final
 
 from agent.enforce.egress.client import Place
-from agent.enforce.egress.head import HeadError, Request, end_to_end
-from agent.enforce.egress.identity import parse_authority
+from agent.enforce.egress.head import HeadError, Request, end_to_end, overrides_method, overrides_path, tokens
+from agent.enforce.egress.identity import Doorkeeper, parse_authority
+from agent.policy.request import EgressRequest
 from agent.values import dataclass
 
 _URL: Final = re.compile(r"[hH][tT][tT][pP]://([^/?]*)(/[^?]*)?(\?.*)?")
@@ -40,6 +41,18 @@ class Asked:
     def of(request: Request, place: Place | None) -> Asked:
         """Raises HeadError, HostError."""
         return Asked(request, parse_target(request, place), end_to_end(request.fields))
+
+
+def refuse_tricks(door: Doorkeeper, question: EgressRequest, request: Request, *, inspected: bool) -> None:
+    """Refuse what means something else than it says. `inspected`: rules look at requests. Raises Refusal."""
+    if request.method == "TRACE":
+        door.refuse(question, "method-refused", "TRACE is not forwarded")
+    if (tokens(request.fields, "upgrade") - {"h2c"}) or request.method == "CONNECT":
+        door.refuse(question, "upgrade-refused", "plain HTTP connections are not upgraded", "use https or wss")
+    if inspected and any(overrides_method(name) for name, _ in request.fields):
+        door.refuse(question, "method-override", "the request overrides its method in a header")
+    if inspected and any(overrides_path(name) for name, _ in request.fields):
+        door.refuse(question, "path-override", "the request overrides its path in a header")
 
 
 def parse_target(request: Request, place: Place | None) -> Target:

@@ -70,6 +70,8 @@ ATTACKS = [
     ("a lower-case method", "get /simple/x HTTP/1.1", [], 400, "malformed-request"),
     ("an overridden method", "POST /simple/x HTTP/1.1", ["X-HTTP-Method-Override: DELETE"], 403, "method-override"),
     ("one by underscores", "POST /simple/x HTTP/1.1", ["X_HTTP_Method_Override: DELETE"], 403, "method-override"),
+    ("an overridden path", "GET /simple/x HTTP/1.1", ["X-Original-URL: /admin"], 403, "path-override"),
+    ("another one", "GET /simple/x HTTP/1.1", ["X_Rewrite_Url: /admin"], 403, "path-override"),
     ("chunks by an underscore", "POST /simple/x HTTP/1.1", ["Transfer_Encoding: chunked"], 400, "malformed-request"),
     ("a mixed-case method", "Get /simple/x HTTP/1.1", [], 400, "malformed-request"),
     ("a method with a tab", "GE\x01T /simple/x HTTP/1.1", [], 400, "malformed-request"),

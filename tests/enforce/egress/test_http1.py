@@ -218,6 +218,7 @@ def test_a_host_header_that_names_another_host_is_421(proxy: Proxy, server: Upst
         ("GET", "/pub/%2e%2e/admin", (), b"403"),
         ("GET", "/pub/x", ("X-HTTP-Method-Override: DELETE",), b"403"),
         ("GET", "/pub/x", ("X-Method-Override: PUT",), b"403"),
+        ("GET", "/pub/x", ("X-Original-URL: /admin",), b"403"),
         ("GET", "/pub/x", ("X_HTTP-Method_Override: DELETE",), b"403"),
         ("GET", "/pub/x", ("Transfer_Encoding: chunked",), b"400"),
         ("get", "/pub/x", (), b"400"),
