@@ -32,6 +32,9 @@ MS_PRIVATE = 1 << 18
 _MOUNT_ATTR_RDONLY = 1
 _AT_EMPTY_PATH = 0x1000
 _AT_RECURSIVE = 0x8000
+_OPEN_TREE_CLONE = 1
+_OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+_MOVE_MOUNT_EMPTY_PATHS = 0x04 | 0x40  # MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH
 
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
@@ -73,19 +76,36 @@ def bind(source: str, target: str, *, recursive: bool = False) -> None:
     mount(source, target, None, MS_BIND | (MS_REC if recursive else 0))
 
 
+def lay(source: int, target: int, *, recursive: bool, read_only: bool) -> None:
+    """Let what `source` (O_PATH) is appear on what `target` is, both as they were opened, read-only from the first
+    moment where asked for (open_tree(2), Linux 5.2; mount_setattr(2), 5.12). Raises OSError: ENOSYS or EPERM where the
+    calls are not to be had; then nothing was changed."""
+    flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
+    tree = syscall("open_tree", source, b"\0", _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | flags)
+    try:
+        if read_only:
+            _set_read_only(tree)
+        syscall("move_mount", tree, b"\0", target, b"\0", _MOVE_MOUNT_EMPTY_PATHS)
+    finally:
+        os.close(tree)
+
+
 def make_read_only(place: int) -> None:
     """Make the mount that `place` (O_PATH) is the root of, and all below it, read-only (mount_setattr(2), Linux 5.12;
     one by one before that, and where the call is refused)."""
-    attributes = struct.pack("=QQQQ", _MOUNT_ATTR_RDONLY, 0, 0, 0)  # struct mount_attr, linux/mount.h
     try:
-        flags = _AT_EMPTY_PATH | _AT_RECURSIVE
-        syscall("mount_setattr", place, b"\0", flags, attributes, len(attributes))
+        _set_read_only(place)
     except OSError as error:
         if error.errno not in (errno.ENOSYS, errno.EPERM):
             raise
         link = f"/proc/self/fd/{place}"
         for path in (link, *mount_points(os.readlink(link))):  # noqa: PTH115
             mount("none", path, None, MS_BIND | MS_REMOUNT | MS_RDONLY | _locked_flags(path))
+
+
+def _set_read_only(place: int) -> None:
+    attributes = struct.pack("=QQQQ", _MOUNT_ATTR_RDONLY, 0, 0, 0)  # struct mount_attr, linux/mount.h
+    syscall("mount_setattr", place, b"\0", _AT_EMPTY_PATH | _AT_RECURSIVE, attributes, len(attributes))
 
 
 def mount_points(root: str) -> list[str]:

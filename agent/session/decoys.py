@@ -13,8 +13,7 @@ import stat
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from agent.linux import fanotify, namespaces
-from agent.session.mounts import open_place
+from agent.linux import exact, fanotify, namespaces
 from agent.session.plan import Decoy
 
 _PLACE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -70,7 +69,7 @@ def _show(made: int, path: str, *, fresh: bool) -> bool:
     if fresh and directory and not os.path.lexists(path):
         os.makedirs(path, mode=0o755)  # noqa: PTH103
     try:
-        place = open_place(path)
+        place = exact.place(path)
     except (FileNotFoundError, NotADirectoryError):
         return False
     try:
@@ -80,7 +79,7 @@ def _show(made: int, path: str, *, fresh: bool) -> bool:
         namespaces.bind(f"/proc/self/fd/{made}", f"/proc/self/fd/{place}")
     finally:
         os.close(place)
-    mounted = open_place(path)
+    mounted = exact.place(path)
     try:
         namespaces.make_read_only(mounted)
     finally:

@@ -37,7 +37,7 @@ from typing import NoReturn
 
 from agent.channel import Channel, ChannelClosed
 from agent.exits import Exit
-from agent.linux import landlock, namespaces, process, seccomp
+from agent.linux import exact, landlock, namespaces, process, seccomp
 from agent.linux.process import Capability
 from agent.session import filter as syscall_filter
 from agent.session import jail, mounts, pids, tracer, view
@@ -52,6 +52,8 @@ KEPT = (Capability.SETUID, Capability.SETGID, Capability.KILL)
 REOPENS = (Capability.NET_BIND_SERVICE, Capability.NET_ADMIN)
 """And to open the doors of its network again, where a restore may take the session out of it (gVisor, where execs are
 traced). What it forks for the session has neither: they go with the uid."""
+_TOLD = 64
+"""So many of the protected places that were gone are named to the guard."""
 
 
 class Launch:
@@ -154,11 +156,15 @@ class Launch:
             return
         sources = [os.open(source, os.O_PATH | os.O_CLOEXEC) for source, _ in self._plan.bind]
         laid = Decoys(self._plan.decoys, self._plan.decoys_at, self._hand_over_reads) if self._plan.decoys else None
-        mounts.hold(self._plan.hold, empty=self._plan.empty_file)
-        seen = view.view_of(self._plan.read, (*self._plan.write, *self._plan.devices))
+        lost = mounts.hold(self._plan.hold, empty=self._plan.empty_file)
+        if lost:
+            self._channel.send({"type": "lost", "places": lost[:_TOLD]})
+        seen = view.view_of(self._plan.read, (*self._plan.write, *self._plan.devices), self._plan.uid)
         view.narrow(seen, empty=self._plan.empty_file, spare=("/run",) if self._plan.empty_run else ())
         for path in self._plan.hide:
             _hide(path)
+        for path in self._plan.sockets:
+            _hide_socket(path)
         if self._plan.empty_run:  # connecting to a socket's path is no file access to Landlock
             namespaces.tmpfs("/run", mode=0o755, size="64k")
         for source, (_, target) in zip(sources, self._plan.bind, strict=True):
@@ -189,11 +195,17 @@ class Launch:
         ) as rules:
             for paths, rights in grants:
                 for path in paths:
-                    if os.path.lexists(path):
-                        rules.allow_path(path, rights)
+                    self._allow(rules, path, rights)
             for port in plan.connect_ports or ():
                 rules.allow_tcp_connect(port)
             rules.restrict_self()
+
+    def _allow(self, rules: landlock.Ruleset, path: str, rights: landlock.Fs) -> None:
+        """Grant what the path leads to by no symlink of the session's account's; nothing where nothing is there."""
+        way = exact.found(path, self._plan.uid)
+        if way is not None:
+            rules.allow_path(way.place, rights)
+            os.close(way.place)
 
     def restrict_calls(self) -> None:
         plan = self._plan
@@ -271,8 +283,19 @@ def _hide(path: str) -> None:
     if os.path.isdir(path):  # noqa: PTH112  (the launcher keeps its imports lean)
         namespaces.tmpfs(path, mode=0o000, size="4k", read_only=True)
     elif os.path.lexists(path):
-        with suppress(FileNotFoundError):  # gone since: a socket of somebody's who has ended
+        with suppress(FileNotFoundError):  # gone since
             namespaces.bind("/dev/null", path)
+
+
+def _hide_socket(path: str) -> None:
+    """The same for a socket of somebody's. What it is bound to may lie where other sessions put something else: only a
+    socket is covered, whatever the path leads to now."""
+    way = exact.found(path, None)
+    if way is None:  # gone since
+        return
+    if stat.S_ISSOCK(os.fstat(way.place).st_mode):
+        namespaces.bind("/dev/null", f"/proc/self/fd/{way.place}")
+    os.close(way.place)
 
 
 def _make_stand_in(source: int, target: str) -> None:

@@ -1,9 +1,10 @@
 """The launcher's mounts that hold protected places, in a mount namespace of the session's own.
 
 Rules kept here: in the plan's order, each parent before what is below; every name is opened component by component and
-no symlink is followed, so that what another session moves meanwhile cannot lead a mount elsewhere; what is gone is left
-out (it is then like a name that is made later), but for a placeholder out of a directory that is still there; whatever
-else fails ends the launch.
+no symlink is followed, so that what another session moves meanwhile cannot lead a mount elsewhere; a mount is made of
+what was opened and laid on it, read-only before it is seen, and nothing is looked up a second time. What is gone is
+left out and told, for it may come back; a placeholder that is gone out of a directory that is still there ends the
+launch, and so does whatever else fails.
 
 The session cannot undo them: it has no CAP_SYS_ADMIN in the user namespace that owns the mount namespace (mount(2),
 umount(2)), no_new_privs keeps it so, and unshare and setns are not among its calls (mount_namespaces(7)). A mount point
@@ -13,19 +14,20 @@ not written (EROFS), nor its metadata changed.
 
 from __future__ import annotations
 
+import errno
 import os
 
-from agent.linux import namespaces
+from agent.linux import exact, namespaces
 from agent.session.plan import Hold
 
-_PLACE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
-
-def hold(places: tuple[tuple[str, Hold], ...], *, empty: str) -> None:
-    """Make the mounts. `empty`: the file that is shown in the place of a reserved one. Raises OSError."""
+def hold(places: tuple[tuple[str, Hold], ...], *, empty: str) -> list[str]:
+    """Make the mounts; returns the places, but for pinned ones, that were gone. `empty`: the file that is shown in the
+    place of a reserved one. Raises OSError."""
     if not places:
-        return
-    stand_in = os.open(empty, _PLACE)
+        return []
+    lost = []
+    stand_in = exact.place(os.path.realpath(empty))
     try:
         for path, how in places:
             try:
@@ -33,34 +35,36 @@ def hold(places: tuple[tuple[str, Hold], ...], *, empty: str) -> None:
             except (FileNotFoundError, NotADirectoryError):
                 if how is Hold.RESERVE and os.path.lexists(path.rpartition("/")[0]):
                     raise
+                if how is not Hold.PIN:
+                    lost.append(path)
     finally:
         os.close(stand_in)
+    return lost
 
 
 def _hold(path: str, how: Hold, stand_in: int) -> None:
-    place = open_place(path)
+    place = exact.place(path)
     try:
         directory = os.path.isdir(f"/proc/self/fd/{place}")  # noqa: PTH112  (the launcher keeps its imports lean)
         shown = stand_in if how is Hold.RESERVE and not directory else place
-        namespaces.bind(f"/proc/self/fd/{shown}", f"/proc/self/fd/{place}", recursive=directory)
+        try:
+            namespaces.lay(shown, place, recursive=directory, read_only=how is not Hold.PIN)
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EPERM):
+                raise
+            _hold_by_name(path, how, shown, place, directory)
     finally:
         os.close(place)
+
+
+def _hold_by_name(path: str, how: Hold, shown: int, place: int, directory: bool) -> None:
+    """The same where a mount cannot be made before it is laid (Linux before 5.12, gVisor): if something else has the
+    name when it is looked up again, that is no mount's root, and the launch ends (EINVAL)."""
+    namespaces.bind(f"/proc/self/fd/{shown}", f"/proc/self/fd/{place}", recursive=directory)
     if how is Hold.PIN:
         return
-    mounted = open_place(path)
+    mounted = exact.place(path)
     try:
         namespaces.make_read_only(mounted)
     finally:
         os.close(mounted)
-
-
-def open_place(path: str) -> int:
-    """The place itself, as a descriptor; mounts on the way are crossed, symlinks are not (ENOTDIR)."""
-    at = os.open("/", _PLACE)
-    for part in path[1:].split("/"):
-        try:
-            below = os.open(part, _PLACE, dir_fd=at)
-        finally:
-            os.close(at)
-        at = below
-    return at

@@ -56,10 +56,10 @@ class Command:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """One launch. `jail`: how the network namespace is made (``root``, ``user``) or None; `doors` and `capture`:
-    which of agent.session.doors it has. `hide`, `bind`, `empty_run` (a /run without the machine's sockets) and `hold`
-    (protected places; `empty_file` is what a reserved file shows) need a mount namespace. `pids`: how the session gets
-    a process namespace and a /proc of its own (``root``, ``user``) or None. `processes`: RLIMIT_NPROC of its account,
-    None to leave it. `read`, `write`, `devices` are the Landlock
+    which of agent.session.doors it has. `hide`, `sockets` (of others, by their path), `bind`, `empty_run` (a /run
+    without the machine's sockets) and `hold` (protected places; `empty_file` is what a reserved file shows) need a
+    mount namespace. `pids`: how the session gets a process namespace and a /proc of its own (``root``, ``user``) or
+    None. `processes`: RLIMIT_NPROC of its account, None to leave it. `read`, `write`, `devices` are the Landlock
     grants, used where `landlock` is true; `connect_ports` the TCP ports that stay reachable, None for no TCP rule.
     `trace_exec`: execs stop for the tracer (``plain``, or ``user``: with a user namespace, which makes the tracer its
     owner). `notify_connect`: the guard makes and connects the sockets. `notify_writes`: it is asked before a file is
@@ -78,6 +78,7 @@ class Plan:
     pids: str | None
     processes: int | None
     hide: tuple[str, ...]
+    sockets: tuple[str, ...]
     empty_run: bool
     hold: tuple[tuple[str, Hold], ...]
     empty_file: str
@@ -109,7 +110,7 @@ class Plan:
     def parse(data: dict[str, Any]) -> Plan:
         """The inverse of `dump` after JSON. Raises TypeError where keys are missing or unknown."""
         proofs = data.pop("proofs")
-        for key in ("argv", "doors", "hide", "read", "write", "devices"):
+        for key in ("argv", "doors", "hide", "sockets", "read", "write", "devices"):
             data[key] = tuple(data[key])
         data["bind"] = tuple((source, target) for source, target in data["bind"])
         data["hold"] = tuple((path, Hold(how)) for path, how in data["hold"])

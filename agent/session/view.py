@@ -7,7 +7,8 @@ Rules kept here: a directory that no grant reaches is covered by an empty one th
 leads to grants is replaced by one in which they appear, and what else is in it now as such an empty one or an
 unreadable file: refused like before, and nothing made in it later is seen; what is granted for reading is read-only
 (EROFS); what is granted for writing stays as it is. Symlinks directly below / stay,
-others on the way to a grant are made again. The session cannot undo it (agent.session.mounts says why).
+others on the way to a grant are made again; none that the session's account made is followed, and what was found is
+then opened without following any. The session cannot undo it (agent.session.mounts says why).
 """
 
 from __future__ import annotations
@@ -18,18 +19,15 @@ import stat
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from agent.linux import namespaces
+from agent.linux import exact, namespaces
 from agent.values import dataclass
 
-_PLACE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _SLASH = re.compile("/")
 _DEV = "/dev"
 _LIVE = ("/proc", _DEV)
 """Never covered nor read-only as a whole: programs do not work without them, and have rules of their own."""
 _SHOWN = 256
 """So many names of one replaced directory stay known; further ones are not there (ENOENT)."""
-_MOST_STEPS = 4096
-"""Names on the way to one grant, those of symlinks included: an end for links that lead in a circle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +44,12 @@ class View:
         return self.read | self.write | {path for path, _ in self.links}
 
 
-def view_of(read: Iterable[str], write: Iterable[str]) -> View:
-    """The grants as they lie on this machine; those that do not exist are left out."""
+def view_of(read: Iterable[str], write: Iterable[str], session: int | None) -> View:
+    """The grants as they lie on this machine; those that do not exist are left out. `session`: the uid whose symlinks
+    are not followed. Raises exact.Planted."""
     links: set[tuple[str, str]] = set()
-    reads = {real for path in read if (real := _real(path, links)) is not None}
-    writes = {real for path in write if (real := _real(path, links)) is not None}
+    reads = {real for path in read if (real := _real(path, links, session)) is not None}
+    writes = {real for path in write if (real := _real(path, links, session)) is not None}
     if "/" in reads:
         reads |= {f"/{name}" for name in os.listdir("/") if not os.path.islink(f"/{name}")}  # noqa: PTH208, PTH114
     return View(frozenset(reads - writes), frozenset(writes), frozenset(links))
@@ -61,8 +60,8 @@ def narrow(view: View, *, empty: str, spare: tuple[str, ...]) -> None:
     is shown in the place of ungranted ones. Raises OSError."""
     if "/" in view.write:
         return
-    writable = [(path, os.open(path, _PLACE)) for path in sorted(view.write)]
-    stand_in = os.open(empty, _PLACE)
+    writable = [(path, exact.place(path)) for path in sorted(view.write)]
+    stand_in = exact.place(os.path.realpath(empty))
     if "/" not in view.read:
         _cover("/", view, (*spare, *_LIVE), stand_in)
         _cover(_DEV, view, (), stand_in)
@@ -70,11 +69,11 @@ def narrow(view: View, *, empty: str, spare: tuple[str, ...]) -> None:
     for path in sorted(view.read - {"/"}):
         others = [other for other in view.read if other not in (path, "/")]
         if not _inside(path, (*others, *view.write, *_LIVE, *spare)):
-            namespaces.bind(path, path, recursive=True)
+            _bind(path, None)
             _read_only(path)
     for path, place in writable:
         if _inside(path, view.read):
-            namespaces.bind(f"/proc/self/fd/{place}", path, recursive=True)
+            _bind(path, place)
         os.close(place)
 
 
@@ -99,7 +98,7 @@ def _replace(directory: str, view: View, below: list[str]) -> None:
     links = dict(view.links)
     outermost = sorted(path for path in below if not any(path.startswith(f"{other}/") for other in below))
     closed = list(_beside(directory, outermost))
-    places = [(path, os.open(path, _PLACE)) for path in outermost if path not in links]
+    places = [(path, exact.place(path)) for path in outermost if path not in links]
     namespaces.tmpfs(directory, mode=0o755, size="256k")
     for path in outermost:
         os.makedirs(path.rpartition("/")[0], mode=0o755, exist_ok=True)  # noqa: PTH103
@@ -124,14 +123,29 @@ def _beside(directory: str, granted: list[str]) -> Iterator[tuple[str, bool]]:
     """What lies beside the ways from `directory` to what is granted, and whether it is a directory; no symlinks."""
     ways = {path[: at.start()] for path in granted for at in _SLASH.finditer(path) if at.start() >= len(directory)}
     for way in sorted(ways):
-        with os.scandir(way) as entries:
-            for entry in islice(entries, _SHOWN):
-                if entry.path not in ways and entry.path not in granted and not entry.is_symlink():
-                    yield entry.path, entry.is_dir()
+        place = exact.place(way, exact.DIRECTORY)
+        try:
+            with os.scandir(place) as entries:
+                for entry in islice(entries, _SHOWN):
+                    path = f"{way}/{entry.name}"
+                    if path not in ways and path not in granted and not entry.is_symlink():
+                        yield path, entry.is_dir(follow_symlinks=False)
+        finally:
+            os.close(place)
+
+
+def _bind(path: str, source: int | None) -> None:
+    """Let what `source` is appear at `path`; itself where None."""
+    place = exact.place(path)
+    try:
+        shown = place if source is None else source
+        namespaces.bind(f"/proc/self/fd/{shown}", f"/proc/self/fd/{place}", recursive=True)
+    finally:
+        os.close(place)
 
 
 def _read_only(path: str) -> None:
-    place = os.open(path, _PLACE)
+    place = exact.place(path)
     try:
         namespaces.make_read_only(place)
     finally:
@@ -142,27 +156,11 @@ def _inside(path: str, roots: Iterable[str]) -> bool:
     return any(path == root or path.startswith(f"{root.rstrip('/')}/") for root in roots)
 
 
-def _real(path: str, links: set[tuple[str, str]]) -> str | None:
+def _real(path: str, links: set[tuple[str, str]], session: int | None) -> str | None:
     """Where `path` really lies; the symlinks on the way that are not directly below / are added to `links`."""
-    todo, at = [part for part in path.split("/") if part], ""
-    for _ in range(_MOST_STEPS):
-        if not todo:
-            return at or "/"
-        part = todo.pop(0)
-        if part == "..":
-            at = at.rpartition("/")[0]
-            continue
-        here = f"{at}/{part}"
-        try:
-            target = os.readlink(here)  # noqa: PTH115
-        except FileNotFoundError:
-            return None
-        except OSError:  # no symlink
-            at = here
-            continue
-        if at:
-            links.add((here, target))
-        if target.startswith("/"):
-            at = ""
-        todo = [piece for piece in target.split("/") if piece and piece != "."] + todo
-    return None
+    way = exact.found(path, session)
+    if way is None:
+        return None
+    os.close(way.place)
+    links.update((link, target) for link, target in way.links if link.count("/") > 1)
+    return way.real

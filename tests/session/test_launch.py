@@ -27,7 +27,9 @@ def test_what_stands_in_below_an_empty_run_has_the_kind_of_what_it_stands_for(tm
 
     def piece() -> None:
         namespaces.unshare(namespaces.NEWNS)
-        plan = replace(PLAN, mounts=True, pids=None, hold=(), hide=(), empty_run=True, bind=binds, write=("/",))
+        plan = replace(
+            PLAN, mounts=True, pids=None, hold=(), hide=(), sockets=(), empty_run=True, bind=binds, write=("/",)
+        )
         launch = Launch(Channel(theirs), Channel(theirs), plan)
         launch.mount_own_proc()
         launch.cover_private_paths()

@@ -11,7 +11,7 @@ from agent.session.plan import Hold, Plan, Proofs
 PLAN = Plan(
     argv=("sh", "-c", "id"), env={"A": "b"}, workdir="/tmp", uid=1, gid=2, jail="root", doors=("proxy", "capture"),
     capture="every-port", mounts=True, pids="root", processes=None,
-    hide=("/a",), empty_run=True, hold=(("/p", Hold.PIN), ("/p/q", Hold.RESERVE)), empty_file="/e",
+    hide=("/a",), sockets=("/s",), empty_run=True, hold=(("/p", Hold.PIN), ("/p/q", Hold.RESERVE)), empty_file="/e",
     bind=(("/b", "/c"),), landlock=True, read=("/usr",), write=("/tmp",),
     devices=("/dev/null",),
     connect_ports=(3128,), seccomp=True, notify_exec=True, trace_exec=None, notify_connect=False, notify_writes=False,

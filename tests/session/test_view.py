@@ -61,7 +61,7 @@ def looked_at(
 
     def piece() -> dict[str, str]:
         others = tuple(f"/{name}" for name in os.listdir("/") if name != root.parts[1])
-        view = view_of([f"{root}/{name}" for name in read], [f"{root}/{name}" for name in write])
+        view = view_of([f"{root}/{name}" for name in read], [f"{root}/{name}" for name in write], None)
         narrow(view, empty=f"{root}/empty", spare=others)
         return {name: outcome(act) for name, act in acts.items()}
 
@@ -115,7 +115,7 @@ def test_what_is_not_granted_is_out_of_sight_and_what_is_granted_for_reading_is_
 def test_a_grant_of_everything_changes_nothing() -> None:
     def piece() -> str:
         before = namespaces.mount_points("/")
-        narrow(view_of((), ("/",)), empty="/dev/null", spare=())
+        narrow(view_of((), ("/",), None), empty="/dev/null", spare=())
         return "same" if namespaces.mount_points("/") == before else "changed"
 
     assert told(piece) == "same"
@@ -124,7 +124,7 @@ def test_a_grant_of_everything_changes_nothing() -> None:
 def test_links_in_a_circle_and_missing_grants_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
-    view = view_of((f"{tmp_path}/a", f"{tmp_path}/missing"), ())
+    view = view_of((f"{tmp_path}/a", f"{tmp_path}/missing"), (), None)
     assert (view.read, view.write) == (frozenset(), frozenset())
 
 

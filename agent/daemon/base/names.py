@@ -13,9 +13,10 @@ from agent.daemon.base.spec import RunSpec
 CANARY_HOMES = ("/var/tmp", "/dev/shm", "/srv", "/var", "/run")  # noqa: S108  (one world-readable file, not a secret)
 
 
-def tmpdir(spec: RunSpec) -> Path:
-    """The session's own TMPDIR."""
-    return Path("/tmp", f"session-{spec.session_id}-{spec.boot}")  # noqa: S108  (made 0700, fresh, ours)
+def own_directory(spec: RunSpec) -> Path:
+    """What is made for the session: its TMPDIR, and its home where it has none. It is the agent's, so that no process
+    of the session's account can put anything in the place of these."""
+    return Path("/tmp", f"session-{spec.session_id}-{spec.boot}")  # noqa: S108  (made fresh, ours)
 
 
 def group_name(boot: str) -> str:

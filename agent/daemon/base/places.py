@@ -69,14 +69,13 @@ def lay_out(spec: RunSpec) -> Places:
     public.mkdir(mode=0o755)
     private.mkdir(mode=0o700)
     names.control_directory(spec.run_dir).mkdir(mode=0o711)
-    tmpdir = names.tmpdir(spec)
-    tmpdir.mkdir(mode=0o700)
-    _give(tmpdir, spec)
-    home = Path(spec.session_user.home)
+    above = names.own_directory(spec)
+    above.mkdir(mode=0o711)
+    tmpdir, home = above / "tmp", Path(spec.session_user.home)
+    _make(tmpdir, spec)
     if not home.is_dir() or home.stat().st_uid != spec.session_user.uid:  # not one that the session could write to
-        home = tmpdir / "home"
-        home.mkdir(mode=0o700)
-        _give(home, spec)
+        home = above / "home"
+        _make(home, spec)
     for client in CLIENTS:
         if client.is_file():
             shutil.copyfile(client, public / client.name)
@@ -237,6 +236,7 @@ def closed(path: str, uid: int, gid: int) -> bool:
     return False
 
 
-def _give(path: Path, spec: RunSpec) -> None:
+def _make(path: Path, spec: RunSpec) -> None:
+    path.mkdir(mode=0o700)
     if os.geteuid() == 0:
         os.chown(path, spec.session_user.uid, spec.session_user.gid)

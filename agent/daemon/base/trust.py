@@ -15,10 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent.daemon.base.spec import User
+from agent.linux import exact
 from agent.linux.openat2 import MAX_LINKS
 from agent.values import dataclass
-
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,8 @@ def writable(path: str, user: User) -> str | None:
 
 
 def make_directory(path: str, user: User | None) -> None:
-    """Make `path` (its parents too, mode 0755) and give it to `user`. Raises OSError, FileExistsError included."""
+    """Make `path` (its parents too, mode 0755) and give it to `user`. Raises OSError, FileExistsError included;
+    exact.Planted where a symlink of the user's is on the way by now."""
     missing: list[str] = []
     existing = path
     while not os.path.lexists(existing):
@@ -67,15 +67,13 @@ def make_directory(path: str, user: User | None) -> None:
         missing.append(name)
     if not missing:
         raise FileExistsError(17, "exists already", path)
-    at = open_directory(os.path.realpath(existing))
+    at = exact.follow(existing, None if user is None else user.uid).place
     try:
-        for name in reversed(missing):
-            os.mkdir(name, 0o755, dir_fd=at)
-            made = os.open(name, _DIRECTORY, dir_fd=at)
+        for left, name in enumerate(missing[::-1], 1 - len(missing)):
+            owner = (user.uid, user.gid) if user is not None and left == 0 else None
+            made = exact.make_directory(name, at, 0o755, owner)
             os.close(at)
             at = made
-        if user is not None:
-            os.fchown(at, user.uid, user.gid)
     finally:
         os.close(at)
 
@@ -114,16 +112,3 @@ def _may_move(step: Step, user: User) -> bool:
     if not directory.st_mode & writable:
         return False
     return not directory.st_mode & stat.S_ISVTX or step.found.st_uid == user.uid
-
-
-def open_directory(path: str) -> int:
-    """Open a resolved path without following anything that became a symlink meanwhile."""
-    at = os.open("/", _DIRECTORY)
-    for name in path.split("/"):
-        if name:
-            try:
-                below = os.open(name, _DIRECTORY, dir_fd=at)
-            finally:
-                os.close(at)
-            at = below
-    return at

@@ -17,7 +17,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from agent.daemon.base.names import canaries, control_link, group_name, hook_link, tmpdir
+from agent.daemon.base.names import canaries, control_link, group_name, hook_link, own_directory
 from agent.daemon.base.spec import RunSpec
 from agent.daemon.protection.owned import give_back
 from agent.daemon.protection.reserved import release
@@ -35,7 +35,7 @@ def sweep(spec: RunSpec) -> None:
     """Take it all away. Never raises: what is left over is harmless."""
     release(spec.run_dir)
     give_back(spec.run_dir)
-    shutil.rmtree(tmpdir(spec), ignore_errors=True)  # by descriptors: a symlink in it is removed, not followed
+    shutil.rmtree(own_directory(spec), ignore_errors=True)  # by descriptors: a symlink in it is removed, not followed
     shutil.rmtree(spec.run_dir, ignore_errors=True)
     cgroups.remove(group_name(spec.boot))
     for canary in canaries(spec):

@@ -71,6 +71,8 @@ class LaunchLink:
         """The number of the session's first command."""
         self.left: list[int] = []
         """Further commands that another guard had begun and that still run: their processes."""
+        self.lost: tuple[str, ...] = ()
+        """Protected places that were gone when they were to be held: nothing holds what comes in their place."""
         self._own_pids = False
         self._channel: Channel | None = None
         self._running: dict[int, asyncio.Future[int]] = {}
@@ -253,6 +255,8 @@ class LaunchLink:
             case "first":
                 self.init = int(message["pid"])
                 channel.send({"type": "known"})
+            case "lost":
+                self.lost = tuple(message["places"])
             case "listeners":
                 try:
                     await self._serve([Door(name) for name in message["doors"]], fds)

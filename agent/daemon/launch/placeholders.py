@@ -18,6 +18,7 @@ from agent.daemon.base.spec import RunSpec, User
 from agent.daemon.launch.secrets import secrets_of
 from agent.enforce.egress.needles import MARK
 from agent.enforce.egress.secrets import Secrets
+from agent.linux import exact
 from agent.policy.model import Policy
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -69,10 +70,7 @@ def _directory(home: str, parts: tuple[str, ...], owner: User | None) -> Iterato
             try:
                 below = os.open(name, _DIRECTORY, dir_fd=at)
             except FileNotFoundError:
-                os.mkdir(name, 0o700, dir_fd=at)
-                below = os.open(name, _DIRECTORY, dir_fd=at)
-                if owner is not None:
-                    os.fchown(below, owner.uid, owner.gid)
+                below = exact.make_directory(name, at, 0o700, None if owner is None else (owner.uid, owner.gid))
             os.close(at)
             at = below
         yield at

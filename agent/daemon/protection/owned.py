@@ -1,7 +1,7 @@
 """Giving back, at the end of a session, what was made root's for its time (agent.daemon.protection.owning).
 
 Rules kept here: only the very files that were changed, known by device and inode, and only while they are root's; no
-link is followed; the standard library only, since the keeper does it.
+link is followed; nothing heavy is imported, since the keeper does it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+
+from agent.linux import exact
 
 LIST = "private/owned.json"
 
@@ -28,14 +30,18 @@ class Owned(NamedTuple):
 
 
 def look(path: str) -> Owned:
-    """As it is now. Raises OSError."""
-    info = os.lstat(path)
+    """As it is now. Raises OSError, also where a symlink is on the way."""
+    at = exact.place(path)
+    try:
+        info = os.fstat(at)
+    finally:
+        os.close(at)
     return Owned(path, info.st_dev, info.st_ino, info.st_uid, info.st_gid, info.st_mode)
 
 
 def change(entry: Owned, uid: int, gid: int, mode: int) -> None:
     """Give exactly this file another owner and permissions. Raises OSError; FileNotFoundError where it is another."""
-    at = _open(entry.path)
+    at = exact.place(entry.path)
     try:
         info = os.fstat(at)
         if (info.st_dev, info.st_ino) != (entry.device, entry.inode):
@@ -55,16 +61,3 @@ def give_back(run_dir: str) -> None:
             with suppress(OSError):
                 if os.lstat(entry.path).st_uid == 0:
                     change(entry, entry.uid, entry.gid, entry.mode)
-
-
-def _open(path: str) -> int:
-    """The place itself (O_PATH), no symlink followed on the way."""
-    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-    at = os.open("/", flags)
-    for part in path[1:].split("/"):
-        try:
-            below = os.open(part, flags, dir_fd=at)
-        finally:
-            os.close(at)
-        at = below
-    return at

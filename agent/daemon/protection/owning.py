@@ -6,7 +6,8 @@ and keep what the session could read; reserved ones are placeholders, root's any
 (agent.daemon.protection.owned). The same in a work tree would break git, which refuses a repository that is not its
 user's.
 
-Rules kept here: what is changed is written down before; nothing is followed; by descriptor.
+Rules kept here: what is changed is written down before; nothing is followed; by descriptor; only what is the session's
+own changes hands, so that no other name of somebody's file (a hard link) opens it.
 """
 
 from __future__ import annotations
@@ -21,24 +22,31 @@ from pathlib import Path
 
 from agent.daemon.base.spec import User
 from agent.daemon.protection.owned import LIST, Owned, change, look
-from agent.policy.paths import below
+from agent.policy.paths import below, covers
 from agent.session.plan import Hold
 
 type Held = tuple[tuple[str, Hold], ...]
 
 
 def own(held: Held, home: str, run_dir: str, user: User) -> Held:
-    """Hold those of these places that lie in the home; returns them. Raises OSError."""
+    """Hold those of these places that lie in the home; returns them, but for what another account leaves open to
+    more than itself. Raises OSError."""
     mine = tuple((path, how) for path, how in held if below(home, path))
     if not mine:
         return ()
-    before = [look(home), *_before(mine)]
+    found = [look(home), *_before(mine)]
+    before = [entry for entry in found if entry.uid == user.uid]
     Path(run_dir, LIST).write_text(json.dumps(before), encoding="utf-8", errors="surrogateescape")
     read_only = tuple(path for path, how in mine if how is Hold.READ_ONLY)
     for entry in before:
         kept = any(entry.path == path or below(path, entry.path) for path in read_only)
         change(entry, 0, user.gid, _closed(entry.mode) if kept or not stat.S_ISDIR(entry.mode) else _sticky(entry.mode))
-    return mine
+    loose = [entry.path for entry in found if entry.uid != user.uid and _open_to_others(entry.mode)]
+    return tuple((path, how) for path, how in mine if not any(covers(path, other) for other in loose))
+
+
+def _open_to_others(mode: int) -> bool:
+    return not stat.S_ISLNK(mode) and bool(mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
 def sticky_holds(directory: str, user: User) -> bool:

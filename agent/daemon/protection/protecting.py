@@ -14,16 +14,18 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from agent.daemon.base.places import closed
-from agent.daemon.base.spec import RunSpec
+from agent.daemon.base.spec import RunSpec, User
 from agent.daemon.policies.demands import paths_observed
 from agent.daemon.protection.owning import own, sticky_holds
 from agent.daemon.protection.reserved import is_placeholder
 from agent.daemon.protection.reserving import Owner, reserve
 from agent.daemon.protection.searching import Bounds, Found, other_names, search
+from agent.linux import exact
 from agent.linux.openat2 import MAX_LINKS
 from agent.policy.grants import Grants
 from agent.policy.model import Policy
@@ -127,18 +129,28 @@ def unheld(protection: Protection, why: str) -> Protection:
 
 
 def protect(policy: Policy, spec: RunSpec, home: str, grants: Grants, workdir: str, *, mounts: bool) -> Protection:
-    """How this run holds the policy's protected places; the placeholders are made. Raises OSError."""
+    """How this run holds the policy's protected places; the placeholders are made. Raises OSError; exact.Planted where
+    a grant leads through a symlink of the session's account's by now."""
     home = os.path.realpath(home)
     protected = Protected(policy, home)
     if not protected or paths_observed(policy):
         return Protection()
-    roots = outermost(os.path.realpath(root) for root in grants.write)
     user = spec.session_user
+    roots = outermost(root for root in map(partial(_resolved, user=user), grants.write) if root is not None)
     protection = compile_protection(protected, roots, os.path.realpath(workdir), bounds_of(user.uid, user.gid))
     if not mounts:
         return _owned(protection, home, spec)
     lost = reserve(protection.reserved, home, spec.run_dir, Owner(user.uid, user.gid))
     return _without(protection, lost)
+
+
+def _resolved(root: str, user: User) -> str | None:
+    """Where a grant leads, None where nothing is there."""
+    way = exact.found(root, user.uid if os.geteuid() == 0 else None)
+    if way is None:
+        return None
+    os.close(way.place)
+    return way.real
 
 
 def _owned(protection: Protection, home: str, spec: RunSpec) -> Protection:
@@ -166,6 +178,11 @@ def bounds_of(uid: int, gid: int) -> Bounds:
             return True
 
     return Bounds(reached)
+
+
+def gone(places: Iterable[str]) -> tuple[str, ...]:
+    """What is to be said of protected places that could not be held because they were gone at that moment."""
+    return tuple(f"{_shown(place)} is protected, and was not there when it was to be held" for place in places)
 
 
 def _without(protection: Protection, lost: tuple[str, ...]) -> Protection:

@@ -5,7 +5,8 @@ nobody serves, which git does not list as untracked. Inside the session both are
 What is made is written down before, in the run directory's private part, and taken away at the end (agent.daemon.
 reserved).
 
-Rules kept here: made by descriptor, so that no link of a session's leads anywhere else.
+Rules kept here: made by descriptor, so that no link of a session's leads anywhere else; nothing but what was just made
+is given away or changed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from agent.daemon.protection.reserved import DIRECTORY, LIST, MARK, is_placeholder, listed_by_others
+from agent.linux import exact
 from agent.policy.paths import covers
 from agent.policy.protection import Reservation
 from agent.values import dataclass
@@ -76,8 +78,7 @@ def _make(name: Reservation, owner: Owner, listed: frozenset[str], *, socket: bo
             os.close(at)
             at = below
         if name.directory:
-            os.mkdir(last, dir_fd=at)
-            _mark_directory(last, at)
+            _make_marked(last, at)
         elif socket:
             os.mknod(last, stat.S_IFSOCK | MARK | 0o444, dir_fd=at)
         else:
@@ -95,14 +96,11 @@ def _entered(at: int, part: str, owner: Owner | None) -> int:
     except FileNotFoundError:
         if owner is None:
             raise
-        os.mkdir(part, 0o700, dir_fd=at)
-        below = os.open(part, DIRECTORY, dir_fd=at)
-        os.fchown(below, owner.uid, owner.gid)
-        return below
+        return exact.make_directory(part, at, 0o700, (owner.uid, owner.gid))
 
 
-def _mark_directory(name: str, at: int) -> None:
-    descriptor = os.open(name, DIRECTORY, dir_fd=at)
+def _make_marked(name: str, at: int) -> None:
+    descriptor = exact.make_directory(name, at, 0o555)
     try:
         os.fchmod(descriptor, MARK | 0o555)
     finally:

@@ -1,6 +1,7 @@
 """The bounded search for protected places in the trees that a session may write.
 
-Rules kept here: breadth first, so that what lies near the top is found first; no symlink is followed; what the bound,
+Rules kept here: breadth first, so that what lies near the top is found first; no symlink is followed, also none that
+takes a directory's place while this looks; what the bound,
 the length of a path or a directory that cannot be listed cut is said; what the session cannot reach by file permissions
 is left aside.
 """
@@ -11,8 +12,10 @@ import os
 import stat
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
-from agent.daemon.base.trust import open_directory
+from agent.linux import exact
+from agent.linux.openat2 import directory_without_links
 from agent.policy.paths import POINTERS
 from agent.policy.protection import Protected
 from agent.values import dataclass
@@ -128,11 +131,7 @@ class Walk:
     def _listed(self, directory: str) -> list[os.DirEntry[str]]:
         """Its entries; none where it is gone, or is no directory any more, or is closed to this process's own user."""
         try:
-            if len(os.fsencode(directory)) < PATH_MAX:
-                with os.scandir(directory) as found:
-                    return list(found)
-            self._left -= directory.count("/")  # each name on the way is opened
-            opened = open_directory(directory)
+            opened = self._opened(directory)
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
@@ -144,6 +143,15 @@ class Walk:
                 return list(found)
         finally:
             os.close(opened)
+
+    def _opened(self, directory: str) -> int:
+        """Raises OSError."""
+        if len(os.fsencode(directory)) < PATH_MAX:
+            with suppress(NotImplementedError):
+                return directory_without_links(os.fsencode(directory))
+        else:
+            self._left -= directory.count("/")  # each name on the way is opened
+        return exact.place(directory, exact.DIRECTORY)
 
     def files(self, place: str) -> Iterator[tuple[str, os.stat_result]]:
         """What is no directory at or below `place`, with its stat(2)."""

@@ -25,7 +25,7 @@ from agent.daemon.launch.planning import Ground, make_plan, session_details, wor
 from agent.daemon.launch.waiting import Waiting
 from agent.daemon.policies.demands import paths_observed, run_levels, with_protection
 from agent.daemon.policies.store import policy_sources
-from agent.daemon.protection.protecting import Protection, protect
+from agent.daemon.protection.protecting import Protection, gone, protect
 from agent.daemon.ring.auditing import say_unaudited
 from agent.daemon.ring.commanding import command_request
 from agent.daemon.ring.limiting import hold_limits
@@ -88,6 +88,7 @@ class BringUp(Parts):
             stderr = Given.of(stdio[2])
             doors = await self._open_doors(ground, gate)
             plan, broken = await self._launch_session(ground, gate, stderr, doors[0], launcher)
+            self._announce_lost(levels, journal)
             self._judge_proofs(broken, levels, journal)
             self._record_session(session_details(self._spec, plan, levels, ground), policy, journal)
             await self._go(plan, stdio)
@@ -122,6 +123,11 @@ class BringUp(Parts):
         if reached is not levels[Point.PATHS]:
             levels[Point.PATHS] = reached
             self._announce({Point.PATHS: reached}, journal)
+
+    def _announce_lost(self, levels: dict[Point, Reached], journal: Journal) -> None:
+        """Another session took away what the launcher was to hold, and may bring it back."""
+        if self._launch is not None and self._launch.lost:
+            self._announce_protection(Protection(weak=gone(self._launch.lost)), levels, journal)
 
     def _judge_command(self, gate: Gate, offer: Offer) -> None:
         origin = Origin(mechanism="launch", argv=self._spec.command)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.daemon.base.names import canaries, tmpdir
+from agent.daemon.base.names import canaries, own_directory
 from agent.daemon.base.places import Exposed, Places, own_hosts, publish_hook, set_canary, to_hide
 from agent.daemon.base.spec import User
 from agent.daemon.keeping.leavings import sweep
@@ -104,11 +104,11 @@ def test_the_hooks_fixed_path_leads_to_the_first_session_and_a_dangling_one_is_r
 def test_what_a_session_left_in_the_place_of_the_runs_own_is_not_followed(place: Path) -> None:
     spec = replace(OTHER, boot=f"trap-{os.getpid()}", run_root=str(place), run_dir=str(place / "gone"))
     (place / "kept").touch()
-    tmpdir(spec).mkdir()
-    (tmpdir(spec) / "trap").symlink_to(place)
+    own_directory(spec).mkdir()
+    (own_directory(spec) / "trap").symlink_to(place)
     canaries(spec)[0].symlink_to(place / "kept")
     sweep(spec)
-    assert not tmpdir(spec).exists()
+    assert not own_directory(spec).exists()
     assert (place / "kept").exists()
     canaries(spec)[0].unlink()
 

@@ -112,8 +112,9 @@ def inside(test: Callable[[Session], Awaitable[None]], tmp_path: Path, **changes
     home.mkdir()
     home.chmod(0o777)
     plan = replace(
-        PLAN, env=ENV, uid=UID, gid=GID, doors=("proxy",), capture="none", pids=offer.pids, hide=(), empty_run=False,
-        hold=(), bind=(), empty_file="/dev/null", read=("/usr", "/bin", "/lib", "/lib64", "/etc", "/proc"),
+        PLAN, env=ENV, uid=UID, gid=GID, doors=("proxy",), capture="none", pids=offer.pids, hide=(), sockets=(),
+        empty_run=False, hold=(), bind=(), empty_file="/dev/null",
+        read=("/usr", "/bin", "/lib", "/lib64", "/etc", "/proc"),
         write=("/tmp",),
         devices=("/dev/null", "/dev/tty", "/dev/pts"), connect_ports=None, proofs=Proofs(), **changes,
     )  # fmt: skip
