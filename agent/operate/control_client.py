@@ -1,21 +1,27 @@
 """The operator's end of the control socket: finds a running agent, asks it one thing, returns what it said.
 
 Rules kept here: only a socket of root's or of the caller's own account is spoken to, so that nobody else can pose as
-the agent; several sessions and no choice is an error that names them; nothing is waited for without end.
+the agent; several sessions and no choice is an error that names them; where none answers yet, one that starts is
+waited for, so that a session's first moments are not out of reach; nothing is waited for without end.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import time
 from pathlib import Path
 
 from agent.daemon.base.names import control_link, control_socket
 from agent.daemon.base.spec import RUN_ROOT
 from agent.daemon.control.wire import Frames, Message, WireError, encode
+from agent.daemon.keeping.leavings import lives
 from agent.exits import Exit
 
 ANSWER_SECONDS = 120.0
+STARTING_SECONDS = 30.0
+"""For an agent that is starting, or whose guard is being replaced: as long as a launch may take."""
+_PAUSE = 0.02
 
 
 class Unreachable(Exception):
@@ -31,8 +37,31 @@ def run_root(flag: str | None) -> Path:
     return Path(flag or os.environ.get("PARHELIA_RUN_DIR") or RUN_ROOT).absolute()
 
 
-def reach(root: Path, session: str | None) -> socket.socket:
-    """A connection to the agent of the session, or of the only one that runs below `root`. Raises Unreachable."""
+def reach(root: Path, session: str | None, patience: float = STARTING_SECONDS) -> socket.socket:
+    """A connection to the agent of the session, or of the only one that runs below `root`. `patience`: seconds for one
+    that is there and does not answer yet. Raises Unreachable."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return _reach(root, session)
+        except Unreachable as error:
+            out_of_time = time.monotonic() > deadline
+            if error.exit is not Exit.UNREACHABLE or out_of_time or not _begins(root, session):
+                raise
+        time.sleep(_PAUSE)
+
+
+def _begins(root: Path, session: str | None) -> bool:
+    """Is there a run whose agent may come to answer? Where this account cannot tell whether one is over, one counts
+    that has not opened its socket."""
+    for run in _runs(root, session):
+        alive = lives(str(run))
+        if alive or (alive is None and not control_socket(str(run)).exists()):
+            return True
+    return False
+
+
+def _reach(root: Path, session: str | None) -> socket.socket:
     found = _sockets(root, session)
     if not found and session is None:
         found = [control_link(str(root))]  # where the directory cannot be listed
@@ -81,14 +110,18 @@ def answer(sock: socket.socket, frames: Frames) -> Message:
     return message
 
 
-def _sockets(root: Path, session: str | None) -> list[Path]:
-    """The control sockets below `root`; of one session where it is named (its directories are NAME-BOOT)."""
+def _runs(root: Path, session: str | None) -> list[Path]:
+    """The run directories below `root`; of one session where it is named (its directories are NAME-BOOT)."""
     try:
         directories = [entry for entry in root.iterdir() if entry.is_dir() and not entry.is_symlink()]
     except OSError:
         return []
-    named = [entry for entry in directories if session in (None, entry.name, entry.name.rpartition("-")[0])]
-    return [path for path in (control_socket(str(entry)) for entry in named) if path.is_socket()]
+    return [entry for entry in directories if session in (None, entry.name, entry.name.rpartition("-")[0])]
+
+
+def _sockets(root: Path, session: str | None) -> list[Path]:
+    """Their control sockets."""
+    return [path for path in (control_socket(str(run)) for run in _runs(root, session)) if path.is_socket()]
 
 
 def _connect(path: Path) -> socket.socket:

@@ -81,9 +81,10 @@ class ControlServer:
         self._path.unlink(missing_ok=True)
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
+            mode = 0o666 if _tells_callers(self._path.with_name("probe.sock")) else 0o600
             listening.setblocking(False)
             listening.bind(str(self._path))
-            self._path.chmod(0o666 if _tells_callers(self._path.with_name("probe.sock")) else 0o600)
+            self._path.chmod(mode)
             listening.listen(_BACKLOG)  # nobody could connect before
         except OSError:
             listening.close()

@@ -61,6 +61,27 @@ def hold(run_dir: str) -> int:
     return descriptor
 
 
+def lives(run_dir: str) -> bool | None:
+    """Is the run of this directory under way, its keeper alive? None where this account cannot tell. False too for the
+    runs of another kernel, and where nobody has said so yet (`hold`), an instant after the directory is made. Never
+    raises."""
+    try:
+        if not os.path.lexists(f"{run_dir}/{_HELD}"):
+            return False
+        descriptor = os.open(run_dir, _DIRECTORY)
+    except PermissionError:
+        return None
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _kernel() -> str:
     """Which boot of which kernel this is (random(4)). Raises OSError."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
