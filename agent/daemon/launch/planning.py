@@ -66,7 +66,6 @@ def make_plan(
     granted = (*grants.read, *grants.write)
     private = layout.private_paths(spec, [*policy_files, *secret_files(ground.policy)])
     hide = layout.to_hide(spec, private, grants, landlock, offer.mounts)
-    control = [str(control_directory(spec.run_dir))] if offer.mounts else []
     public = PUBLIC if offer.mounts else places.public
     binds = dict(_binds(spec, places, jailed=offer.jail is not None)) if offer.mounts else {}
     if offer.mounts:
@@ -83,7 +82,7 @@ def make_plan(
         mounts=offer.mounts,
         pids=offer.pids,
         processes=processes,
-        hide=(*hide, *control),
+        hide=(*hide, *([str(control_directory(spec.run_dir))] if offer.mounts else [])),
         sockets=tuple(layout.machine_sockets(spec)) if offer.mounts else (),
         empty_run=offer.mounts and not any(covers("/run", root) or covers(root, "/run") for root in granted),
         hold=ground.protection.held,
