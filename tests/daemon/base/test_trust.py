@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +12,12 @@ import pytest
 
 from agent.daemon.base.spec import User
 from agent.daemon.base.trust import make_directory, movable, planted
+from agent.linux import exact
 from tests.conftest import require
+from tests.linux.swapper import swapping
 
 NOBODY = User("nobody", 65534, 65534, "/", "/bin/sh")
+PATIENCE_S = 60.0
 
 
 @pytest.fixture
@@ -98,3 +102,23 @@ def test_a_dangling_link_in_the_place_of_the_new_directory_is_not_followed(place
     with pytest.raises(OSError, match="exists"):
         make_directory(str(place / "theirs" / "new"), NOBODY)
     assert not target.exists()
+
+
+def test_a_way_that_the_user_swaps_meanwhile_leads_to_nothing_outside(place: Path) -> None:
+    """A grant's root is to be made below a directory of his, in whose place a symlink comes and goes."""
+    (place / "theirs/inside").mkdir()
+    (place / "outside").mkdir()
+    link(place / "theirs/planted", str(place / "outside"), NOBODY.uid)
+    os.chown(place / "theirs/inside", NOBODY.uid, NOBODY.gid)
+    made, refused, deadline = 0, 0, time.monotonic() + PATIENCE_S
+    with swapping(place / "theirs/inside", place / "theirs/planted", NOBODY.uid):
+        while not (made > 50 and refused):
+            assert time.monotonic() < deadline
+            try:
+                make_directory(f"{place}/theirs/inside/new{made}/deep", NOBODY)
+                made += 1
+            except (exact.Planted, FileExistsError):
+                refused += 1
+    assert os.listdir(place / "outside") == []
+    inside = place / "theirs" / ("planted" if (place / "theirs/inside").is_symlink() else "inside")
+    assert {path.stat().st_uid for path in inside.glob("*/deep")} == {NOBODY.uid}

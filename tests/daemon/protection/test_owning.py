@@ -80,3 +80,21 @@ def test_only_the_very_file_is_given_back(home: Path, tmp_path: Path) -> None:
     give_back(str(tmp_path))
     assert (home / "rc").stat().st_uid == 0
     assert (home / "kept").stat().st_uid == 0
+
+
+def test_another_name_of_somebody_elses_file_does_not_open_it(home: Path, tmp_path: Path) -> None:
+    """A hard link is the session's to make where the kernel does not guard them (sysctl fs.protected_hardlinks)."""
+    (tmp_path / "private").mkdir()
+    shadow = home.parent / f"{home.name}-shadow"
+    shadow.write_text("secret")
+    shadow.chmod(0o640)
+    os.link(shadow, home / "linked")
+    try:
+        places = tuple((str(home / name), Hold.READ_ONLY) for name in ("linked", "rc"))
+        assert own(places, str(home), str(tmp_path), NOBODY) == places
+        assert (shadow.stat().st_gid, shadow.stat().st_mode & 0o777) == (0, 0o640)
+        shadow.chmod(0o666)
+        assert own(places, str(home), str(tmp_path), NOBODY) == places[1:]
+    finally:
+        shadow.unlink()
+        give_back(str(tmp_path))

@@ -1,0 +1,110 @@
+"""Mounts over protected places, made while somebody swaps what they are to lie on, in a mount namespace of its own."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.channel import Channel, pair
+from agent.linux import namespaces
+from agent.linux.syscalls import syscall
+from agent.session import mounts
+from agent.session.launch import Launch
+from agent.session.plan import Hold
+from tests.linux.forked import outcome as ended
+from tests.linux.swapper import swapping
+from tests.session.test_plan import PLAN
+
+pytestmark = pytest.mark.root
+
+ROUNDS = 150
+PATIENCE_S = 60.0
+_MNT_DETACH = 2  # umount(2)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A repository that is to be held, another one that nobody protects, and a symlink to that."""
+    for name in ("inside/repo/hooks", "outside/repo/hooks"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "file").write_text("text")
+    (tmp_path / "planted").symlink_to("outside")
+    (tmp_path / "empty").touch(0o444)
+    return tmp_path
+
+
+def told[T](piece: Callable[[], T]) -> T:
+    """What `piece` returns in a child in a mount namespace of its own, as JSON can carry it."""
+    ours, theirs = os.pipe()
+
+    def child() -> None:
+        namespaces.unshare(namespaces.NEWNS)
+        namespaces.make_mounts_private()
+        os.write(theirs, json.dumps(piece()).encode())
+
+    assert ended(child) == 0
+    os.close(theirs)
+    with open(ours, "rb") as pipe:
+        found: T = json.loads(pipe.read())
+    return found
+
+
+def written(path: Path) -> bool:
+    try:
+        (path / "new").touch()
+    except OSError as error:
+        assert error.errno == errno.EROFS
+        return False
+    return True
+
+
+def test_a_protected_directory_that_is_swapped_with_a_symlink_is_held_or_told_and_nothing_else_is(tree: Path) -> None:
+    held = ((f"{tree}/inside/repo", Hold.PIN), (f"{tree}/inside/repo/hooks", Hold.READ_ONLY))
+
+    def piece() -> list[list[object]]:
+        before, found = set(namespaces.mount_points("/")), list[list[object]]()
+        deadline = time.monotonic() + PATIENCE_S
+        while len(found) < ROUNDS or len({bool(lost) for lost, *_ in found}) < 2:
+            assert time.monotonic() < deadline
+            with swapping(tree / "inside", tree / "planted"):
+                lost = mounts.hold(held, empty=f"{tree}/empty")
+            inside = tree / ("planted" if (tree / "inside").is_symlink() else "inside")
+            found.append([lost, written(inside / "repo/hooks"), written(tree / "outside/repo/hooks")])
+            for point in sorted(set(namespaces.mount_points("/")) - before, reverse=True):
+                syscall("umount2", os.fsencode(point), _MNT_DETACH)
+        return found
+
+    for lost, inside, outside in told(piece):
+        assert outside, "what lies outside of the tree was mounted over"
+        assert inside == (lost != []), "what is not held was not told"
+
+
+def test_a_socket_whose_place_was_taken_by_something_else_covers_nothing(tree: Path) -> None:
+    """As another session could do it: the path that its socket was bound to now leads to a directory, or to a file."""
+    victim, paths = (
+        tree / "outside/repo/hooks/file",
+        [tree / "to-file", tree / "to-directory", tree / "circle", tree / "socket"],
+    )
+    for path, target in zip(paths, (victim, tree / "outside", tree / "circle"), strict=False):
+        path.symlink_to(target)
+    ours, theirs = pair()
+
+    def piece() -> list[object]:
+        plan = replace(
+            PLAN, mounts=True, pids=None, hold=(), hide=(), sockets=tuple(map(str, paths)), empty_run=False, bind=(),
+            empty_file="/dev/null", write=("/",),
+        )  # fmt: skip
+        Launch(Channel(theirs), Channel(theirs), plan).cover_private_paths()
+        return [victim.read_text(), sorted(os.listdir(tree / "outside")), (tree / "socket").is_socket()]
+
+    with ours, theirs, socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(tree / "socket"))
+        assert told(piece) == ["text", ["repo"], False]
