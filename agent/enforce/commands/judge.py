@@ -160,6 +160,8 @@ class ExecJudge:
         except ProcessLookupError:
             return errno.EACCES  # gone, or in no pid namespace of ours
         except Unreadable as error:
+            if not self._is_valid(stopped.id):  # killed meanwhile: nothing is executed, and nothing was refused
+                return errno.EACCES
             refused = own_decision("exec-unreadable", str(error), Severity.HIGH)
             self.record(refused, bare_request(stopped.tid))
             return self._refuse(stopped, refused)

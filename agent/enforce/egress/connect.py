@@ -104,6 +104,8 @@ class Connector:
         except ProcessLookupError:
             return DENIED
         except Unreadable as error:
+            if not notify.is_valid(listener, stopped.id):  # killed meanwhile: nothing is done, and nothing was refused
+                return DENIED
             found, who = Refused("?", 0, "connect-unreadable", str(error)), Origin("connect", pid=stopped.tid)
         if isinstance(found, int):
             return Answer(found)

@@ -104,6 +104,8 @@ class PathAudit:
         except TooLong:
             return PROCEED  # the kernel takes no such path either: ENAMETOOLONG
         except Unreadable as error:
+            if not notify.is_valid(listener, stopped.id):  # killed meanwhile: nothing is done, and nothing was refused
+                return DENIED
             self._record(stopped, UNREADABLE, str(error))
             return DENIED
         except Passes:
