@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import array
 import os
-import signal
+import socket
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
+from agent.daemon.control.wire import encode
+from agent.operate.control_client import reach
+from tests.escape.killer import part
 from tests.escape.runtime import AGENT, Case, Host, policy, read_log, verify
 from tests.escape.test_death_of_the_agent import RUN_ROOT
+from tests.escape.test_live_policy import events, until
 
-PATIENCE_S = 90.0
+WAIT_S = 60
 REPLACING = """
 import os, sys
 target, session = sys.argv[1:]
@@ -55,3 +57,86 @@ def test_what_is_made_for_a_session_is_not_replaced_by_another_process_of_its_ac
         outcome = host.run(case)
     assert outcome.stdout == "1\n0\n", outcome.stderr
     assert outcome.verified == 0
+
+
+@contextmanager
+def running(host: Host, command: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A session, by its name, from when it begins: there is a run, and nothing else yet."""
+    session = f"births-{os.getpid()}"
+    case = Case(("/bin/sh", "-c", command), policy(), env={"PARHELIA_SESSION_ID": session})
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    with subprocess.Popen(host.command(case), env=host.environment(case), **pipes) as run:
+        try:
+            until(lambda: [*RUN_ROOT.glob(f"{session}-*/held")], "the run")
+            yield session, run
+        finally:
+            run.terminate()
+            run.wait(WAIT_S)
+
+
+def alive(word: str) -> list[str]:
+    """Processes with this argument that run and are not held still."""
+    found = []
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{entry}/cmdline") as words, open(f"/proc/{entry}/stat") as stat:
+                if word in words.read().split("\0") and stat.read().rpartition(")")[2].split()[0] not in "TtZX":
+                    found.append(entry)
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("measure", ["--kill", "--freeze"])
+def test_a_lockdown_that_comes_while_the_session_is_made_contains_it(host: Host, measure: str) -> None:
+    mark = f"302.{os.getpid()}"
+    with running(host, f"while :; do sleep {mark} & sleep 0.01; done") as (session, run):
+        argv = [str(AGENT), "lockdown", measure, "--session", session]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=WAIT_S, check=False)
+        assert done.returncode == 0, done.stderr
+        assert events(host.audit, "agent.lockdown")
+        if measure == "--kill":
+            assert run.wait(WAIT_S) == 128 + 9
+        assert alive(mark) == []
+    assert verify(host.audit) == 0
+
+
+def begin(link: socket.socket, kind: str, mark: str) -> None:
+    """A caller's first words to `exec`, as far as it gets."""
+    terminals = [0, 1, 2] if "terminal" in kind else []
+    request = encode({"verb": "exec", "argv": ["/bin/sh", "-c", f"sleep {mark}"], "terminals": terminals})
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [null] * 3))]
+        link.sendmsg([request[: len(request) // (2 if kind == "half a request" else 1)]], rights)
+    finally:
+        os.close(null)
+    if kind == "terminal, taken":
+        _, terminal, _, _ = socket.recv_fds(link, 1 << 12, 1)
+        link.sendall(encode({"type": "ready"}))
+        for descriptor in terminal:
+            os.close(descriptor)
+
+
+def test_callers_of_exec_who_vanish_at_its_birth_leave_nothing_behind(host: Host) -> None:
+    mark, kinds = f"303.{os.getpid()}", ("half a request", "no terminal", "terminal, not taken", "terminal, taken")
+    log = host.audit
+    with running(host, "sleep 300") as (session, run):
+        reach(RUN_ROOT, session).close()
+        guard = part(run.pid, "agent.daemon.guard")
+        until(lambda: events(log, "session.create"), "the session")
+        before = len(os.listdir(f"/proc/{guard}/fd"))
+        for kind in kinds * 4:
+            with reach(RUN_ROOT, session) as link:
+                begin(link, kind, mark)
+        until(lambda: len(events(log, "session.detach")) == 12, "the others' ends")
+        until(lambda: not alive(mark), "their processes' ends")
+        until(lambda: len(os.listdir(f"/proc/{guard}/fd")) <= before, "the descriptors that they brought to be closed")
+    told = read_log(host.audit)
+    by_kind = {
+        kind: [event["details"]["exec"] for event in told if event["details"]["event_type"] == kind]
+        for kind in ("session.attach", "session.detach")
+    }
+    assert by_kind["session.attach"] == [*range(1, 13)]
+    assert sorted(by_kind["session.detach"]) == [*range(1, 13)]
+    assert [event["details"] for event in told if event["details"]["event_type"] == "bash.dangerous"] == []
