@@ -41,12 +41,14 @@ class Decoys:
         finally:
             os.close(group)
 
-    def show(self, *, fresh: bool) -> list[str]:
-        """Put them where they belong; returns where that was possible. `fresh`: directories in `FRESH` may be made."""
+    def show(self, *, fresh: bool) -> list[int]:
+        """Put them where they belong; returns those that are shown, each open as a place that the caller closes.
+        `fresh`: directories in `FRESH` may be made."""
         shown = []
         for path, made in self._made:
-            if _show(made, path, fresh=fresh and path.rpartition("/")[0] == FRESH):
-                shown.append(path)
+            place = _show(made, path, fresh=fresh and path.rpartition("/")[0] == FRESH)
+            if place is not None:
+                shown.append(place)
             os.close(made)
         return shown
 
@@ -64,24 +66,21 @@ def _make(base: str, names: tuple[str, ...]) -> None:
                 os.close(os.open(f"{directory}/{last}", os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o444))
 
 
-def _show(made: int, path: str, *, fresh: bool) -> bool:
+def _show(made: int, path: str, *, fresh: bool) -> int | None:
     directory = stat.S_ISDIR(os.fstat(made).st_mode)
     if fresh and directory and not os.path.lexists(path):
         os.makedirs(path, mode=0o755)  # noqa: PTH103
     try:
         place = exact.place(path)
     except (FileNotFoundError, NotADirectoryError):
-        return False
+        return None
     try:
         there = os.fstat(place).st_mode
         if not (stat.S_ISDIR(there) if directory else stat.S_ISREG(there) or stat.S_ISCHR(there)):
-            return False  # a character device: /dev/null, which hides a file of the agent's
+            return None  # a character device: /dev/null, which hides a file of the agent's
         namespaces.bind(f"/proc/self/fd/{made}", f"/proc/self/fd/{place}")
     finally:
         os.close(place)
     mounted = exact.place(path)
-    try:
-        namespaces.make_read_only(mounted)
-    finally:
-        os.close(mounted)
-    return True
+    namespaces.make_read_only(mounted)
+    return mounted

@@ -64,7 +64,7 @@ class Launch:
         self._keeper = keeper
         self._plan = plan
         self._tracers = tracers
-        self._decoys: list[str] = []
+        self._decoys: list[int] = []
 
     def steps(self) -> tuple[Callable[[], None], ...]:
         """In this order, none left out."""
@@ -184,11 +184,13 @@ class Launch:
         process.set_no_new_privs()
 
     def restrict_paths(self) -> None:
-        plan = self._plan
-        if not plan.landlock:
-            return
-        read = (*plan.read, *self._decoys)
-        grants = ((read, landlock.READ), (plan.write, landlock.WRITE), (plan.devices, landlock.DEVICE))
+        if self._plan.landlock:
+            self._restrict_paths(self._plan)
+        for decoy in self._decoys:
+            os.close(decoy)
+
+    def _restrict_paths(self, plan: Plan) -> None:
+        grants = ((plan.read, landlock.READ), (plan.write, landlock.WRITE), (plan.devices, landlock.DEVICE))
         with landlock.Ruleset(
             net=landlock.NO_NET if plan.connect_ports is None else landlock.Net.CONNECT_TCP,
             scope=landlock.Scope.SIGNAL | landlock.Scope.ABSTRACT_UNIX_SOCKET,
@@ -196,6 +198,8 @@ class Launch:
             for paths, rights in grants:
                 for path in paths:
                     self._allow(rules, path, rights)
+            for decoy in self._decoys:
+                rules.allow_path(decoy, landlock.READ)
             for port in plan.connect_ports or ():
                 rules.allow_tcp_connect(port)
             rules.restrict_self()

@@ -76,6 +76,7 @@ def test_no_way_to_read_a_sensitive_file_shows_anything_and_each_is_recorded_and
     everything = sum(event["details"].get("count", 1) for event in outcome.of("permission.denied"))
     counted = f'parhelia_security_denied_total{{event_type="permission.denied"}} {float(everything)}'
     assert counted in pushed[-1].splitlines()
+    assert len([event for event in outcome.of("permission.denied") if event["resource"] == "/etc/shadow"]) < MANY
     assert outcome.of("audit.gap") == []
     assert outcome.verified == 0
 

@@ -54,7 +54,9 @@ def laid(tree: Path, decoys: tuple[Decoy, ...], acts: dict[str, Callable[[], obj
                     os.close(opening.file)
 
         threading.Thread(target=answer, daemon=True).start()
-        return made.show(fresh=False), [result(act) for act in acts.values()]
+        return [os.readlink(f"/proc/self/fd/{place}") for place in made.show(fresh=False)], [
+            result(act) for act in acts.values()
+        ]
 
     shown, came = told(piece)
     return [path.removeprefix(f"{tree}/") for path in shown], came
