@@ -86,9 +86,10 @@ class Offer:
 
     @property
     def guard_replaced(self) -> bool:
-        """Whether another guard can take over from one that dies: it has execs to answer for, and the session cannot
-        open the memory that is left to it. In gVisor, where there is no notification, it could with the agent's uid."""
-        return self.notify or (self.trace is not None and self.root)
+        """Whether another guard can take over from one that dies: the session cannot open the memory that is left to
+        it. Where there is no notification (gVisor) it could with the agent's uid; no session starts there, see
+        `_agent`."""
+        return self.notify or self.root
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,4 +203,5 @@ def _agent(offer: Offer) -> Reached:
             " per uid (processes, pending signals) is shared",
             raise_it,
         )
-    return Reached(Level.OFF, "the agent and the session share one uid", raise_it)
+    refused = "" if offer.landlock else ": no session starts, which could read the agent's log (exit 4)"
+    return Reached(Level.OFF, f"the agent and the session share one uid{refused}", raise_it)

@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.escape.killer import part
 from tests.escape.runtime import RUN_SECONDS, Case, Host, policy, read_log
+from tests.escape.without_notify import HostUnsupervised
 
 GUARD = "agent.daemon.guard"
 EGRESS = "agent.enforce.egress.main"
@@ -37,8 +38,9 @@ for line in sys.stdin:
     seen = [run("/bin/echo", "ran"), run(f"/usr/sbin/{refused}"), ask("allowed.test"), ask("evil.test")]
     print(json.dumps(seen), flush=True)
 """
-WELL = ["ran\n", "denied", 200, 403]
-"""What it says where all is as it should be."""
+
+
+PLAIN = """while read line; do curl -s -o /dev/null -w '["ran", %{http_code}]\\n' "$1"; done"""
 
 
 class Living:
@@ -47,13 +49,23 @@ class Living:
     def __init__(self, host: Host, around: tuple[str, ...] = ()) -> None:
         self.host = host
         self.id = f"living-{uuid.uuid4().hex[:8]}"
-        command = ("/usr/bin/python3", "-c", SESSION, str(host.upstream.ports["http"]), "mkfs")
+        port = str(host.upstream.ports["http"])
+        command = ("/usr/bin/python3", "-c", SESSION, port, "mkfs")
+        self.well: list[object] = ["ran\n", "denied", 200, 403]
+        """What it says where all is as it should be."""
+        if isinstance(host, HostUnsupervised):  # nothing that could not be known before it runs
+            command = ("/bin/sh", "-c", PLAIN, "sh", f"http://allowed.test:{port}/")
+            self.well = ["ran", 200]
         case = Case(command, policy(), env={"PARHELIA_SESSION_ID": self.id})
         pipe = subprocess.PIPE
         argv, env = [*around, *host.command(case)], host.environment(case)
         self.process = subprocess.Popen(argv, env=env, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
-        self.say()
-        assert self.hear() == WELL
+        try:
+            self.say()
+            assert self.hear() == self.well
+        except BaseException:
+            self.kill_all()
+            raise
 
     def say(self) -> None:
         """Have it look."""

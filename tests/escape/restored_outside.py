@@ -1,11 +1,15 @@
 """Beside the agent, in the container's own network: the page that is allowed, and whatever else arrives.
 
 `restored_outside.py PORT INBOUND SEEN`: serves a page on PORT, takes datagrams there, and asks on INBOUND. Each first
-line of a connection, each datagram and each answer is a line of SEEN. Standard library only.
+line of a connection, each datagram and each answer is a line of SEEN. Whether the run's directory is
+locked is a line of SEEN.locks, again and again. Standard library only.
 """
 
 from __future__ import annotations
 
+import fcntl
+import glob
+import os
 import socket
 import sys
 import threading
@@ -34,7 +38,23 @@ def main() -> None:
                     see(answer)
             time.sleep(0.1)
 
-    for work in (take, call):
+    def try_locks() -> None:
+        """As another run does that looks for dead ones (agent/daemon/keeping/leavings.py)."""
+        while True:
+            for held in glob.glob("/run/parhelia/*-*/held"):
+                with suppress(FileNotFoundError):
+                    directory = os.open(os.path.dirname(held), os.O_RDONLY)
+                    try:
+                        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        found = b"free\n"
+                    except BlockingIOError:
+                        found = b"held\n"
+                    os.close(directory)
+                    with open(f"{path}.locks", "ab") as file:
+                        file.write(found)
+            time.sleep(0.2)
+
+    for work in (take, call, try_locks):
         threading.Thread(target=work, daemon=True).start()
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -129,5 +129,8 @@ def check_jail(tmp_path: Path, child: Path) -> None:
     assert found["connected"] == signal.SIGKILL, "who could send by a datagram socket of before is ended"
     seen = (tmp_path / "outside" / "seen").read_text().splitlines()
     assert set(seen) == {"GET /page HTTP/1.1"}, "nothing but the page is reached, nor reaches the session"
+    locks = tmp_path / "outside" / "seen.locks"
+    assert set(locks.read_text().splitlines()) == {"held"}, "nobody takes the run for over"
+    locks.unlink()
     refused = [event["details"] for event in read_log(child) if event["details"].get("rule") == RULE]
     assert {each["event_type"] for each in refused} == {"network.egress_blocked"}

@@ -15,8 +15,9 @@ import pytest
 from agent.daemon.control.wire import Frames, encode
 from agent.operate.control_client import Unreachable, answer, reach, run_root
 from agent.session.offspring import descendants
-from tests.escape.living import EGRESS, GUARD, WELL, Living, until
-from tests.escape.runtime import AGENT, RUN_SECONDS, Host, verify
+from tests.escape.living import EGRESS, GUARD, Living, until
+from tests.escape.runtime import AGENT, RUN_SECONDS, Host, read_log, verify
+from tests.escape.without_notify import HostUnsupervised
 
 pytestmark = pytest.mark.root
 
@@ -35,14 +36,14 @@ def test_both_parts_killed_at_once_and_a_guard_killed_as_it_takes_over_are_repla
         for module in (EGRESS, GUARD):
             os.kill(session.part(module), signal.SIGKILL)
         session.say()
-        assert session.hear() == WELL
+        assert session.hear() == session.well
         until(lambda: session.recovered("guard") == 1, "a first successor")
         first = session.part(GUARD)
         os.kill(first, signal.SIGKILL)
         session.say()
         until(lambda: session.part(GUARD) not in (0, first), "a second one begins")
         os.kill(session.part(GUARD), signal.SIGKILL)
-        assert session.hear() == WELL
+        assert session.hear() == session.well
         assert session.end() == 0
     assert session.recovered("guard") >= 2, "one of the deaths may have come before it could say so"
     assert verify(host.audit) == 0
@@ -54,12 +55,26 @@ def test_while_the_keeper_is_stopped_all_is_decided_and_a_guard_that_dies_then_i
     with living(host) as session:
         session.process.send_signal(signal.SIGSTOP)
         session.say()
-        assert session.hear() == WELL
+        assert session.hear() == session.well
         os.kill(session.part(GUARD), signal.SIGKILL)
         session.say()
         session.process.send_signal(signal.SIGCONT)
-        assert session.hear() == WELL
+        assert session.hear() == session.well
         until(lambda: session.recovered("guard") == 1, "a successor")
+        assert session.end() == 0
+    assert verify(host.audit) == 0
+
+
+def test_where_execs_are_not_supervised_a_guard_that_dies_is_replaced_too(host: Host) -> None:
+    with living(HostUnsupervised(host.directory, host.upstream)) as session:
+        levels = {event["resource"]: event["details"].get("level") for event in read_log(host.audit)}
+        assert levels["exec"] == "advisory"
+        os.kill(session.part(GUARD), signal.SIGKILL)
+        until(
+            lambda: session.recovered("guard") == session.recovered("egress") == 1, "another guard and egress process"
+        )
+        session.say()
+        assert session.hear() == session.well
         assert session.end() == 0
     assert verify(host.audit) == 0
 
@@ -80,7 +95,7 @@ def test_a_verb_that_is_in_hand_when_the_guard_dies_fails_and_leaves_nothing_hal
                 answer(sock, Frames())
         until(lambda: session.recovered("guard") == 1, "a successor")
         session.say()
-        assert session.hear() == WELL
+        assert session.hear() == session.well
 
         argv = [AGENT, "exec", "--session", session.id, "--", "/bin/sh", "-c", "echo up; exec sleep 1000"]
         with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as command:
@@ -101,7 +116,7 @@ def test_a_verb_that_is_in_hand_when_the_guard_dies_fails_and_leaves_nothing_hal
         until(lambda: session.agent("status").returncode == 0, "the control socket")
         assert session.agent("lockdown", "--lift").returncode == 0
         session.say()
-        assert session.hear() == WELL
+        assert session.hear() == session.well
         assert session.end() == 0
     assert verify(host.audit) == 0
 
@@ -129,7 +144,7 @@ def test_a_guard_that_dies_while_the_logs_disk_is_full_is_the_end_of_the_session
             for _ in range(1000):
                 file.write(b"x" * 4096)
         session.say()
-        while session.hear() == WELL:  # until the log's last page is full too
+        while session.hear() == session.well:  # until the log's last page is full too
             session.say()
         below = descendants(session.process.pid)
         os.kill(session.part(GUARD), signal.SIGKILL)

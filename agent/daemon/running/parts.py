@@ -253,9 +253,9 @@ class Parts:
         first.status.add_done_callback(lambda status: self._exited(status.result()))
 
     def _leave(self, ground: Ground, plan: Plan, doors: tuple[int, int | None], stderr: Given) -> None:
-        """From here on another guard can take this one's place, where it has execs to answer for."""
+        """From here on another guard can take this one's place, where there can be one."""
         launch, link, store, ring = self._launch, self._link, self._opening.store, self._ring
-        if launch is None or link is None or store is None or ring is None or not ring.held or not self._estate.heirs:
+        if launch is None or link is None or store is None or ring is None or not self._estate.heirs:
             return
         launched = Launched(launch.init, plan.pids is not None, launch.first, self.pid)
 

@@ -7,6 +7,7 @@ from tests.escape.attacks.declared import Attack, Control, Group, Record, Shown,
 REFUSED, CONTAINED, SEEN = Verdict.REFUSED, Verdict.CONTAINED, Verdict.SEEN
 OPEN, UNTESTED = Verdict.OPEN, Verdict.UNTESTED
 INSIDE, UNCONFINED = Control.INSIDE, Control.UNCONFINED
+SURVIVAL = "tests/escape/test_survival.py"
 DANGEROUS = ("bash.dangerous", "recursive-delete-system")
 NO_RIGHTS = "the account has not the right for it anywhere: the attack is on the filter before that"
 REPARENTED = "Linux gives an orphan SIGCHLD for its last word when its parent has ended: what is shown is that all do"
@@ -118,6 +119,16 @@ SHOWN = (
           "tests/escape/test_restarts.py::test_an_egress_process_that_dies_is_replaced_and_gives_nothing_away"),
     Shown((), "Parts of the agent die at random under load",
           "tests/escape/test_chaos.py::test_random_deaths_under_load_let_nothing_out_and_lose_no_refusal"),
+    Shown((), "Both parts are killed at once, and a guard as it takes over",
+          f"{SURVIVAL}::test_both_parts_killed_at_once_and_a_guard_killed_as_it_takes_over_are_replaced"),
+    Shown((), "The keeper is stopped",
+          f"{SURVIVAL}::test_while_the_keeper_is_stopped_all_is_decided_and_a_guard_that_dies"
+          "_then_is_replaced_when_it_goes_on"),
+    Shown((), "The guard dies with a verb in hand",
+          f"{SURVIVAL}::test_a_verb_that_is_in_hand_when_the_guard_dies_fails_and_leaves_nothing_half"),
+    Shown((), "The guard is stopped (where execs are traced)",
+          "tests/enforce/commands/test_tracer_deadlines.py"
+          "::test_while_the_guard_is_stopped_an_exec_is_refused_and_on_record_when_it_goes_on"),
     Shown((), "The control socket, by every account",
           "tests/escape/test_control_socket.py::test_only_who_has_a_role_is_answered"),
     Shown((), "A policy directory that is half written",

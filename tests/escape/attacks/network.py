@@ -142,5 +142,11 @@ paths:
         *("sidecar", "sidecar_by_ipv6", "sidecar_by_any_address", "sidecar_by_proxy", "shell_redirection"),
         *("multipath", "fast_open", "fast_open_by_message", "fast_open_at_connect"),
     ),
-    shown=(Shown((), "Sockets that were opened before a checkpoint, after a restore (gVisor of 2024)", RESTORED),),
+    shown=(
+        Shown(
+            (),
+            "Sockets that were opened, or connected, before a checkpoint, after a restore (gVisor of 2024)",
+            RESTORED,
+        ),
+    ),
 )
