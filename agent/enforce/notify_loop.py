@@ -69,9 +69,10 @@ class NotifyLoop:
     """Answers the notifications of one listener until `stop`, or until no task is left under the filter.
 
     Owns `listener` from `start` on. `handlers`: system call number -> who answers. `eyes`: the file-system identity
-    that the handlers take on, tried once at the start. `ended` is called once at the end, with the reason where it was
-    a fault. `deadline`: seconds that one call may wait. `journal`: where what is in hand is kept; of what it holds
-    already, every call is denied first.
+    that the handlers take on, tried once at the start. `prepare` is called before the first answer, in the thread that
+    answers, so that whoever starts this need not wait for it. `ended` is called once at the end, with the reason where
+    it was a fault. `deadline`: seconds that one call may wait. `journal`: where what is in hand is kept; of what it
+    holds already, every call is denied first.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class NotifyLoop:
         handlers: Mapping[int, Handler],
         eyes: process.FilesystemIdentity,
         *,
+        prepare: Callable[[], None] = lambda: None,
         deadline: float,
         ended: Callable[[str | None], None] | None = None,
         journal: NotifyJournal | None = None,
@@ -88,6 +90,7 @@ class NotifyLoop:
         self._kept = journal or NotifyJournal()
         self._handlers = dict(handlers)
         self._eyes = eyes
+        self._prepare = prepare
         self._ended = ended
         self._deadline = deadline
         self._stopping = threading.Event()
@@ -146,6 +149,7 @@ class NotifyLoop:
 
     def _serve(self) -> None:
         self._deny_left()
+        self._prepare()
         poller = select.poll()
         poller.register(self._listener, select.POLLIN)
         poller.register(self._wake, select.POLLIN)

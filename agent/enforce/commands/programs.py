@@ -22,6 +22,7 @@ import stat
 import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 
 from agent.values import dataclass
 
@@ -30,6 +31,7 @@ LOADERS = ("/lib*/ld-*.so*", "/lib/*/ld-*.so*", "/usr/lib*/ld-*.so*")
 MAX_HASHED = 64 << 20
 
 _REMEMBERED = 4096
+_MOST_LINKS = 40  # path_resolution(7)
 _HEAD = 4096
 _PROGRAM_HEADERS = 32
 _PT_NOTE = 4
@@ -75,7 +77,7 @@ class Programs:
         self._state: tuple[int, ...] = ()
 
     def prepare(self) -> None:
-        """Read the machine's programs now (some tens of milliseconds) and not at the first exec."""
+        """Read the machine's programs now (ten milliseconds, or some hundred in gVisor) and not at the first exec."""
         if not self._state:
             self._read()
 
@@ -159,6 +161,7 @@ class Programs:
         self._names.clear()
 
     def _files(self) -> Iterator[tuple[str, os.stat_result]]:
+        resolved = cache(os.path.realpath)
         for directory in dict.fromkeys(os.path.realpath(directory) for directory in self._directories):
             try:
                 with os.scandir(directory) as entries:
@@ -166,12 +169,12 @@ class Programs:
                         if entry.is_file(follow_symlinks=False):
                             yield entry.path, entry.stat(follow_symlinks=False)
                         elif entry.is_symlink():
-                            yield from _target(entry.path)
+                            yield from _target(entry.path, resolved)
             except OSError:
                 continue
         for pattern in self._loaders:
             for path in glob.glob(pattern):  # noqa: PTH207
-                yield from _target(path)
+                yield from _target(path, resolved)
 
 
 def build_id(head: bytes) -> bytes | None:
@@ -206,15 +209,24 @@ def _noted(notes: bytes, order: str) -> bytes | None:
     return None
 
 
-def _target(path: str) -> Iterator[tuple[str, os.stat_result]]:
-    """What a symlink leads to, under its own path: ``awk`` is mawk, not whatever else is called so."""
+def _target(path: str, resolved: Callable[[str], str]) -> Iterator[tuple[str, os.stat_result]]:
+    """What a symlink leads to, under its own path: ``awk`` is mawk, not whatever else is called so. `resolved`:
+    os.path.realpath, which remembers directories: most links of a machine lead to a few of them."""
     try:
-        real = os.path.realpath(path)
-        status = os.stat(real)  # noqa: PTH116
+        for _ in range(_MOST_LINKS):
+            directory, name = os.path.split(path)
+            named = name not in ("", ".", "..")
+            path = os.path.join(resolved(directory), name) if named else resolved(path)  # noqa: PTH118
+            status = os.lstat(path)
+            if not stat.S_ISLNK(status.st_mode):
+                break
+            path = os.path.join(os.path.dirname(path), os.readlink(path))  # noqa: PTH115, PTH118, PTH120
+        else:
+            return
     except OSError:
         return
     if stat.S_ISREG(status.st_mode) and status.st_mode & 0o111:
-        yield real, status
+        yield path, status
 
 
 def _modified(directory: str) -> int:

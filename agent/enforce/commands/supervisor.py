@@ -81,11 +81,18 @@ class ExecSupervisor:
         self._arch_prctl = number("arch_prctl")
         own: dict[int, Handler] = {found: self for name in _CALLS if (found := number(name)) is not None}
         handlers = own | dict(others or {})
-        self._loop = NotifyLoop(listener, handlers, eyes, deadline=deadline, ended=ended, journal=journal)
+        self._loop = NotifyLoop(
+            listener,
+            handlers,
+            eyes,
+            prepare=self._programs.prepare,
+            deadline=deadline,
+            ended=ended,
+            journal=journal,
+        )
 
     def start(self) -> None:
         """Start answering. Raises OSError where the session's file-system identity cannot be taken."""
-        self._programs.prepare()
         self._loop.start()
 
     def stop(self) -> None:

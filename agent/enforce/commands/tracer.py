@@ -125,7 +125,6 @@ class ExecTracer:
 
     def start(self) -> None:
         """Start answering. Raises OSError where the tracer is gone."""
-        self._programs.prepare()
         greet(self._tracer, self._greeting)
         self._thread.start()
         self._clock.start()
@@ -153,6 +152,7 @@ class ExecTracer:
 
     def _serve(self) -> None:
         """Until the tracer has ended, which is with the last traced task, and the end of them all."""
+        self._programs.prepare()
         while data := self._receive():
             question = Question.parse(data)
             if question.put is Put.SETTLED:

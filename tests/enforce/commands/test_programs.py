@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 from datetime import date
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.enforce.commands import programs
-from agent.enforce.commands.programs import Programs, build_id
+from agent.enforce.commands.programs import Programs, _target, build_id
 from agent.policy.request import Origin
 from agent.shell.requests import from_argv
 from tests.conftest import require
@@ -163,3 +164,44 @@ def test_a_copy_of_a_multi_call_program_does_what_its_words_say(tmp_path: Path) 
         for exe in (tmp_path / "x", directory / "busybox"):
             request = from_argv(argv, exe=str(exe), cwd="/", home="/h", today=date(2026, 11, 22), origin=Origin("exec"))
             assert ("rm", "-rf", "/") in [command.argv for command in request.commands]
+
+
+def test_a_link_leads_where_the_kernel_would_go(tmp_path: Path) -> None:
+    real, other = tmp_path / "real", tmp_path / "other"
+    (real / "deep").mkdir(parents=True)
+    other.mkdir()
+    for name in ("program", "deep/more"):
+        (real / name).write_text("#!/bin/sh\n")
+        (real / name).chmod(0o755)
+    (real / "data").write_text("")
+    links = {
+        "plain": "../real/program",
+        "twice": "plain",
+        "directory": "../real",
+        "through": "directory/deep/more",
+        "back": "directory/deep/../program",
+        "absolute": str(real / "program"),
+        "data": "../real/data",
+        "gone": "../real/none",
+        "into": "plain/none",
+        "loop": "loop",
+        "self": ".",
+        "above": "../real/deep/..",
+    }
+    for name, target in links.items():
+        (other / name).symlink_to(target)
+    resolved = cache(os.path.realpath)
+    found = {name: [path for path, _ in _target(str(other / name), resolved)] for name in links}
+    program = [str(real / "program")]
+    leads = {"plain": program, "twice": program, "back": program, "absolute": program}
+    assert found == {name: [] for name in links} | leads | {"through": [str(real / "deep/more")]}
+
+
+def test_the_links_of_this_machine_lead_where_the_kernel_would_go() -> None:
+    resolved = cache(os.path.realpath)
+    for entry in os.scandir("/usr/bin"):
+        if entry.is_symlink():
+            kernels = os.path.realpath(entry.path)
+            assert all(path == kernels for path, _ in _target(entry.path, resolved))
+            executed = os.path.isfile(kernels) and os.stat(kernels).st_mode & 0o111
+            assert len(list(_target(entry.path, resolved))) == bool(executed)
