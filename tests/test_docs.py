@@ -233,6 +233,13 @@ def test_the_policy_docs_give_each_verb_of_the_control_socket_to_its_least_role(
     assert told == {name: str(verb.least) for name, verb in verbs.items()}
 
 
+def test_the_map_of_the_house_has_every_part_once() -> None:
+    (listed,) = re.findall(r"```\n(agent/cli/.*?)```", section("docs/architecture.md", "## The house"), re.S)
+    named = re.findall(r"agent/([\w.]+)", listed)
+    parts = [path.name for path in (ROOT / "agent").iterdir() if path.name not in ("__init__.py", "__pycache__")]
+    assert sorted(named) == sorted(parts)
+
+
 def test_the_map_of_the_guards_house_has_every_package_and_module_once() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \|$", section("docs/architecture.md", "## The house"), re.M)
     house = ROOT / "agent/daemon"
