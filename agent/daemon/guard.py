@@ -60,6 +60,7 @@ class Guard:
         self._session: Parts | None = None
         self._orphaned = False
         self._taken_over = False
+        self._early: list[int] = []
         self._account: int | None = None
 
     async def run(self, spec: RunSpec, stdio: tuple[int, int, int], launcher: Waiting, offer: Offer) -> int:
@@ -108,6 +109,9 @@ class Guard:
         return await self._to_the_end(spec, session)
 
     async def _to_the_end(self, spec: RunSpec, session: Parts) -> int:
+        early, self._early = self._early, []
+        for number in early:
+            self._signal(number)
         status = await self._exited
         if not self._orphaned:
             self._tell({"type": "exited", "status": status})
@@ -174,7 +178,10 @@ class Guard:
             self._tell({"type": "end"})
 
     def _signal(self, number: int) -> None:
-        if self._session is not None and self._session.pid:
+        """Pass it on to the session; what comes before there is one, as soon as there is."""
+        if self._session is None or not self._session.pid:
+            self._early.append(number)
+        else:
             if number in _ENDING and self._session.held:
                 self._session.end(f"{signal.Signals(number).name} while the session was held still")
             with suppress(ProcessLookupError):

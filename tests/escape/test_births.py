@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -96,8 +97,16 @@ def test_a_lockdown_that_comes_while_the_session_is_made_contains_it(host: Host,
         assert done.returncode == 0, done.stderr
         assert events(host.audit, "agent.lockdown")
         if measure == "--kill":
-            assert run.wait(WAIT_S) == 128 + 9
+            assert run.wait(WAIT_S) == 128 + signal.SIGKILL
         assert alive(mark) == []
+    assert verify(host.audit) == 0
+
+
+def test_a_signal_that_comes_while_the_session_is_made_is_not_lost(host: Host) -> None:
+    with running(host, "sleep 300") as (_, run):
+        run.send_signal(signal.SIGTERM)
+        assert run.wait(WAIT_S) == 128 + signal.SIGTERM
+    assert [event["details"]["signal"] for event in events(host.audit, "session.terminate")] == ["SIGTERM"]
     assert verify(host.audit) == 0
 
 
