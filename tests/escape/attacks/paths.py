@@ -189,6 +189,10 @@ SHOWN = (
     Shown((54,), "A fault while a path is looked up",
           "tests/enforce/commands/test_supervisor_faults.py::"
           "test_a_fault_in_the_decision_is_a_recorded_denial_and_supervision_goes_on"),
+    Shown((), "A sensitive file is read, by every way, with `paths.audit: reads`", "tests/escape/test_read_audit.py::"
+          "test_no_way_to_read_a_sensitive_file_shows_anything_and_each_is_recorded_and_counted"),
+    Shown((), "The same while guards die",
+          "tests/escape/test_read_audit.py::test_while_guards_die_no_open_goes_on_and_none_is_forgotten"),
 )  # fmt: skip
 
 PATHS = Group(
