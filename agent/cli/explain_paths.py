@@ -12,6 +12,7 @@ from typing import Any
 
 from agent.cli.questions import Surroundings
 from agent.daemon.launch.decoying import place_decoys, sensitive_names, sight_of
+from agent.daemon.launch.planning import PUBLIC
 from agent.daemon.policies.demands import paths_observed, with_protection
 from agent.daemon.protection.protecting import NO_MOUNTS, Protection, bounds_of, compile_protection, unheld
 from agent.daemon.protection.searching import Bounds
@@ -162,7 +163,7 @@ def _recorded(policy: Policy, grants: Grants, around: Surroundings, offer: Offer
     if policy.audits_reads and offer.reads:
         account = _account()
         uid, gid = (None, None) if account is None or os.geteuid() != 0 else (account.pw_uid, account.pw_gid)
-        sight = sight_of((*grants.read, *grants.write, *DEVICES), (), uid, gid)
+        sight = sight_of((*grants.read, *grants.write, *DEVICES, PUBLIC), (), uid, gid)
         places = [shown(path) for path, _ in place_decoys(sensitive_names(policy, grants.write, around.home), sight)]
         found["reads"] = f"fanotify, of sensitive files in {', '.join(places)}; of the agent's own"
     elif policy.audits_reads:
