@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.linux import fanotify
+from agent.linux import fanotify, namespaces
 from agent.session.decoys import Decoys
 from agent.session.plan import Decoy
 from tests.session.test_view import told
@@ -38,11 +38,15 @@ def result(act: Callable[[], object]) -> str:
     return str(found)
 
 
-def laid(tree: Path, decoys: tuple[Decoy, ...], acts: dict[str, Callable[[], object]]) -> tuple[list[str], list[str]]:
-    """Where decoys are, and what came of each act."""
+def laid(
+    tree: Path, decoys: tuple[Decoy, ...], acts: dict[str, Callable[[], object]], *, fresh: bool = False
+) -> tuple[list[str], list[str]]:
+    """Where decoys are, and what came of each act. `fresh`: /run is an empty directory of the session's."""
 
     def piece() -> tuple[list[str], list[str]]:
         kept: list[int] = []
+        if fresh:
+            namespaces.tmpfs("/run", size="64k")
         made = Decoys(decoys, str(tree / "ground"), lambda group: kept.append(os.dup(group)))
 
         def answer() -> None:
@@ -54,7 +58,7 @@ def laid(tree: Path, decoys: tuple[Decoy, ...], acts: dict[str, Callable[[], obj
                     os.close(opening.file)
 
         threading.Thread(target=answer, daemon=True).start()
-        return [os.readlink(f"/proc/self/fd/{place}") for place in made.show(fresh=False)], [
+        return [os.readlink(f"/proc/self/fd/{place}") for place in made.show(fresh=fresh)], [
             result(act) for act in acts.values()
         ]
 
@@ -102,3 +106,14 @@ def test_names_that_contradict_each_other_end_no_launch(tree: Path) -> None:
     decoys = ((str(tree / "home"), ("", "a", "a/b", "c/", "c", "d/e")),)
     shown, came = laid(tree, decoys, {name: (lambda name=name: os.lstat(tree / "home" / name).st_size) for name in "a"})
     assert (shown, came) == (["home"], ["0"])
+
+
+@pytest.mark.parametrize(("fresh", "shown"), [(True, ["/run/parhelia-secrets"]), (False, [])])
+def test_in_an_empty_run_of_the_sessions_own_places_are_made_for_them(
+    tree: Path, fresh: bool, shown: list[str]
+) -> None:
+    decoys = (("/run/parhelia-secrets", ("", "token")), ("/run/parhelia-x/secrets", ("",)), ("/run/parhelia-file", ()))
+    token = Path("/run/parhelia-secrets/token")
+    acts: dict[str, Callable[[], object]] = {"read": token.read_text, "list": lambda: os.listdir(token.parent)}
+    assert laid(tree, decoys, acts, fresh=fresh) == (shown, ["EPERM" if fresh else "ENOENT"] * 2)
+    assert not token.parent.exists()
