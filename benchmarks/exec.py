@@ -262,15 +262,8 @@ def compare(argv: list[str], count: int, rounds: int) -> None:
     print(f"  {'answer to an exec':<24}{answers[49] * 1e6:9.1f} us median, {answers[98] * 1e6:.0f} us p99")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-n", "--count", type=int, default=60, help="spawns of /bin/true per variant and round")
-    parser.add_argument("-r", "--rounds", type=int, default=15)
-    parser.add_argument("--cpu", type=int, help="everything on this one CPU")
-    parser.add_argument("--only", choices=("true", "script"))
-    options = parser.parse_args()
-    if options.cpu is not None:
-        os.sched_setaffinity(0, {options.cpu})
+def measure(options: argparse.Namespace, compare: Callable[[list[str], int, int], None]) -> None:
+    """What is asked for of the two, by `compare` (argv, its count, rounds)."""
     directory = Path(tempfile.mkdtemp(prefix="parhelia-bench-"))
     try:
         directory.chmod(0o755)
@@ -284,6 +277,24 @@ def main() -> None:
             compare(["/bin/sh", str(script)], 1, options.rounds)
     finally:
         shutil.rmtree(directory)
+
+
+def arguments(description: str | None, *, count: int, rounds: int) -> argparse.ArgumentParser:
+    """What both benchmarks of an exec can be asked for; `count` and `rounds` where nothing is said."""
+    parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
+    parser.add_argument("-n", "--count", type=int, default=count, help="spawns of /bin/true per variant and round")
+    parser.add_argument("-r", "--rounds", type=int, default=rounds)
+    parser.add_argument("--only", choices=("true", "script"))
+    return parser
+
+
+def main() -> None:
+    parser = arguments(__doc__, count=60, rounds=15)
+    parser.add_argument("--cpu", type=int, help="everything on this one CPU")
+    options = parser.parse_args()
+    if options.cpu is not None:
+        os.sched_setaffinity(0, {options.cpu})
+    measure(options, compare)
 
 
 if __name__ == "__main__":

@@ -8,17 +8,13 @@ the whole ring with the shipped policy, the comparison after the exec included (
 
 from __future__ import annotations
 
-import argparse
 import os
-import shutil
 import statistics
 import struct
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
 from agent.daemon.policies.store import read_policy
 from agent.enforce.commands.judge import CONTINUE, ExecJudge
@@ -28,7 +24,7 @@ from agent.policy.request import CommandRequest, Origin
 from agent.session.filter import FilterOptions, build
 from agent.shell.requests import from_argv
 from agent.shell.scripts import Environment
-from benchmarks.exec import SCRIPT, Discard
+from benchmarks.exec import Discard, arguments, measure
 from tests.enforce.commands.filtered import GID, UID
 from tests.enforce.commands.traced import Traced
 
@@ -149,24 +145,7 @@ def compare(argv: list[str], count: int, rounds: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-n", "--count", type=int, default=40, help="spawns of /bin/true per variant and round")
-    parser.add_argument("-r", "--rounds", type=int, default=9)
-    parser.add_argument("--only", choices=("true", "script"))
-    options = parser.parse_args()
-    directory = Path(tempfile.mkdtemp(prefix="parhelia-bench-"))
-    try:
-        directory.chmod(0o755)
-        script = directory / "script"
-        script.write_text(SCRIPT)
-        if options.only != "script":
-            print("spawn of /bin/true, each:")
-            compare(["/bin/true"], options.count, options.rounds)
-        if options.only != "true":
-            print("script of some 250 execs, each:")
-            compare(["/bin/sh", str(script)], 1, options.rounds)
-    finally:
-        shutil.rmtree(directory)
+    measure(arguments(__doc__, count=40, rounds=9).parse_args(), compare)
 
 
 if __name__ == "__main__":

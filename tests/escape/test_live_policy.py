@@ -3,6 +3,7 @@ a file with mistakes changes nothing but the log."""
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import os
@@ -11,7 +12,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +134,9 @@ def check(outcome: Outcome, port: int) -> None:
     assert outcome.verified == 0
 
 
-@pytest.mark.root
-def test_sighup_asks_for_the_policy_and_leaves_the_session_alone(host: Host) -> None:
+@contextlib.contextmanager
+def begun(host: Host) -> Iterator[subprocess.Popen[bytes]]:
+    """A session that runs for as long as the block does, and then ends with 7."""
     case = Case(("/bin/sh", "-c", "echo begun; read _; exit 7"), policy())
     process = subprocess.Popen(
         host.command(case),
@@ -146,15 +148,21 @@ def test_sighup_asks_for_the_policy_and_leaves_the_session_alone(host: Host) -> 
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == b"begun\n"
-        process.send_signal(signal.SIGHUP)  # the command has become the keeper (execve)
-        until(lambda: events(host.audit, "policy.reload"), "the reload")
-        (event,) = events(host.audit, "policy.reload")
-        assert (event["details"]["reason"], event["details"]["changed"]) == ("SIGHUP", [])
+        yield process
         process.communicate(b"\n", timeout=60)
         assert process.returncode == 7
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.root
+def test_sighup_asks_for_the_policy_and_leaves_the_session_alone(host: Host) -> None:
+    with begun(host) as process:
+        process.send_signal(signal.SIGHUP)  # the command has become the keeper (execve)
+        until(lambda: events(host.audit, "policy.reload"), "the reload")
+        (event,) = events(host.audit, "policy.reload")
+        assert (event["details"]["reason"], event["details"]["changed"]) == ("SIGHUP", [])
 
 
 def test_an_open_tunnel_is_cut_when_its_rule_is_taken_away(runtime: Runtime) -> None:
@@ -178,23 +186,8 @@ def test_the_cut_is_counted(host: Host) -> None:
 @pytest.mark.root
 def test_a_policy_directory_that_is_half_written_leaves_the_last_good_policy(host: Host) -> None:
     """Each way in which an operator's tool may leave the files for a while; the session goes on under what it had."""
-    case = Case(("/bin/sh", "-c", "echo begun; read _; exit 7"), policy())
-    process = subprocess.Popen(
-        host.command(case),
-        env=host.environment(case),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"begun\n"
+    with begun(host):
         rejected = half_written(host.policies / "policy.yaml", host)
-        process.communicate(b"\n", timeout=60)
-        assert process.returncode == 7
-    finally:
-        process.kill()
-        process.wait()
     assert [(reason, found) for reason, found in rejected if reason not in found] == []
     (reloaded,) = events(host.audit, "policy.reload")
     assert reloaded["details"]["changed"] == ["egress"]
