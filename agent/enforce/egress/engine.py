@@ -10,6 +10,7 @@ the loop itself refuses the rest. The upstream's address is never rewritten (poo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from agent.enforce.egress.engine_failures import NO_ANSWER
 from agent.enforce.egress.engine_layers import Closing, DecidedHttp, FailClosed, blame
 from agent.enforce.egress.engine_patience import HeadClock, Rest
 from agent.enforce.egress.engine_requests import Identity, Refusal, examine_sni
+from agent.enforce.egress.engine_room import Room
 from agent.enforce.egress.engine_secrets import CONTROL
 from agent.enforce.egress.engine_tls import EngineTls
 from agent.enforce.egress.limits import Limits
@@ -39,7 +41,8 @@ log = logging.getLogger(__name__)
 
 DIAL_SECONDS = 15.0
 MAX_UPSTREAM = 32
-MAX_HELD = 4 * 1024 * 1024
+LOOK_SECONDS = 1.0
+"""How often somebody who waits for others to hold less looks whether they do."""
 TLS_RECORD_HEAD = 3
 
 _IDENTITY: ContextVar[Identity] = ContextVar("identity of the connection that this task serves")
@@ -101,7 +104,8 @@ class VettedLoop(asyncio.SelectorEventLoop):
 
 class EngineConnection(LiveConnectionHandler):
     """One intercepted client connection. `meter(up, down)` is told about bytes from the client and from upstreams.
-    `limits`: the session's. `idle`: the rule's seconds, None for the session's."""
+    `limits`: the session's. `idle`: the rule's seconds, None for the session's. `room`: shared with other connections.
+    """
 
     def __init__(
         self,
@@ -115,6 +119,7 @@ class EngineConnection(LiveConnectionHandler):
         meter: Callable[[int, int], None],
         limits: Limits,
         idle: int | None = None,
+        room: Room | None = None,
     ) -> None:
         super().__init__(reader, writer, options, mode_specs.ProxyMode.parse("regular"))
         if not isinstance(self.client.peername, tuple):  # a Unix socket has no peer name
@@ -125,6 +130,8 @@ class EngineConnection(LiveConnectionHandler):
         self._meter = meter
         self._limits = limits
         self._idle = idle
+        self._room = room or Room()
+        self._share = self._room.share()
         self._opaque = True  # the client's last bytes are part of a TLS record, or of its handshake
         self.timeout_watchdog = Rest(0, self.on_timeout)
         self.follow_limits()
@@ -155,6 +162,8 @@ class EngineConnection(LiveConnectionHandler):
         if from_client or self._heard != heard:  # what came first of all is read when its layer is there
             self._opaque = self._heard == heard
         self._head.heard(incomplete=self._opaque or self._http is None or self._http.head_begun())
+        if self._share.held:
+            self._count()
         self._moved.set()
 
     @property
@@ -173,18 +182,29 @@ class EngineConnection(LiveConnectionHandler):
             await self._until_little_is_held(from_client=from_client)
 
     async def _until_little_is_held(self, *, from_client: bool) -> None:
-        while self._http is not None:
-            held = self._http.held_for_upstreams() if from_client else self._http.held_for_client()
-            if held <= MAX_HELD:
+        while True:
+            up, down = self._count()
+            if not self._share.enough(up if from_client else down):
                 return
             self._moved.clear()
-            await self._moved.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._moved.wait()
+
+    def _count(self) -> tuple[int, int]:
+        """Bytes that wait for upstreams and for the client."""
+        if self._http is None:
+            return 0, 0
+        up, down = self._http.held_for_upstreams(), self._http.held_for_client()
+        self._share.hold(up + down)
+        return up, down
 
     async def handle_client(self) -> None:
         try:
             await super().handle_client()
         finally:
             self._head.stop()
+            self._share.hold(0)
 
     def follow_limits(self) -> None:
         """The session's limits may have changed."""
@@ -238,7 +258,7 @@ class EngineConnection(LiveConnectionHandler):
         """TLS once and HTTP inside it (or HTTP alone); never TLS in TLS, DNS, TCP or a guess."""
         context = asked.context
         if self._identity.kind == "absolute" or any(isinstance(x, ClientTLSLayer) for x in context.layers):
-            asked.layer = self._http = DecidedHttp(context, self._malformed)
+            asked.layer = self._http = DecidedHttp(context, self._malformed, self._room)
             return
         start: bytes = asked.data_client()  # type: ignore[no-untyped-call]
         if len(start) < TLS_RECORD_HEAD:

@@ -81,7 +81,8 @@ class BoundedHttp1Server(_StrictBodies, Http1Server):
         if isinstance(event, ResponseProtocolError) and self.response is None:
             status = event.code.http_status_code()
             if status is not None and self.conn.state & ConnectionState.CAN_WRITE:
-                yield commands.SendData(self.conn, render_answer(failure(status, event)))
+                bodiless = self.request is not None and self.request.data.method == b"HEAD"
+                yield commands.SendData(self.conn, render_answer(failure(status, event), bodiless=bodiless))
                 yield commands.CloseConnection(self.conn)
                 return
         yield from super().send(event)

@@ -7,7 +7,7 @@ none, is an object of some hundred).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import h2.errors
@@ -15,7 +15,8 @@ import h2.events
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import CommandGenerator
-from mitmproxy.proxy.layers.http._base import ReceiveHttp
+from mitmproxy.proxy.layers.http import HttpStream
+from mitmproxy.proxy.layers.http._base import ReceiveHttp, StreamId
 from mitmproxy.proxy.layers.http._events import ErrorCode, RequestData, RequestProtocolError, ResponseProtocolError
 from mitmproxy.proxy.layers.http._http2 import Http2Client, Http2Connection, Http2Server
 
@@ -23,17 +24,21 @@ from agent.enforce.egress.engine_failures import answer_fields, failure
 
 PIECE: Final = 256
 """Bytes of memory that a piece of data takes beside its own."""
+MAX_STREAMS: Final = 512
+"""Requests of one connection that are not done with: what a client has given up counts until that is noticed."""
 _HEADER_FRAMES: Final = (0x1, 0x9)  # HEADERS, CONTINUATION (RFC 9113 section 6)
 
 
 class BoundedHttp2Server(Http2Server):
-    """The client's side in HTTP/2, whose own library bounds heads and refuses what is malformed. `crowded()`: are there
-    too many requests already?"""
+    """The client's side in HTTP/2, whose own library bounds heads and refuses what is malformed. `requests`: those that
+    are not done with."""
 
-    def __init__(self, context: Context, malformed: Callable[[str], None], crowded: Callable[[], bool]) -> None:
+    def __init__(
+        self, context: Context, malformed: Callable[[str], None], requests: Mapping[StreamId, HttpStream]
+    ) -> None:
         super().__init__(context)
         self._malformed = malformed
-        self._crowded = crowded
+        self._requests = requests
 
     def head_begun(self) -> bool:
         """A block of header frames that goes on, or the beginning of a frame that could be of one (RFC 9113 4.3)."""
@@ -42,7 +47,7 @@ class BoundedHttp2Server(Http2Server):
         return bool(buffer._headers_buffer or (buffer._data and (not kind or kind[0] in _HEADER_FRAMES)))
 
     def handle_h2_event(self, event: h2.events.Event) -> CommandGenerator[bool]:
-        if isinstance(event, h2.events.RequestReceived) and self._crowded():
+        if isinstance(event, h2.events.RequestReceived) and len(self._requests) >= MAX_STREAMS:
             self._malformed("too many requests of one connection were begun and given up")
             yield from super().protocol_error("too many streams", h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
             return True
@@ -56,12 +61,20 @@ class BoundedHttp2Server(Http2Server):
         if isinstance(event, ResponseProtocolError):
             status = event.code.http_status_code()
             stream = self.h2_conn.streams.get(event.stream_id)
-            unanswered = stream is not None and not stream.state_machine.headers_sent
-            if status is not None and unanswered and self.is_open_for_us(event.stream_id):
+            if (
+                status is not None
+                and stream is not None
+                and not stream.state_machine.headers_sent
+                and self.is_open_for_us(event.stream_id)
+            ):
                 answer = failure(status, event)
                 fields, body = answer_fields(answer)
-                self.h2_conn.send_headers(event.stream_id, [(b":status", b"%d" % answer.status), *fields])
-                self.h2_conn.send_data(event.stream_id, body, end_stream=True)
+                known = self._requests.get(event.stream_id)
+                bodiless = known is not None and known.flow.request.data.method == b"HEAD"
+                head = [(b":status", b"%d" % answer.status), *fields]
+                self.h2_conn.send_headers(event.stream_id, head, end_stream=bodiless)
+                if not bodiless:
+                    self.h2_conn.send_data(event.stream_id, body, end_stream=True)
                 yield commands.SendData(self.conn, self.h2_conn.data_to_send())
                 return
         yield from super()._handle_event(event)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import wsproto.events
 from mitmproxy.connection import Connection
+from mitmproxy.http import HTTPFlow
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.commands import Command
 from mitmproxy.proxy.context import Context
@@ -36,12 +37,11 @@ from agent.enforce.egress.engine_failures import OURS
 from agent.enforce.egress.engine_http1 import BoundedHttp1Server, http1_client
 from agent.enforce.egress.engine_http2 import BoundedHttp2Server, held, size_of
 from agent.enforce.egress.engine_quota import download, upload
+from agent.enforce.egress.engine_room import Room, Share
 from agent.enforce.egress.engine_secrets import CONTROL, FAILED
 from agent.enforce.egress.quota import LimitExceeded
 
 MAX_WEBSOCKET_MESSAGE = 16 * 1024 * 1024
-MAX_STREAMS = 512
-"""Requests of one connection that are not done with: what a client has given up counts until that is noticed."""
 
 
 def blame(error: BaseException) -> str:
@@ -81,15 +81,16 @@ class DecidedHttp(HttpLayer):
     """HTTP on a connection whose destination is fixed (mitmproxy's transparent mode).
 
     `malformed(reason)` is told about a head that can't be read at all, for which there is no hook. `heard`: how often
-    the client has sent something that came through its TLS.
+    the client has sent something that came through its TLS. `room`: for WebSocket messages that are not whole.
     """
 
-    def __init__(self, context: Context, malformed: Callable[[str], None]) -> None:
+    def __init__(self, context: Context, malformed: Callable[[str], None], room: Room) -> None:
         super().__init__(context, HTTPMode.transparent)
+        self._room = room
         self.heard = 0
         self._ended: list[Connection] = []
         if context.client.alpn == b"h2":
-            self.connections[context.client] = BoundedHttp2Server(context.fork(), malformed, self._crowded)
+            self.connections[context.client] = BoundedHttp2Server(context.fork(), malformed, self.streams)
         else:
             self.connections[context.client] = BoundedHttp1Server(context.fork(), malformed)
 
@@ -119,9 +120,6 @@ class DecidedHttp(HttpLayer):
                 self.connections.pop(connection, None)
         self._ended = still
 
-    def _crowded(self) -> bool:
-        return len(self.streams) >= MAX_STREAMS
-
     def head_begun(self) -> bool:
         """Is part of a request's head here, and the rest not?"""
         peer = self.connections[self.context.client]
@@ -141,12 +139,16 @@ class DecidedHttp(HttpLayer):
         return behind + sum(map(held, upstreams)) + size_of(queued)
 
     def make_stream(self, stream_id: int) -> CommandGenerator[None]:
-        self.streams[stream_id] = DecidedStream(self.context.fork(), stream_id)
+        self.streams[stream_id] = DecidedStream(self.context.fork(), stream_id, self._room)
         yield from self.event_to_child(self.streams[stream_id], events.Start())
 
 
 class DecidedStream(HttpStream):
     """One request. The hooks mark every request and response for streaming; a response set by them is a refusal."""
+
+    def __init__(self, context: Context, stream_id: int, room: Room) -> None:
+        super().__init__(context, stream_id)
+        self._room = room
 
     def check_invalid(self, request: bool) -> CommandGenerator[bool]:
         if request and self._is_connect():
@@ -250,7 +252,7 @@ class DecidedStream(HttpStream):
         if self.flow.websocket is None:
             yield from super().flow_done()
             return
-        self.child_layer = BoundedWebsocket(self.context, self.flow)
+        self.child_layer = BoundedWebsocket(self.context, self.flow, self._room.share())
         self._handle_event = self.passthrough  # type: ignore[method-assign]
         yield from self.child_layer.handle_event(events.Start())
         yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
@@ -261,6 +263,10 @@ class BoundedWebsocket(WebsocketLayer):
 
     There is a hook for messages only: what control frames carry is shown to the flow's own check.
     """
+
+    def __init__(self, context: Context, flow: HTTPFlow, share: Share) -> None:
+        super().__init__(context, flow)
+        self._share = share
 
     def start(self, event: events.Event) -> CommandGenerator[None]:
         yield from super().start(event)
@@ -279,12 +285,16 @@ class BoundedWebsocket(WebsocketLayer):
             yield from self._end()
             return
         yield from super().relay_messages(event)
-        for peer in (self.client_ws, self.server_ws):
-            if sum(len(part) for part in peer.frame_buf) > MAX_WEBSOCKET_MESSAGE:
-                yield from self._end()
+        waiting = [sum(len(part) for part in peer.frame_buf) for peer in (self.client_ws, self.server_ws)]
+        self._share.hold(sum(waiting))
+        if self._share.enough(max(waiting), MAX_WEBSOCKET_MESSAGE):
+            yield from self._end()
+        elif isinstance(event, events.ConnectionClosed):
+            self._share.hold(0)
 
     def _end(self) -> CommandGenerator[None]:
         """Without a close frame (RFC 6455 section 7.1.5: status 1006, abnormal)."""
+        self._share.hold(0)
         yield commands.CloseConnection(self.context.server)
         yield commands.CloseConnection(self.context.client)
         self._handle_event = self.done  # type: ignore[method-assign]

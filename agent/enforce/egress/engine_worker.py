@@ -44,7 +44,8 @@ from agent.enforce.egress.engine import EngineConnection, VettedLoop, serving
 from agent.enforce.egress.engine_decisions import Decisions
 from agent.enforce.egress.engine_layers import blame
 from agent.enforce.egress.engine_quota import Accounts
-from agent.enforce.egress.engine_requests import Identity
+from agent.enforce.egress.engine_requests import Identity, Refusal
+from agent.enforce.egress.engine_room import Room
 from agent.enforce.egress.engine_tls import EngineTls, engine_options, warm
 from agent.enforce.egress.garbage import collect_rarely
 from agent.enforce.egress.limits import Limits
@@ -63,6 +64,8 @@ log = logging.getLogger(__name__)
 STATS_SECONDS = 1.0
 FLUSH_SECONDS = 1.0
 DESCRIPTORS_PER_CONNECTION = 4
+MOST_CONNECTIONS = 1024
+"""At once; each takes some 170 KB."""
 IMPORTED_EARLY = (
     concurrent.futures.thread,
     encodings.idna,
@@ -109,6 +112,7 @@ class Worker:
         self._serving: set[asyncio.Task[None]] = set()
         self._connections: dict[str, EngineConnection] = {}
         self._limit = _connection_limit()
+        self._room = Room()
         self._limits = Limits()
         self._limits.follow(session_limits(policy), Limits())
         self._up = self._down = 0
@@ -155,11 +159,6 @@ class Worker:
     def _take(self, message: Message, fds: list[int]) -> None:
         (fd,) = fds
         sock = socket.socket(fileno=fd)
-        if len(self._serving) >= self._limit:
-            log.error("%d connections are served; one more is refused", len(self._serving))
-            sock.close()
-            self._recorder.send({"type": "closed", "id": str(message["request_id"])})
-            return
         identity = Identity(
             host=str(message["host"]),
             port=int(message["port"]),
@@ -169,6 +168,12 @@ class Worker:
             source_ip=message["source_ip"],
             source_port=message["source_port"],
         )
+        if len(self._serving) >= self._limit:
+            sock.close()
+            reason = f"{self._limit} connections are open in the interception engine, the most there may be"
+            self._decisions(identity, None).refuse_connection(Refusal(503, "limit-connections", reason))
+            self._recorder.send({"type": "closed", "id": identity.request_id})
+            return
         work = self._serve(
             sock, base64.b64decode(message["prefix"]), identity, message.get("account"), message.get("idle")
         )
@@ -199,7 +204,29 @@ class Worker:
             sock.close()
             return
         writer = asyncio.StreamWriter(transport, protocol, reader, self._loop)
-        decisions = Decisions(
+        try:
+            with serving(identity):
+                connection = EngineConnection(
+                    reader,
+                    writer,
+                    options=self._options,
+                    identity=identity,
+                    decisions=self._decisions(identity, account),
+                    engine_tls=self._tls,
+                    meter=self._meter,
+                    limits=self._limits,
+                    idle=idle,
+                    room=self._room,
+                )
+                self._connections[identity.request_id] = connection
+                await connection.handle_client()
+        except Exception as error:
+            log.error("connection %s ended by a fault: %s", identity.request_id, blame(error))
+        finally:
+            transport.abort()
+
+    def _decisions(self, identity: Identity, account: str | None) -> Decisions:
+        return Decisions(
             identity,
             lambda: self._policy,
             self._gate,
@@ -209,25 +236,6 @@ class Worker:
             accounts=self._accounts,
             account=account,
         )
-        try:
-            with serving(identity):
-                connection = EngineConnection(
-                    reader,
-                    writer,
-                    options=self._options,
-                    identity=identity,
-                    decisions=decisions,
-                    engine_tls=self._tls,
-                    meter=self._meter,
-                    limits=self._limits,
-                    idle=idle,
-                )
-                self._connections[identity.request_id] = connection
-                await connection.handle_client()
-        except Exception as error:
-            log.error("connection %s ended by a fault: %s", identity.request_id, blame(error))
-        finally:
-            transport.abort()
 
     def _follow(self, policy: Policy) -> None:
         self._policy = policy
@@ -337,7 +345,7 @@ def _raise_descriptor_limit() -> None:
 
 def _connection_limit() -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(16, min(4096, (soft - 64) // DESCRIPTORS_PER_CONNECTION))
+    return max(16, min(MOST_CONNECTIONS, (soft - 64) // DESCRIPTORS_PER_CONNECTION))
 
 
 if __name__ == "__main__":

@@ -8,10 +8,13 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import closing
 from typing import Any
 
 import pytest
 from mitmproxy.proxy import commands
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import AcceptConnection, Request, TextMessage
 
 from agent.enforce.egress import engine_decisions
 from agent.enforce.egress.ca import InterceptionCA
@@ -19,6 +22,7 @@ from agent.enforce.egress.engine import EngineConnection, EngineFault, VettedLoo
 from agent.enforce.egress.engine_decisions import Decisions
 from agent.enforce.egress.engine_layers import DecidedStream
 from agent.enforce.egress.engine_requests import Identity
+from agent.enforce.egress.engine_room import Room
 from agent.enforce.egress.engine_tls import EngineTls, engine_options
 from agent.enforce.egress.limits import Limits
 from agent.gate import Gate
@@ -55,6 +59,7 @@ class Inside:
         self.target = Target(HOST, 443)
         self.served: list[Future[None]] = []
         self.connections: list[EngineConnection] = []
+        self.room = Room()
 
     def close(self) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)
@@ -108,6 +113,7 @@ class Inside:
                 engine_tls=self.engine_tls,
                 meter=lambda _up, _down: None,
                 limits=Limits(),
+                room=self.room,
             )
             self.connections.append(connection)
             try:
@@ -182,6 +188,34 @@ def test_a_hook_that_raises_on_the_answer_lets_nothing_of_it_through(
     reached = break_hook(monkeypatch, broken)
     assert inside.request(upstream.port, get(upstream.port)) == b""
     assert reached == [broken]
+
+
+def test_a_hook_that_raises_at_the_answers_end_cuts_the_connection(
+    inside: Inside, upstream: Http1Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached = break_hook(monkeypatch, "response")
+    asked = get(upstream.port).replace(b"Connection: close\r\n", b"")
+    assert inside.request(upstream.port, asked + asked).count(b"HTTP/1.1 200 ") == 1
+    assert reached == ["response"]
+
+
+def test_a_hook_that_raises_on_a_websocket_message_cuts_the_connection(
+    inside: Inside, upstream: Http1Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached = break_hook(monkeypatch, "websocket_message")
+    inside.policy = policy_of(tls_rule(HOST, upstream.port, methods=("GET",), paths=("/ws/**",)))
+    inside.target = Target(HOST, upstream.port)
+    peer = WSConnection(ConnectionType.CLIENT)
+    with inside.tls() as sock:
+        sock.sendall(peer.send(Request(host=f"{HOST}:{upstream.port}", target="/ws/x")))
+        peer.receive_data(sock.recv(65536))
+        assert [type(event) for event in peer.events()] == [AcceptConnection]
+        sock.sendall(peer.send(TextMessage(data="hello")))
+        with pytest.raises(OSError), closing(sock):
+            if not sock.recv(65536):
+                raise ConnectionResetError
+    inside.served.pop().result(PATIENCE)
+    assert reached == ["websocket_message"]
 
 
 def break_hook(monkeypatch: pytest.MonkeyPatch, broken: str) -> list[str]:

@@ -263,6 +263,12 @@ def test_what_a_stream_says_its_scheme_is_does_not_travel_on(
     assert all(authority == client.authority for _, _, authority in h2_upstream.requests)
 
 
+def test_a_failure_of_a_head_request_has_no_body_in_http2(front: Front, upstream: Http1Upstream) -> None:
+    client = Http2Client(front)
+    stream = client.send("HEAD", "/simple/x", scheme="ftp://")
+    assert client.answers([stream])[stream] == (400, b"")
+
+
 def test_a_request_that_is_given_up_in_the_same_breath_goes_nowhere(
     h2_front: Front, h2_upstream: Http2Upstream
 ) -> None:

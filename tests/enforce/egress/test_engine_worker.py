@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import socket
 import ssl
 import subprocess
 from http.client import HTTPException
@@ -11,9 +13,26 @@ from pathlib import Path
 
 import pytest
 
+from agent.channel import Channel, Message, pair
+from agent.enforce.egress import engine_worker
+from agent.enforce.egress.ca import InterceptionCA
+from agent.enforce.egress.engine_tls import EngineTls, engine_options
+from agent.enforce.egress.engine_worker import Worker
+from agent.enforce.egress.secrets import Secrets
 from tests.conftest import require
 from tests.enforce.egress import engine_upstream
-from tests.enforce.egress.engine_front import HOST, METHODS, PATHS, Front, Target, policy_of, tls_rule, until
+from tests.enforce.egress.engine_front import (
+    ACTOR,
+    HOST,
+    METHODS,
+    PATHS,
+    PATIENCE,
+    Front,
+    Target,
+    policy_of,
+    tls_rule,
+    until,
+)
 from tests.enforce.egress.engine_upstream import Authority, Http1Upstream
 from tests.enforce.egress.test_engine_layers import websocket
 
@@ -102,3 +121,34 @@ def test_a_worker_that_cannot_follow_a_new_policy_ends_with_its_connections(
             client.getresponse()
     finally:
         front.close()
+
+
+def test_a_connection_past_the_most_is_closed_and_recorded(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_worker, "_connection_limit", lambda: 0)
+    told = asyncio.run(asyncio.wait_for(told_of_one_more(authority), PATIENCE))
+    assert told["closed"]["id"] == "c9"
+    assert told["event"]["event"]["details"]["rule"] == "limit-connections"
+
+
+async def told_of_one_more(authority: Authority) -> dict[str, Message]:
+    ours, theirs = pair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    guard = Channel(ours)
+    given = policy_of(tls_rule(HOST, 443, paths=("/**",)))
+    made = EngineTls(InterceptionCA((HOST,)))
+    options = engine_options(str(authority.file))
+    worker = Worker(Channel(theirs), given, ACTOR, engine_tls=made, options=options, secrets=Secrets())
+    mine, handed_over = socket.socketpair()
+    where = {"host": HOST, "port": 443, "addresses": ["127.0.0.1"], "kind": "connect", "prefix": ""}
+    who = {"request_id": "c9", "source_ip": "192.0.2.7", "source_port": 7}
+    worker._take({"type": "connection", **where, **who}, [handed_over.detach()])
+    with ours, theirs, mine:
+        assert mine.recv(1) == b""
+        said: list[Message] = []
+        while len(said) < 2:
+            await asyncio.sleep(0)  # what is posted is sent in the loop's next turn
+            said += [message for message, _ in guard.feed()]
+    return {str(message["type"]): message for message in said}
