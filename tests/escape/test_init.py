@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from agent.linux.process import Capability
+from agent.session.launch import KEPT, REOPENS
 from tests.escape.runtime import Case, Outcome, Runtime, policy
 
 SEPARATE = [
@@ -67,3 +69,26 @@ def test_the_init_cannot_be_signalled_read_written_or_starved(request: pytest.Fi
     outcome = runtime.run(Case(("/usr/bin/python3", "-c", ON_INIT), policy()))
     assert judge(outcome) == []
     assert (outcome.status, outcome.verified) == (0, 0), outcome.stderr
+
+
+SETS = """
+import json, os
+def sets(pid):
+    lines = [line.split() for line in open(f"/proc/{pid}/status") if line.startswith("Cap")]
+    return {name[3:-1]: int(value, 16) for name, value in lines}
+print(json.dumps([sets("self"), sets(os.getppid())]))
+"""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("kind", "more"), [("host", ()), ("host_without_notify", REOPENS)])
+def test_the_init_keeps_the_rights_it_needs_and_what_it_forks_has_none(
+    request: pytest.FixtureRequest, kind: str, more: tuple[Capability, ...]
+) -> None:
+    """Where execs are traced also those to open the jail's doors again."""
+    runtime: Runtime = request.getfixturevalue(kind)
+    outcome = runtime.run(Case(("/usr/bin/python3", "-c", SETS), policy()))
+    session, init = json.loads(outcome.stdout)
+    assert set(session.values()) == {0}, session
+    wanted = sum(1 << capability for capability in (*KEPT, *more))
+    assert init == {"Inh": 0, "Prm": wanted, "Eff": wanted, "Bnd": 0, "Amb": 0}
