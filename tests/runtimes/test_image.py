@@ -63,6 +63,20 @@ print(agent.__file__); print(*sorted(str(p.relative_to(d())) for p in d().rglob(
     assert wanted
 
 
+def test_what_the_agent_imports_is_compiled_in_the_image(docker_run: Run) -> None:
+    entries = "agent.cli.run_request agent.daemon.keeper agent.daemon.running.bring_up agent.enforce.egress.main"
+    script = f"""
+import importlib.util, os, sys
+for name in '{entries} agent.session.launch argparse'.split():
+    importlib.import_module(name)
+files = [getattr(module, '__file__', None) or '' for module in [*sys.modules.values()]]
+files = [file for file in files if file.endswith('.py')]
+assert len(files) > 300
+print(*[file for file in files if not os.path.exists(importlib.util.cache_from_source(file))])"""
+    done = docker_run("-I", "-B", "-c", script, entrypoint="/opt/parhelia/bin/python")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
+
+
 def test_the_sessions_user_cannot_read_the_policy_and_can_read_the_interpreter(docker_run: Run) -> None:
     script = "ls /etc/parhelia/policies; /opt/parhelia/bin/python -c 'print(1)'"
     done = docker_run("-c", script, entrypoint="/bin/sh", options=("--user", "1000"))
