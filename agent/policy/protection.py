@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator
 
 from agent.policy.decide_paths import sections
-from agent.policy.globs import ANY_DEPTH, match_prefix, match_segment
+from agent.policy.globs import ANY_DEPTH, match_prefix, match_segment, may_contain
 from agent.policy.model import PathRule, Policy
-from agent.policy.paths import holds_protected, may_hold_protected, may_protect, pieces
+from agent.policy.paths import may_protect, pieces
 from agent.values import dataclass
 
 
@@ -32,6 +32,7 @@ class Protected:
         self.home = home
         self._rules = [(rule, _trimmed(rule.path, home)) for _, found in sections(policy) for rule in found.protect]
         self._patterns = tuple(rule.path for rule, _ in self._rules)
+        self._leading, self._leading_globs = _leading([pieces(pattern, home) for pattern in self._patterns])
         names = {piece for _, parts in self._rules for piece in parts if piece != ANY_DEPTH}
         self._names = frozenset(name for name in names if "*" not in name)
         globs = [".*".join(re.escape(part) for part in name.split("*")) for name in names - self._names]
@@ -53,9 +54,8 @@ class Protected:
 
     def holds(self, path: str) -> bool:
         """Is `path` a directory by name that a pattern leads through (``.git`` for ``.git/hooks``)?"""
-        if not may_hold_protected(self._patterns, path, self.home):
-            return False
-        return any(holds_protected(pattern, path, self.home) for pattern in self._patterns)
+        segments = path[1:].split("/")
+        return any(may_contain(parts, segments) for parts in self._leading.get(segments[-1], self._leading_globs))
 
     def fixed(self) -> Iterator[Reservation]:
         """The names that the patterns spell out from the root, or from the home."""
@@ -87,6 +87,14 @@ def _trimmed(pattern: str, home: str) -> tuple[str, ...]:
     while parts[-1] == ANY_DEPTH:
         parts.pop()
     return tuple(parts)
+
+
+def _leading(patterns: list[list[str]]) -> tuple[dict[str, list[list[str]]], list[list[str]]]:
+    """The patterns that may lead through a directory of a name, and those that may lead through one of any other."""
+    above = [({*[part for part in parts if part != ANY_DEPTH][:-1]}, parts) for parts in patterns]
+    globs = [parts for names, parts in above if any("*" in name for name in names)]
+    named = {name for names, _ in above for name in names}
+    return {name: [parts for names, parts in above if name in names or parts in globs] for name in named}, globs
 
 
 def _literal(parts: tuple[str, ...]) -> bool:
