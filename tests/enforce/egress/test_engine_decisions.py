@@ -67,6 +67,7 @@ ATTACKS = [
     ("an absolute target elsewhere", "GET https://evil.test/simple/x HTTP/1.1", [], 421, "authority-mismatch"),
     ("CONNECT inside", "CONNECT evil.test:443 HTTP/1.1", [], 403, "connect-inside-tunnel"),
     ("TRACE", "TRACE /simple/x HTTP/1.1", [], 403, "method-refused"),
+    ("HTTP/2 that was not agreed on", "PRI * HTTP/2.0", ["-"], 400, "malformed-request"),
     ("a lower-case method", "get /simple/x HTTP/1.1", [], 400, "malformed-request"),
     ("an overridden method", "POST /simple/x HTTP/1.1", ["X-HTTP-Method-Override: DELETE"], 403, "method-override"),
     ("one by underscores", "POST /simple/x HTTP/1.1", ["X_HTTP_Method_Override: DELETE"], 403, "method-override"),

@@ -100,6 +100,8 @@ def must_be_allowed(method: str, target: str, fields: list[Field], port: int) ->
     assert not {"x-original-url", "x-rewrite-url"} & set(names)
     assert [value.strip() for name, value in fields if name.strip().lower() == "host"] == [f"{HOST}:{port}"]
     assert names.count("content-length") + names.count("transfer-encoding") <= 1
+    codings = {value.strip().lower() for name, value in fields if name.strip().lower() == "transfer-encoding"}
+    assert codings <= {"chunked"}
 
 
 def requests_in(data: bytes) -> Iterator[tuple[str, str, list[Field]]]:
