@@ -6,9 +6,12 @@ the agent is a container's, in that.
 
 from __future__ import annotations
 
+import array
+import glob
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -53,6 +56,33 @@ def signalled(operator: Operator) -> int:
     return running.wait(SECONDS)
 
 
+def vanish(session: str, mark: str) -> None:
+    """Callers who close the connection at once: with half a request, a whole one, one for a terminal that they do not
+    take."""
+    (path,) = glob.glob(f"/run/parhelia/{session}-*/control/control.sock")
+    for number in range(9):
+        terminals = [0, 1, 2] if number % 3 == 2 else []
+        words = ["/bin/sh", "-c", f"sleep {mark}"]
+        body = json.dumps({"verb": "exec", "argv": words, "terminals": terminals}).encode()
+        frame = len(body).to_bytes(4, "big") + body
+        with socket.socket(socket.AF_UNIX) as link, open(os.devnull, "r+b", buffering=0) as null:
+            link.connect(path)
+            rights = array.array("i", [null.fileno()] * 3)
+            link.sendmsg(
+                [frame[: len(frame) // (1 + (number % 3 == 0))]], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
+            )
+
+
+def gone(mark: str) -> list[str]:
+    """What is alive of them in the end."""
+    deadline = time.monotonic() + SECONDS
+    while left := [entry for entry in os.listdir("/proc") if mark in words_of(entry)]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
+    return left
+
+
 def words_of(entry: str) -> list[str]:
     """The arguments of a process, none where the entry is no process that is alive."""
     try:
@@ -67,12 +97,14 @@ def main() -> None:
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE}
     run = subprocess.Popen([*argv, *words, "/bin/sh", "-c", SESSION, STANDING], **pipes, text=True)
     assert run.stdout is not None
-    seen: dict[str, Any] = {"first": json.loads(run.stdout.readline() or "{}")}
     operator = Operator(argv[argv.index("run") - 1], ident)
     deadline = time.monotonic() + SECONDS
-    while operator.run("/bin/true")["status"] == 7 and time.monotonic() < deadline:
-        time.sleep(0.1)
+    while not glob.glob(f"/run/parhelia/{ident}-*/held") and time.monotonic() < deadline:
+        time.sleep(0.01)
+    seen: dict[str, Any] = {"early": operator.run("/bin/true")}  # while the session is made: the agent is waited for
+    seen["first"] = json.loads(run.stdout.readline() or "{}")
     seen["standing"] = operator.run("/usr/bin/python3", "-c", STANDING)
+    vanish(ident, f"301.{os.getpid()}")
     seen["streams"] = operator.run("/bin/sh", "-c", "cat; echo err >&2; exit 9", text="in\n")
     seen["denied"] = operator.run("rm", "-rf", "/")
     seen["denied_inside"] = operator.run("/bin/sh", "-c", "x=/; rm -r $x; echo after")
@@ -84,6 +116,7 @@ def main() -> None:
     seen["nowhere"] = operator.run("/bin/true", flags=("--workdir", "/nonesuch"))
     seen["path"] = operator.run("/bin/sh", "-c", "cat /etc/shadow; echo x > /etc/new")
     seen["signalled"] = signalled(operator)
+    seen["vanished"] = gone(f"301.{os.getpid()}")
     with open("/etc/shadow", "rb") as secret:  # a stream is handed over; what else it could lead to is not
         argv = [*operator.argv, "--", "/bin/sh", "-c", "cat /proc/self/fd/0/../passwd /etc/shadow; head -c0"]
         done = subprocess.run(argv, stdin=secret, capture_output=True, timeout=SECONDS, check=False)

@@ -40,6 +40,7 @@ def test_a_further_command_is_as_confined_as_the_first_and_decided_like_it(runti
     session = f"exec-{os.getpid()}"
     case = Case((), policy(), env={"PARHELIA_SESSION_ID": session})
     seen, events, _ = beside(runtime, case, OPERATOR, session)
+    assert seen["early"] == {"status": 0, "out": "", "err": ""}
     first, standing = seen["first"], json.loads(seen["standing"]["out"])
     namespaces = {key for key in first if str(first[key]).startswith(f"{key}:[")}
     assert namespaces >= {"net", "mnt"} or runtime.name == "gvisor"
@@ -60,6 +61,7 @@ def test_a_further_command_is_as_confined_as_the_first_and_decided_like_it(runti
     assert seen["reopened"]["out"] == ""
     assert seen["signalled"] == 42
     assert seen["alive"] == []
+    assert seen["vanished"] == []
     attached, detached = of(events, "session.attach"), of(events, "session.detach")
     assert {event["actor"] for event in (*attached, *detached)} == {"user:root"}
     assert [event["details"]["exec"] for event in attached] == [*range(1, len(attached) + 1)]

@@ -39,6 +39,8 @@ if TYPE_CHECKING:  # it is made there
 
 MAX_EXECS: Final = 16
 _READY_SECONDS: Final = 10.0
+_HANG_UP_SECONDS: Final = 1.0
+"""For a command whose caller went away to end."""
 _OWN: Final = ("TERM", "LANG")
 FORWARDED: Final = frozenset({"SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGKILL"})
 
@@ -175,6 +177,9 @@ class Execs:
         if started.status.done():
             return started.status.result()
         _hang_up(started.pid)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(started.status), _HANG_UP_SECONDS)
+            _hang_up(started.pid)  # in gVisor what is forked while its group is sent a signal is left out
         return None
 
     async def _listen(self, pid: int, link: ControlLink) -> None:
