@@ -144,3 +144,7 @@ class Gvisor(Container):
         """In a sandbox of its own."""
         mounts = ((self.directory, SHARED),)
         return self._runsc(*argv, entrypoint=False, environment=env, mounts=mounts, timeout=240)
+
+    def unprivileged(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        """Of an account that has no right, without the stand-in servers."""
+        return self._runsc(*argv, entrypoint=False, user=RESTRICTED_UID, capabilities=(), timeout=240)

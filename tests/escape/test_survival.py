@@ -15,6 +15,7 @@ import pytest
 from agent.daemon.control.wire import Frames, encode
 from agent.operate.control_client import Unreachable, answer, reach, run_root
 from agent.session.offspring import descendants
+from tests.escape.containers import Gvisor
 from tests.escape.living import EGRESS, GUARD, Living, until
 from tests.escape.runtime import AGENT, RUN_SECONDS, Host, read_log, verify
 from tests.escape.without_notify import HostUnsupervised
@@ -156,3 +157,16 @@ def test_a_guard_that_dies_while_the_logs_disk_is_full_is_the_end_of_the_session
         words = session.process.stderr.read()
         assert "the session cannot be taken over" in words and "No space left on device" in words
         assert "Traceback" not in words.partition("cannot be taken over")[2]
+
+
+@pytest.mark.docker
+@pytest.mark.gvisor
+def test_in_gvisor_with_one_uid_for_all_no_session_starts(gvisor_2024: Gvisor) -> None:
+    """It could read the agent's log, and what is left to a next guard."""
+    start = (
+        "cd /tmp && mkdir -m 700 policies run && echo 'version: 1' > policies/policy.yaml && exec"
+        " /opt/parhelia/bin/parhelia-agent run --run-dir run --policy policies --audit-dir audit -- /bin/echo ran"
+    )
+    done = gvisor_2024.unprivileged("/bin/sh", "-c", start)
+    assert (done.returncode, done.stdout) == (4, ""), done.stderr
+    assert "can be read by the session's user" in done.stderr

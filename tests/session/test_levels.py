@@ -102,3 +102,10 @@ def test_what_only_shows_at_exec_may_wait_for_either_mechanism_and_for_nothing_e
     ]
     assert "ptrace" in reached(GVISOR)[Point.EXEC].why
     assert "ptrace" not in reached(DOCKER)[Point.EXEC].why
+
+
+def test_a_guard_is_replaced_where_the_session_cannot_open_what_is_left_to_the_next_one() -> None:
+    one_uid = replace(GVISOR, root=False, jail=None, trace="plain")
+    found = [offer.guard_replaced for offer in (NATIVE, DOCKER, GVISOR, UNTRACED, replace(DOCKER, root=False), one_uid)]
+    assert found == [True, True, True, True, True, False]
+    assert "no session starts" in reached(one_uid)[Point.AGENT].why
