@@ -7,8 +7,9 @@ covered by nothing; a tree covers itself and everything below it, by whole compo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import Final
 
 from agent.policy.globs import ANY_DEPTH, match_prefix, may_contain
@@ -103,15 +104,33 @@ def may_protect(patterns: tuple[str, ...], path: str, home: str = "") -> bool:
 
 
 def may_hold_protected(patterns: tuple[str, ...], path: str, home: str = "") -> bool:
-    """The same for `holds_protected`, by the last name of `path` alone."""
-    return _holders(patterns, home).fullmatch(path.rpartition("/")[2]) is not None
+    """The same for `holds_protected`, by the last two names of `path` alone."""
+    return _holders(patterns, home).fullmatch(last_two(path)) is not None
+
+
+def last_two(path: str) -> str:
+    """The last two names of an absolute path, and what `tails` is asked for (the first is empty at the root)."""
+    return path[path.rfind("/", 0, path.rfind("/")) + 1 :]
 
 
 @lru_cache(maxsize=64)
 def _holders(patterns: tuple[str, ...], home: str) -> re.Pattern[str]:
     named = [[part for part in pieces(pattern, home) if part != ANY_DEPTH][:-1] for pattern in patterns]
-    names = {".*".join(map(re.escape, part.split("*"))) for parts in named for part in parts}
-    return re.compile("|".join(sorted(names)) or "(?!)", re.S)
+    return tails(named)
+
+
+def tails(spelled: Iterable[Sequence[str]]) -> re.Pattern[str]:
+    """An expression that the last two names of whatever ends in a segment of one of these patterns meet. For a segment
+    that is a mere ``*`` the one before it tells; without one it is met by anything."""
+    pairs = {pair for parts in spelled for pair in pairwise([ANY_DEPTH, *parts]) if pair[1] != ANY_DEPTH}
+    by_above = {_word(above) for above, part in pairs if part == "*" and above != ANY_DEPTH}
+    alone = {_word(part) for above, part in pairs if part != "*" or above == ANY_DEPTH}
+    forms = [f"[^/]*/(?:{'|'.join(sorted(alone))})"] * bool(alone) + [f"{above}/[^/]*" for above in sorted(by_above)]
+    return re.compile("|".join(forms) or "(?!)", re.S)
+
+
+def _word(segment: str) -> str:
+    return "[^/]*".join(map(re.escape, segment.split("*")))
 
 
 @lru_cache(maxsize=64)
@@ -129,7 +148,7 @@ def _spelled(parts: list[str]) -> str:
     """An expression that is met wherever the segments are, and at times where they are not (``**`` is anything)."""
     while parts and parts[-1] == ANY_DEPTH:
         parts = parts[:-1]
-    words = [".*" if part == ANY_DEPTH else "[^/]*".join(map(re.escape, part.split("*"))) for part in parts]
+    words = [".*" if part == ANY_DEPTH else _word(part) for part in parts]
     return "/".join(words).replace("/.*/", "/(?:.*/)?")
 
 

@@ -6,13 +6,12 @@ path is what `decide` says of it, found quickly for the many names that no patte
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from agent.policy.decide_paths import sections
 from agent.policy.globs import ANY_DEPTH, match_prefix, match_segment, may_contain
 from agent.policy.model import PathRule, Policy
-from agent.policy.paths import may_protect, pieces
+from agent.policy.paths import last_two, may_protect, pieces, tails
 from agent.values import dataclass
 
 
@@ -33,17 +32,15 @@ class Protected:
         self._rules = [(rule, _trimmed(rule.path, home)) for _, found in sections(policy) for rule in found.protect]
         self._patterns = tuple(rule.path for rule, _ in self._rules)
         self._leading, self._leading_globs = _leading([pieces(pattern, home) for pattern in self._patterns])
-        names = {piece for _, parts in self._rules for piece in parts if piece != ANY_DEPTH}
-        self._names = frozenset(name for name in names if "*" not in name)
-        globs = [".*".join(re.escape(part) for part in name.split("*")) for name in names - self._names]
-        self._glob = re.compile("|".join(globs) or "(?!)", re.S)
+        self._tails = tails([parts for _, parts in self._rules])
 
     def __bool__(self) -> bool:
         return bool(self._rules)
 
-    def speaks_of(self, name: str) -> bool:
-        """May a path that ends in `name` be a protected place, or hold one by name? Quick, and never wrongly False."""
-        return name in self._names or self._glob.fullmatch(name) is not None
+    def speaks_of(self, path: str) -> bool:
+        """May `path` be a protected place that is in none, or hold one by name? Quick, by its last two names alone, and
+        never wrongly False."""
+        return self._tails.fullmatch(last_two(path)) is not None
 
     def rule_of(self, path: str) -> PathRule | None:
         """The rule that protects `path`, None where none does."""

@@ -57,20 +57,22 @@ def search(roots: Sequence[str], protected: Protected, bounds: Bounds) -> Found:
     links: list[str] = []
     walk = Walk([root for root in roots if root not in places], bounds)
     for path, entry in walk:
-        if not protected.speaks_of(entry.name):
-            if entry.is_symlink():
-                links.append(path)
-            continue
-        if len(os.fsencode(path)) >= PATH_MAX:
-            walk.cut_at(path)
-        elif not bounds.reached(os.path.dirname(path)):  # noqa: PTH120
-            continue
-        elif protected.rule_of(path) is not None:
-            places.append(path)
-            walk.skip()
-            linked.update((info.st_dev, info.st_ino) for _, info in walk.files(path) if _has_more_names(info))
-        elif protected.holds(path) and not (entry.name in POINTERS and entry.is_file(follow_symlinks=False)):
-            holders.append(path)
+        if protected.speaks_of(path):
+            if len(os.fsencode(path)) >= PATH_MAX:
+                walk.cut_at(path)
+                continue
+            if not bounds.reached(os.path.dirname(path)):  # noqa: PTH120
+                continue
+            if protected.rule_of(path) is not None:
+                places.append(path)
+                walk.skip()
+                linked.update((info.st_dev, info.st_ino) for _, info in walk.files(path) if _has_more_names(info))
+                continue
+            if protected.holds(path) and not (entry.name in POINTERS and entry.is_file(follow_symlinks=False)):
+                holders.append(path)
+                continue
+        if entry.is_symlink():
+            links.append(path)
     return Found(tuple(places), tuple(holders), frozenset(linked), tuple(links), walk.cut)
 
 

@@ -68,13 +68,16 @@ def test_a_symlink_is_pinned_and_what_it_leads_to_is_read_only(root: Path) -> No
     assert [found[name] for name in ("q/.env", "q/step", "target", "q")] == ["pin", "pin", "read-only", "pin"]
 
 
-def test_a_symlink_on_another_way_to_a_place_is_pinned_and_others_are_not(root: Path) -> None:
+@pytest.mark.parametrize("more", [[], [".d/*/s.json"], [".d/**/*/s.json"]])
+def test_a_symlink_on_another_way_to_a_place_is_pinned_and_others_are_not(root: Path, more: list[str]) -> None:
+    """Whatever it is called: a name of a pattern's own, or one that a pattern has `*` for."""
     (root / "q/sub").mkdir()
-    for link, target in (("current", "p"), ("q/sub/way", "../../current"), ("q/other", "x"), ("q/out", "/etc")):
+    pinned = {"current": "p", "q/sub/way": "../../current", "q/hooks": "../p"}
+    for link, target in (pinned | {"q/other": "x", "q/out": "/etc"}).items():
         (root / link).symlink_to(target)
-    found = held(root, compiled(root))
-    assert {name: found.get(name) for name in ("current", "q/sub/way", "q/sub", "q/other", "q/out")} == {
-        "current": "pin", "q/sub/way": "pin", "q/sub": "pin", "q/other": None, "q/out": None,
+    found = held(root, compiled(root, patterns=[*PATTERNS, *more]))
+    assert {name: found.get(name) for name in (*pinned, "q/sub", "q/other", "q/out")} == {
+        **dict.fromkeys(pinned, "pin"), "q/sub": "pin", "q/other": None, "q/out": None,
     }  # fmt: skip
 
 
