@@ -21,7 +21,7 @@ from agent.enforce.commands.supervisor import ExecSupervisor
 from agent.gate import Gate
 from agent.linux import landlock, process
 from agent.session.doors import Door
-from agent.session.plan import Command, Plan, Proofs
+from agent.session.plan import Command, Hold, Plan, Proofs
 from agent.session.probe import probe
 from tests.conftest import require
 from tests.enforce.commands.filtered import GID, UID
@@ -113,7 +113,7 @@ def inside(test: Callable[[Session], Awaitable[None]], tmp_path: Path, **changes
     home.chmod(0o777)
     plan = replace(
         PLAN, env=ENV, uid=UID, gid=GID, doors=("proxy",), capture="none", pids=offer.pids, hide=(), sockets=(),
-        empty_run=False, hold=(), bind=(), empty_file="/dev/null",
+        empty_run=False, hold=changes.pop("hold", ()), bind=(), empty_file="/dev/null",
         read=("/usr", "/bin", "/lib", "/lib64", "/etc", "/proc"),
         write=("/tmp",),
         devices=("/dev/null", "/dev/tty", "/dev/pts"), connect_ports=None, proofs=Proofs(), **changes,
@@ -225,3 +225,14 @@ def test_with_the_init_everything_ends_and_nothing_more_is_started(tmp_path: Pat
             await made.start("true")
 
     inside(killed, tmp_path)
+
+
+def test_a_protected_place_that_is_gone_when_it_is_to_be_held_is_told_and_the_others_are_held(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    held = tuple((str(tmp_path / name), Hold.READ_ONLY) for name in ("gone", "there", "gone/below"))
+
+    async def told(made: Session) -> None:
+        assert made.link.lost == (held[0][0], held[2][0])
+        assert (await made.run("true"))[0] == 0
+
+    inside(told, tmp_path, hold=held)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,32 +12,60 @@ import pytest
 from agent.channel import Channel, pair
 from agent.daemon.base.journal import Journal
 from agent.daemon.base.refused import Refused
+from agent.daemon.launch.launcher import LaunchLink
 from agent.daemon.running.bring_up import BringUp
 from agent.exits import Exit
 from agent.record.ledger import Ledger
-from agent.session.levels import Level, Offer, Point, reached
+from agent.session.levels import Level, Offer, Point, Reached, reached
 from tests.daemon.base.test_spec import SPEC
 from tests.escape.runtime import read_log
 
 NATIVE = Offer(root=True, jail="root", mounts=True, landlock=7, seccomp=True, notify=True)
 
 
+@contextmanager
+def started(directory: Path, *, contained: bool) -> Iterator[tuple[BringUp, Journal]]:
+    """A run with a log."""
+    ours, theirs = pair()
+    with ours, theirs:
+        spec = replace(SPEC, require_contained=contained)
+        run = BringUp(spec, Channel(ours), lambda point, reason: None, offer=NATIVE)
+        ledger = Ledger(directory, session_id="s", boot="b")
+        ledger.start()
+        try:
+            yield run, Journal(ledger, SPEC)
+        finally:
+            ledger.close()
+
+
 def judged(directory: Path, broken: list[tuple[str, str]], *, contained: bool) -> tuple[BringUp, Refused | None, Level]:
     """Judge these proofs; the run, how it was refused, and the egress level it ends with."""
-    ours, theirs = pair()
-    run = BringUp(replace(SPEC, require_contained=contained), Channel(ours), lambda point, reason: None, offer=NATIVE)
-    ledger = Ledger(directory, session_id="s", boot="b")
-    ledger.start()
     levels, refused = reached(NATIVE), None
-    try:
-        run._judge_proofs(broken, levels, Journal(ledger, SPEC))
-    except Refused as refusal:
-        refused = refusal
-    finally:
-        ledger.close()
-        ours.close()
-        theirs.close()
+    with started(directory, contained=contained) as (run, journal):
+        try:
+            run._judge_proofs(broken, levels, journal)
+        except Refused as refusal:
+            refused = refusal
     return run, refused, levels[Point.EGRESS].level
+
+
+def told(
+    directory: Path, lost: tuple[str, ...], *, contained: bool
+) -> tuple[BringUp, Refused | None, dict[Point, Reached]]:
+    """Announce what the launcher did not find any more; the run, how it was refused, and the levels it ends with."""
+    link = LaunchLink(nothing, nothing, lambda: None, lambda: None)
+    link.lost = lost
+    with started(directory, contained=contained) as (run, journal):
+        run._launch, levels, refused = link, reached(NATIVE), None
+        try:
+            run._announce_lost(levels, journal)
+        except Refused as refusal:
+            refused = refusal
+    return run, refused, levels
+
+
+async def nothing(*given: object) -> None:
+    """What the launcher hands over, in a run that has none."""
 
 
 @pytest.mark.parametrize(("contained", "exit_code"), [(False, None), (True, Exit.UNPROTECTED)])
@@ -64,3 +94,16 @@ def test_a_private_file_that_opens_always_ends_the_run(tmp_path: Path, contained
 def test_proofs_that_hold_change_nothing(tmp_path: Path) -> None:
     run, refused, level = judged(tmp_path / "log", [], contained=True)
     assert (refused, level, run.warnings) == (None, Level.ENFORCED, [])
+
+
+@pytest.mark.parametrize("contained", [False, True])
+def test_a_protected_place_that_was_gone_when_it_was_to_be_held_makes_paths_partial(
+    tmp_path: Path, contained: bool
+) -> None:
+    run, refused, levels = told(tmp_path / "log", ("/w/.git/hooks",), contained=contained)
+    why = "/w/.git/hooks is protected, and was not there when it was to be held"
+    assert (levels[Point.PATHS].level, levels[Point.PATHS].why) == (Level.PARTIAL, why)
+    assert run.warnings == [f"paths is partial: {why}"]
+    assert (None if refused is None else refused.exit) == (Exit.UNPROTECTED if contained else None)
+    (event,) = read_log(tmp_path / "log")
+    assert (event["resource"], event["details"]["level"], event["details"]["reason"]) == ("paths", "partial", why)
