@@ -166,7 +166,7 @@ def test_what_was_stopped_before_stays_stopped(tmp_path: Path) -> None:
     try:
         for pid in counter.freezer.processes():
             os.kill(pid, signal.SIGSTOP)
-        time.sleep(0.1)
+        until(lambda: set("".join(counter.freezer.processes().values())) == {"T"})
 
         async def test() -> None:
             assert counter.freezer.frozen
