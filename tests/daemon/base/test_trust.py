@@ -17,7 +17,7 @@ from tests.conftest import require
 from tests.linux.swapper import swapping
 
 NOBODY = User("nobody", 65534, 65534, "/", "/bin/sh")
-PATIENCE_S = 60.0
+PATIENCE_S = 200.0
 
 
 @pytest.fixture
