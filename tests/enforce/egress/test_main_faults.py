@@ -130,7 +130,7 @@ FAULTS = [
     (f"{HERE}.passage:Passage.go", 1, TLS_WAYS),
     (f"{HERE}.passage:dial", 1, TLS_WAYS),
     (f"{HERE}.http_target:parse_target", 1, HTTP_WAYS),
-    (f"{HERE}.http1:Forwarder._refuse_tricks", 1, HTTP_WAYS),
+    (f"{HERE}.http1:refuse_tricks", 1, HTTP_WAYS),
     (f"{HERE}.http1:dial", 1, HTTP_WAYS),
 ]
 
