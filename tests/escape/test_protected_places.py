@@ -18,7 +18,7 @@ from tests.escape.runtime import CHECKOUT, Case, Host, Outcome, policy
 
 PROTECT = (
     '  protect: ["*.git/hooks/**", .env, .late, .settings/agent.json, .tools/deep/x, "~/.parhelia-test-rc", '
-    "'~/.parhelia-test-dir/**', linked-place, linked-file, two-names]\n"
+    "'~/.parhelia-test-dir/**', linked-place, linked-file, two-names, '.settings/*/agent.json']\n"
 )
 
 ATTACKS = r"""
