@@ -71,6 +71,15 @@ def test_a_tool_that_the_policy_does_not_name_is_refused_recorded_and_counted(ho
     assert outcome.verified == 0
 
 
+@pytest.mark.root
+def test_a_read_of_the_log_is_refused_by_name_wherever_the_log_lies(host: Host) -> None:
+    """In a tree that the policy grants: mounts and file permissions keep it closed anyway."""
+    outcome = ask(host, [call("Read", file_path=str(host.audit / "audit.jsonl"))], policy())
+    assert outcome.stdout.split() == ["2"], outcome.stderr
+    (denied,) = [event for event in outcome.of("permission.denied") if event["result"] == "denied"]
+    assert (denied["resource"], denied["details"]["rule"]) == (str(host.audit / "audit.jsonl"), "agent-files")
+
+
 SHELLS = """
 import subprocess, sys
 for name in ("bash", "/bin/sh"):

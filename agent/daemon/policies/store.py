@@ -129,10 +129,12 @@ class PolicyStore:
     """Holds the policy in force. Raises PolicyError where the first load fails. `left`: by another guard's store; its
     policy stays in force until the files hold another good one.
 
-    The examples in the shipped packs are the build's to check (`make test`, `policy lint`), not each session's."""
+    The examples in the shipped packs are the build's to check (`make test`, `policy lint`), not each session's.
+    `own`: places of the agent's besides the directories, which no grant opens."""
 
-    def __init__(self, directories: Sequence[Path], left: StoreState | None = None) -> None:
+    def __init__(self, directories: Sequence[Path], left: StoreState | None = None, *, own: Sequence[str] = ()) -> None:
         self._directories = tuple(directories)
+        self._own = tuple(own)
         self._lock = Lock.NONE if left is None else left.lock
         self.marks = self.look() if left is None else left.marks
         self._swapping = threading.Lock()  # reloads read files, and so come from another thread
@@ -199,7 +201,7 @@ class PolicyStore:
             raise Unsettled(f"{writing} is open for writing")
         wrong: PolicyError | None = None
         try:
-            fresh = read_policy(self._directories, packs_proven=True)
+            fresh = read_policy(self._directories, own=self._own, packs_proven=True)
         except PolicyError as error:
             wrong = error
         if self.look() != before:
@@ -226,9 +228,9 @@ def _look(directory: Path) -> tuple[tuple[str, ...], ...]:
     return tuple(found)
 
 
-def read_policy(directories: Sequence[Path], *, packs_proven: bool = False) -> Policy:
-    """The effective policy of the directories (each one layer); of none: the embedded default. `packs_proven`: the
-    examples in the shipped packs are known to hold.
+def read_policy(directories: Sequence[Path], *, own: Sequence[str] = (), packs_proven: bool = False) -> Policy:
+    """The effective policy of the directories (each one layer); of none: the embedded default. `own`: places of the
+    agent's besides the directories. `packs_proven`: the examples in the shipped packs are known to hold.
 
     Raises PolicyError with every problem, unreadable files included.
     """
@@ -255,7 +257,7 @@ def read_policy(directories: Sequence[Path], *, packs_proven: bool = False) -> P
     return replace(
         policy,
         warnings=(*policy.warnings, *empty),
-        agent_files=tuple(dict.fromkeys(os.path.realpath(directory) for directory in directories)),
+        agent_files=tuple(dict.fromkeys(os.path.realpath(place) for place in [*map(str, directories), *own])),
         links=_links(policy),
     )
 

@@ -76,7 +76,7 @@ class Opening:
         spec = self._spec
         ledger = self._make_ledger(counts.boot or spec.boot, counts.directory or spec.audit_dir)
         ledger.redact_with(secrets.redact_event)
-        self.store = PolicyStore([Path(directory) for directory in self._spec.policy_dirs], store)
+        self.store = self._make_store(store)
         policy = self.store.current
         ledger.configure(policy.audit)
         self.metrics.set_policy(policy.digest, [entry.name for entry in secrets_of(policy)], severities(policy))
@@ -93,6 +93,11 @@ class Opening:
             metrics=self.metrics,
             unwritten=self._unwritten,
         )
+
+    def _make_store(self, left: StoreState | None = None) -> PolicyStore:
+        """Raises PolicyError where there is nothing left and the first load fails."""
+        spec = self._spec
+        return PolicyStore([Path(directory) for directory in spec.policy_dirs], left, own=[spec.audit_dir])
 
     def _record_with(self, ledger: Ledger) -> Journal:
         spec = self._spec
@@ -111,7 +116,7 @@ class Opening:
     def load_policy(self, ledger: Ledger, journal: Journal) -> Policy:
         """Read the policy and put it in force. Raises Refused."""
         try:
-            self.store = PolicyStore([Path(directory) for directory in self._spec.policy_dirs])
+            self.store = self._make_store()
         except PolicyError as error:
             journal.policy_rejected(str(error))
             raise Refused(Exit.POLICY_INVALID, str(error)) from error

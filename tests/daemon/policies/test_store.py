@@ -235,6 +235,16 @@ def test_a_reload_without_a_change_says_so(tmp_path: Path) -> None:
     assert not store.reload().changed
 
 
+def test_what_is_the_agents_own_stays_so_after_a_reload(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    (tmp_path / "link").symlink_to("log")
+    directory = write(tmp_path / "p", a=GOOD)
+    store = PolicyStore([directory], own=[str(tmp_path / "link")])
+    write(directory, a="egress: {allow: [new.test]}")
+    assert store.reload().changed
+    assert store.current.agent_files == (str(directory), str(tmp_path / "log"))
+
+
 def test_a_store_does_not_start_on_a_broken_policy(tmp_path: Path) -> None:
     with pytest.raises(PolicyError):
         PolicyStore([write(tmp_path / "p", a="[")])
