@@ -253,10 +253,12 @@ def inspected() -> list[Attack]:
         data = request(name, "GET /pub/a HTTP/1.1")
         found.append(through((row,), f"the Host {name} inside", host, host, data, mismatch))
     override = request(host, "POST /pub/a HTTP/1.1", "X-HTTP-Method-Override: DELETE", "Content-Length: 0")
+    elsewhere = request(host, "GET /pub/a HTTP/1.1", "X-Original-URL: /admin")
     for row, name, data, must in (
         (25, "an absolute URL", request("evil.test", "GET http://evil.test/pub/a HTTP/1.1"), mismatch),
         (33, "DELETE", request(host, "DELETE /pub/a HTTP/1.1"), default(place)),
         (33, "an override of the method", override, Must(403, "method-override", place)),
+        (33, "an override of the path", elsewhere, Must(403, "path-override", place)),
         (33, "TRACE", request(host, "TRACE /pub/a HTTP/1.1"), Must(403, "method-refused", place)),
         (33, "CONNECT", request(host, "CONNECT evil.test:443 HTTP/1.1"), Must(403, "connect-inside-tunnel", place)),
         (33, "get", request(host, "get /pub/a HTTP/1.1"), Must(400, "malformed-request", place)),
