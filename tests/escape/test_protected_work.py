@@ -104,13 +104,20 @@ def base() -> Iterator[Path]:
     shutil.rmtree(made)
 
 
+def shipped(base: Path) -> str:
+    """The shipped path rules with `base` in the place of /tmp, where other tests make and remove repositories: one that
+    is gone before it is held makes paths partial, and such a session is not contained."""
+    rules = SHIPPED.read_text().partition("\npaths:\n")[2].replace("/tmp", str(base))
+    return policy().partition("paths:\n")[0] + "paths:\n" + rules
+
+
 @pytest.mark.root
 @pytest.mark.parametrize(
     ("script", "shows"), [(GIT, "git worked"), (PACKAGES, "packages worked")], ids=["git", "packages"]
 )
 def test_ordinary_work_goes_on_beside_protected_places(host: Host, base: Path, script: str, shows: str) -> None:
     require(shutil.which("npm") and shutil.which("git"), "git and npm are not installed")
-    text = policy().partition("paths:\n")[0] + "paths:\n" + SHIPPED.read_text().partition("\npaths:\n")[2]
+    text = shipped(base)
     flags = ("--workdir", str(base / "project"), "--require", "contained")
     outcome = host.run(Case(("/bin/bash", "-c", script), text, flags=flags))
     assert outcome.status == 0, outcome.stdout[-3000:] + outcome.stderr[-3000:]
@@ -136,7 +143,7 @@ test -e fsmonitor-ran
 
 @pytest.mark.root
 def test_a_repository_whose_configuration_and_hooks_are_moved_elsewhere_is_on_record(host: Host, base: Path) -> None:
-    text = policy().partition("paths:\n")[0] + "paths:\n" + SHIPPED.read_text().partition("\npaths:\n")[2]
+    text = shipped(base)
     case = Case(("/bin/bash", "-c", ELSEWHERE), text, flags=("--workdir", str(base / "project")))
     outcome = host.run(case)
     assert outcome.status == 0, outcome.stderr  # git does obey it
