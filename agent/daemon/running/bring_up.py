@@ -7,6 +7,7 @@ session has run. `finish` undoes in the opposite order and writes the last event
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -125,9 +126,11 @@ class BringUp(Parts):
             self._announce({Point.PATHS: reached}, journal)
 
     def _announce_lost(self, levels: dict[Point, Reached], journal: Journal) -> None:
-        """Another session took away what the launcher was to hold, and may bring it back."""
-        if self._launch is not None and self._launch.lost:
-            self._announce_protection(Protection(weak=gone(self._launch.lost)), levels, journal)
+        """What the launcher was to hold and did not find, and is there now: another session moves it. What is not there
+        was deleted, like a repository of somebody's work in a shared tree, or is made later."""
+        back = () if self._launch is None else [place for place in self._launch.lost if os.path.lexists(place)]
+        if back:
+            self._announce_protection(Protection(weak=gone(back)), levels, journal)
 
     def _judge_command(self, gate: Gate, offer: Offer) -> None:
         origin = Origin(mechanism="launch", argv=self._spec.command)

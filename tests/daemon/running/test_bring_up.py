@@ -97,11 +97,13 @@ def test_proofs_that_hold_change_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("contained", [False, True])
-def test_a_protected_place_that_was_gone_when_it_was_to_be_held_makes_paths_partial(
+def test_a_protected_place_that_was_gone_when_it_was_to_be_held_and_is_back_makes_paths_partial(
     tmp_path: Path, contained: bool
 ) -> None:
-    run, refused, levels = told(tmp_path / "log", ("/w/.git/hooks",), contained=contained)
-    why = "/w/.git/hooks is protected, and was not there when it was to be held"
+    (tmp_path / "hooks").mkdir()
+    lost = (f"{tmp_path}/deleted", f"{tmp_path}/hooks")
+    run, refused, levels = told(tmp_path / "log", lost, contained=contained)
+    why = f"{lost[1]} is protected, and was not there when it was to be held"
     assert (levels[Point.PATHS].level, levels[Point.PATHS].why) == (Level.PARTIAL, why)
     assert run.warnings == [f"paths is partial: {why}"]
     assert (None if refused is None else refused.exit) == (Exit.UNPROTECTED if contained else None)
