@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -24,6 +26,13 @@ def require(condition: object, reason: str) -> None:
     if os.environ.get("PARHELIA_TEST_REQUIRE") == "all":
         pytest.fail(f"required here, and missing: {reason}")
     pytest.skip(reason)
+
+
+def open_way(directory: Path) -> None:
+    """Let every account reach a directory below the temporary one, which pytest makes for its own account only."""
+    for each in (directory, *directory.parents):
+        if each.stat().st_uid == os.geteuid() and str(each).startswith(f"{tempfile.gettempdir()}/"):
+            each.chmod(each.stat().st_mode | 0o755)
 
 
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -18,7 +18,7 @@ import pytest
 
 from agent.enforce.commands.hook_protocols import PROTOCOLS
 from agent.enforce.commands.hook_wire import HEAD, encode_answer
-from tests.conftest import require
+from tests.conftest import open_way, require
 from tests.enforce.commands.hook_clients import native_client
 
 PERMIT = encode_answer(True, "{}\n", "")
@@ -244,10 +244,8 @@ def test_it_asks_the_socket_beside_it_before_the_compiled_in_one(tmp_path: Path)
 def test_a_daemon_of_its_own_user_is_believed_only_as_an_ancestor(tmp_path: Path) -> None:
     """An agent without root: the client's file is root's (an image), the agent and the session have one uid."""
     require(os.getuid() == 0, "needs root to become another user")
+    open_way(tmp_path)
     tmp_path.chmod(0o777)
-    for parent in tmp_path.parents:
-        if parent.stat().st_uid == 0 and str(parent).startswith("/tmp/"):
-            parent.chmod(parent.stat().st_mode | 0o755)
     script = f"""
 import os, socket, subprocess, sys
 os.setuid(65534)
