@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import socket
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from agent.linux.syscalls import syscall
 from agent.session import mounts
 from agent.session.launch import Launch
 from agent.session.plan import Hold
-from tests.linux.forked import outcome as ended
+from tests.linux.forked import told
 from tests.linux.swapper import swapping
 from tests.session.test_plan import PLAN
 
@@ -37,22 +35,6 @@ def tree(tmp_path: Path) -> Path:
     (tmp_path / "planted").symlink_to("outside")
     (tmp_path / "empty").touch(0o444)
     return tmp_path
-
-
-def told[T](piece: Callable[[], T]) -> T:
-    """What `piece` returns in a child in a mount namespace of its own, as JSON can carry it."""
-    ours, theirs = os.pipe()
-
-    def child() -> None:
-        namespaces.unshare(namespaces.NEWNS)
-        namespaces.make_mounts_private()
-        os.write(theirs, json.dumps(piece()).encode())
-
-    assert ended(child) == 0
-    os.close(theirs)
-    with open(ours, "rb") as pipe:
-        found: T = json.loads(pipe.read())
-    return found
 
 
 def written(path: Path) -> bool:

@@ -4,7 +4,6 @@ file permission stops."""
 from __future__ import annotations
 
 import errno
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from agent.linux import namespaces
 from agent.session.view import narrow, view_of
-from tests.linux.forked import outcome as ended
+from tests.linux.forked import told
 
 pytestmark = pytest.mark.root
 
@@ -36,22 +35,6 @@ def tree(tmp_path: Path) -> Path:
     (tmp_path / "empty").touch(0o444)
     (tmp_path / "alone").write_text("text")
     return tmp_path
-
-
-def told[T](piece: Callable[[], T]) -> T:
-    """What `piece` returns in a child in a mount namespace of its own, as JSON can carry it."""
-    ours, theirs = os.pipe()
-
-    def child() -> None:
-        namespaces.unshare(namespaces.NEWNS)
-        namespaces.make_mounts_private()
-        os.write(theirs, json.dumps(piece()).encode())
-
-    assert ended(child) == 0
-    os.close(theirs)
-    with open(ours, "rb") as pipe:
-        found: T = json.loads(pipe.read())
-    return found
 
 
 def looked_at(

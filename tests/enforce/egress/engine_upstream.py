@@ -107,7 +107,7 @@ class Upstream:
 
 class Http1Upstream(Upstream):
     """HTTP/1.1: echoes what it got; `/big/N` sends N blocks of 64 KiB; `/ws` echoes WebSocket messages
-    (`/ws/told` the key in the head of its answer, too)."""
+    (`/ws/told` the key in the head of its answer, too; `/ws/extended` names an extension that nobody offered)."""
 
     def __init__(self, context: ssl.SSLContext | None) -> None:
         super().__init__(context)
@@ -233,6 +233,8 @@ def echo_websocket(handler: BaseHTTPRequestHandler) -> None:
             if isinstance(event, Request):
                 said = handler.headers.get("X-Api-Key", "") if handler.path == "/ws/told" else ""
                 fields = [(b"X-Echo", said.encode())] if said else []
+                if handler.path == "/ws/extended":
+                    fields.append((b"Sec-WebSocket-Extensions", b"permessage-deflate"))
                 sock.sendall(peer.send(AcceptConnection(extra_headers=fields)))
             elif isinstance(event, Message):
                 sock.sendall(peer.send(type(event)(data=event.data)))

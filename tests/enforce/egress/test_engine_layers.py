@@ -127,6 +127,20 @@ def test_a_websocket_to_another_path_is_refused(front: Front, upstream: Http1Ups
     assert upstream.connections == 0
 
 
+def test_a_websocket_whose_server_takes_an_extension_that_nobody_offered_is_cut(
+    front: Front, upstream: Http1Upstream
+) -> None:
+    """Compressed messages would not be searched. The client offers it; the engine does not pass that on."""
+    offer = ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Extensions: permessage-deflate")
+    head = front.head(
+        "GET /ws/extended HTTP/1.1", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", *offer
+    )
+    with front.tls() as sock:
+        assert b"101" not in exchange(sock, head)
+    assert [target for _, target, _ in upstream.requests] == ["/ws/extended"]
+    assert "sec-websocket-extensions" not in upstream.headers[-1]
+
+
 def test_after_a_websocket_upgrade_nothing_but_frames_passes(front: Front, upstream: Http1Upstream) -> None:
     sock, _, seen = websocket(front, "/ws/x")
     assert isinstance(seen[-1], AcceptConnection)
