@@ -142,7 +142,7 @@ class EngineConnection(LiveConnectionHandler):
         context = self.layer.context
         context.server.address = (identity.host, identity.port)
         context.server.sni = identity.host
-        self.layer = FailClosed(modes.TransparentProxy(context), self.abort)  # type: ignore[assignment]
+        self.layer = FailClosed(modes.TransparentProxy(context), self._failed)  # type: ignore[assignment]
 
     async def handle_hook(self, hook: commands.StartHook) -> None:
         with self.timeout_watchdog.disarm():
@@ -150,7 +150,7 @@ class EngineConnection(LiveConnectionHandler):
                 await self._dispatch(hook)
             except Exception as error:
                 # the engine's fail-closed place: whoever waits for this hook waits for ever
-                self.abort(f"hook {hook.name} failed: {blame(error)}")
+                self._failed(f"hook {hook.name}", error)
                 raise EngineFault(f"hook {hook.name} failed") from None
 
     async def server_event(self, event: events.Event) -> None:
@@ -225,6 +225,10 @@ class EngineConnection(LiveConnectionHandler):
                 io.writer.transport.abort()
             if io.handler is not None:
                 io.handler.cancel("aborted")
+
+    def _failed(self, what: str, error: Exception) -> None:
+        self.abort(f"{what} failed: {blame(error)}")
+        self._decisions.failed(what, error)
 
     async def _dispatch(self, hook: commands.StartHook) -> None:
         (data,) = hook.args()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from itertools import count
 
 from mitmproxy import http
@@ -21,6 +22,7 @@ from agent.enforce.egress.answer import Answer, Form, render_answer
 from agent.enforce.egress.credentials import CREDENTIAL_PINNED, dropped, pinned, plan
 from agent.enforce.egress.engine_quota import Accounts, Terms, response_head, ticket_of
 from agent.enforce.egress.engine_requests import (
+    CUT,
     Head,
     Identity,
     Refusal,
@@ -40,7 +42,7 @@ from agent.gate import Gate, Recorder
 from agent.policy.decision import Decision, Severity, Verdict
 from agent.policy.model import OnFailure, Policy
 from agent.policy.request import EgressRequest, Origin, Stage
-from agent.policy.rule_ids import AUDIT_UNAVAILABLE
+from agent.policy.rule_ids import AGENT_FAULT, AUDIT_UNAVAILABLE
 from agent.policy.terms import terms
 
 log = logging.getLogger(__name__)
@@ -55,6 +57,7 @@ _WEBSOCKET = "parhelia_websocket"
 _OBSERVABLE = frozenset(
     {"authority-mismatch", "method-refused", CREDENTIAL_PINNED, CREDENTIAL_IN_UPLOAD, UPLOAD_UNREADABLE}
 )
+_UPGRADE = Refusal(502, "upgrade-refused", "the server switches to another protocol, or takes an extension, unasked")
 _UNRECORDED = Refusal(403, AUDIT_UNAVAILABLE, "the audit log could not take the record (audit.on_failure: deny)")
 
 
@@ -80,7 +83,7 @@ class Decisions:
         self._actor = actor
         self._numbers = count(1)
         self._secrets = secrets or Secrets()
-        self._traffic = SecretTraffic(identity, self._secrets, recorder, actor, self._leaked)
+        self._traffic = SecretTraffic(identity, self._secrets, recorder, actor, self._cut)
         self._going: list[tuple[http.HTTPFlow, EgressRequest]] = []
         accounts = accounts or Accounts()
         self._terms = Terms(accounts.quota, accounts.get(account), self._exceeded)
@@ -158,7 +161,7 @@ class Decisions:
         if refusal is None:
             return
         if flow.request.stream is not False:
-            if self._leaked(flow, refusal):
+            if self._cut(flow, refusal):
                 raise Leak(refusal.rule)
             return
         head = head_of(flow)
@@ -187,6 +190,7 @@ class Decisions:
         if response.status_code == SWITCHING_PROTOCOLS:
             asked = flow.metadata.get(_WEBSOCKET) and "sec-websocket-extensions" not in response.headers
             if not asked or response.headers.get("upgrade", "").lower() != "websocket":
+                self._cut(flow, _UPGRADE)
                 flow.kill()  # type: ignore[no-untyped-call]
                 return
             self._traffic.mask_head(flow, response)
@@ -209,6 +213,11 @@ class Decisions:
     def refuse_connection(self, refusal: Refusal, sni: str | None = None) -> None:
         """Record why the whole connection is closed."""
         self._refused(self._question(self._identity.request_id, None, sni), refusal)
+
+    def failed(self, what: str, error: Exception) -> None:
+        """Record that the connection is cut because `what` raised; what is raised to refuse has been recorded."""
+        if not isinstance(error, (Leak, LimitExceeded)):
+            self.refuse_connection(Refusal(502, AGENT_FAULT, f"the agent could not go on: {what} failed"))
 
     def _question(self, request_id: str, head: Head | None, sni: str | None = None) -> EgressRequest:
         identity = self._identity
@@ -240,8 +249,8 @@ class Decisions:
         self._refuse(flow, head, decision, refusal.status, question.origin.request_id)
         return True
 
-    def _leaked(self, flow: http.HTTPFlow, refusal: Refusal) -> bool:
-        """Part of the request has been sent; whoever calls cuts the connection. False where it is only observed."""
+    def _cut(self, flow: http.HTTPFlow, refusal: Refusal) -> bool:
+        """Record what ends an exchange that has begun; whoever calls cuts it. False where it is only observed."""
         number = f"{self._identity.request_id}-{next(self._numbers)}"
         return not self._refused(self._question(number, head_of(flow)), refusal).permitted
 
@@ -292,7 +301,7 @@ class Decisions:
         for name in _PROXY_ONLY:
             headers.pop(name, None)
         if is_websocket(head):
-            flow.metadata[_WEBSOCKET] = True
+            flow.metadata |= {_WEBSOCKET: True, CUT: partial(self._cut, flow)}
             headers.pop("sec-websocket-extensions", None)  # no compression: a small frame stays a small message
             headers["connection"] = "Upgrade"
         elif not head.http2:

@@ -37,11 +37,14 @@ from agent.enforce.egress.engine_failures import OURS
 from agent.enforce.egress.engine_http1 import BoundedHttp1Server, http1_client
 from agent.enforce.egress.engine_http2 import BoundedHttp2Server, held, size_of
 from agent.enforce.egress.engine_quota import download, upload
+from agent.enforce.egress.engine_requests import CUT, Refusal
 from agent.enforce.egress.engine_room import Room, Share
 from agent.enforce.egress.engine_secrets import CONTROL, FAILED
 from agent.enforce.egress.quota import LimitExceeded
 
 MAX_WEBSOCKET_MESSAGE = 16 * 1024 * 1024
+_TOO_LONG = Refusal(403, "message-too-long", f"a WebSocket message of more than {MAX_WEBSOCKET_MESSAGE} bytes")
+_NO_ROOM = Refusal(403, "message-too-long", "the WebSocket messages that are not whole take too much memory")
 
 
 def blame(error: BaseException) -> str:
@@ -52,9 +55,9 @@ def blame(error: BaseException) -> str:
 
 
 class FailClosed:
-    """The outermost layer: `abort` is called where the layers below raise, and nothing passes any more."""
+    """The outermost layer: `abort` is told what failed where the layers below raise, and nothing passes any more."""
 
-    def __init__(self, inner: layer.Layer, abort: Callable[[str], None]) -> None:
+    def __init__(self, inner: layer.Layer, abort: Callable[[str, Exception], None]) -> None:
         self._inner = inner
         self._abort = abort
         self._broken = False
@@ -66,7 +69,7 @@ class FailClosed:
             yield from self._inner.handle_event(event)
         except Exception as error:
             self._broken = True
-            self._abort(f"the protocol layers failed: {blame(error)}")
+            self._abort("the protocol layers", error)
 
 
 class Closing(layer.Layer):
@@ -261,7 +264,8 @@ class DecidedStream(HttpStream):
 class BoundedWebsocket(WebsocketLayer):
     """Relays whole WebSocket messages up to `MAX_WEBSOCKET_MESSAGE` bytes; nothing but frames passes.
 
-    There is a hook for messages only: what control frames carry is shown to the flow's own check.
+    There is a hook for messages only: what control frames carry is shown to the flow's own check. A cut is told to the
+    flow's `CUT`.
     """
 
     def __init__(self, context: Context, flow: HTTPFlow, share: Share) -> None:
@@ -288,6 +292,7 @@ class BoundedWebsocket(WebsocketLayer):
         waiting = [sum(len(part) for part in peer.frame_buf) for peer in (self.client_ws, self.server_ws)]
         self._share.hold(sum(waiting))
         if self._share.enough(max(waiting), MAX_WEBSOCKET_MESSAGE):
+            self.flow.metadata[CUT](_TOO_LONG if max(waiting) > MAX_WEBSOCKET_MESSAGE else _NO_ROOM)
             yield from self._end()
         elif isinstance(event, events.ConnectionClosed):
             self._share.hold(0)

@@ -9,7 +9,7 @@ that passed here, and judges the path itself (`agent.policy.url_paths`: one read
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Final, Literal
 
 from agent.enforce.egress.head import disguised, overrides_method, overrides_path
 from agent.policy.hosts import HostError, host_and_port, normalise_host
@@ -17,6 +17,8 @@ from agent.policy.request import Protocol
 from agent.values import dataclass
 
 MAX_SHOWN = 512
+CUT: Final = "parhelia_cut"
+"""Of a flow's metadata: who is told with which Refusal its WebSocket is cut."""
 
 _METHOD = re.compile(rb"[A-Z][A-Z0-9_-]{0,31}")
 _TARGET = re.compile(rb"[\x21\x22\x24-\x7e]+")  # visible ASCII; a fragment ("#") never belongs into a request

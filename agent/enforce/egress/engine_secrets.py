@@ -9,7 +9,8 @@ sends back is masked in its own length, so that no framing changes; an answer th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from mitmproxy import http
@@ -29,6 +30,7 @@ INJECTED: Final = "parhelia_injected"
 SEARCH: Final = "parhelia_search"
 FAILED: Final = "parhelia_failed"
 CONTROL: Final = "parhelia_control"
+ANSWER_UNREADABLE: Final = "answer-unreadable"
 _PLAIN: Final = frozenset({"", "identity"})
 
 
@@ -85,14 +87,12 @@ class SecretTraffic:
 
         def frame(payload: bytes, from_client: bool) -> bytes:
             """A message or the payload of a control frame: whole, nothing is held back between two of them."""
-            try:
-                if from_client:
-                    self._search(flow, None if search is None else search.text(payload, "a WebSocket frame"), search)
-                    return outgoing.feed(payload, last=True)
-                return incoming.feed(payload, last=True) if flow.metadata.get(INJECTED) else payload
-            except Leak as found:
-                self._leaked(flow, leak(found.name, "a WebSocket frame"))
-                raise
+            if from_client:
+                self._search(flow, None if search is None else search.text(payload, "a WebSocket frame"), search)
+            elif not flow.metadata.get(INJECTED):
+                return payload
+            with self._recorded(flow, "a WebSocket frame"):
+                return (outgoing if from_client else incoming).feed(payload, last=True)
 
         flow.metadata[CONTROL] = frame
 
@@ -124,28 +124,45 @@ class SecretTraffic:
             return
         coding = response.headers.get("transfer-encoding", "").strip().lower().removesuffix("chunked")
         if coding or response.headers.get("content-encoding", "").strip().lower() not in _PLAIN:
-            flow.metadata[FAILED] = "the answer is compressed although plain bytes were asked for: it can't be searched"
+            reason = "the answer is compressed although plain bytes were asked for: it can't be searched"
+            flow.metadata[FAILED] = reason
+            self._leaked(flow, Refusal(502, ANSWER_UNREADABLE, reason))
             return
         self.mask_head(flow, response)
         masked = self._secrets.masked()
-        response.stream = lambda data: _pieces(masked.feed(data, last=not data))
+
+        def stream(data: bytes) -> Iterable[bytes]:
+            with self._recorded(flow, "the answer's body"):
+                return _pieces(masked.feed(data, last=not data))
+
+        response.stream = stream
 
     def mask_head(self, flow: http.HTTPFlow, response: http.Response) -> None:
         """Mask the head alone. Raises Leak where a value can't be masked."""
         if not flow.metadata.get(INJECTED):
             return
-        response.headers.fields = tuple(
-            (self._secrets.mask(name), self._secrets.mask(value)) for name, value in response.headers.fields
-        )
-        response.data.reason = self._secrets.mask(response.data.reason)
+        with self._recorded(flow, "the answer's head"):
+            response.headers.fields = self._masked(response.headers)
+            response.data.reason = self._secrets.mask(response.data.reason)
 
     def mask_trailers(self, flow: http.HTTPFlow) -> None:
         """The answer's trailers, which come last. Raises Leak."""
         trailers = None if flow.response is None else flow.response.trailers
         if trailers and flow.metadata.get(INJECTED):
-            trailers.fields = tuple(
-                (self._secrets.mask(name), self._secrets.mask(value)) for name, value in trailers.fields
-            )
+            with self._recorded(flow, "the answer's trailers"):
+                trailers.fields = self._masked(trailers)
+
+    def _masked(self, fields: http.Headers) -> tuple[tuple[bytes, bytes], ...]:
+        return tuple((self._secrets.mask(name), self._secrets.mask(value)) for name, value in fields.fields)
+
+    @contextmanager
+    def _recorded(self, flow: http.HTTPFlow, where: str) -> Iterator[None]:
+        """A Leak inside ends the connection; it is said before."""
+        try:
+            yield
+        except Leak as found:
+            self._leaked(flow, leak(found.name, where))
+            raise
 
     def _search(self, flow: http.HTTPFlow, refusal: Refusal | None, search: Search | None) -> None:
         """Raises Leak where what was found is refused, once it is recorded."""
@@ -161,11 +178,8 @@ class SecretTraffic:
         def stream(data: bytes) -> Iterable[bytes]:
             if search is not None:
                 self._search(flow, search.body(data) if data else search.end(), search)
-            try:
+            with self._recorded(flow, "the body"):
                 return _pieces(watch.feed(data, last=not data))
-            except Leak as found:
-                self._leaked(flow, leak(found.name, "the body"))
-                raise
 
         return stream
 

@@ -179,6 +179,7 @@ def test_a_hook_that_raises_ends_the_connection_and_the_request_stays_here(
     assert inside.request(upstream.port, get(upstream.port)) == b""
     assert reached == [broken]
     assert upstream.requests == []
+    assert inside.journal.rules() == ["agent-fault"]
 
 
 @pytest.mark.parametrize("broken", ["responseheaders"])
@@ -188,6 +189,7 @@ def test_a_hook_that_raises_on_the_answer_lets_nothing_of_it_through(
     reached = break_hook(monkeypatch, broken)
     assert inside.request(upstream.port, get(upstream.port)) == b""
     assert reached == [broken]
+    assert inside.journal.rules() == ["agent-fault"]
 
 
 def test_a_hook_that_raises_at_the_answers_end_cuts_the_connection(
@@ -216,6 +218,7 @@ def test_a_hook_that_raises_on_a_websocket_message_cuts_the_connection(
                 raise ConnectionResetError
     inside.served.pop().result(PATIENCE)
     assert reached == ["websocket_message"]
+    assert inside.journal.rules() == ["agent-fault"]
 
 
 def break_hook(monkeypatch: pytest.MonkeyPatch, broken: str) -> list[str]:
@@ -251,6 +254,7 @@ def test_an_exception_in_the_protocol_layers_ends_the_connection(
     monkeypatch.setattr(DecidedStream, "make_server_connection", broken)
     assert inside.request(upstream.port, get(upstream.port)) == b""
     assert upstream.connections == 0
+    assert inside.journal.rules() == ["agent-fault"]
 
 
 def test_a_decision_that_fails_is_a_denial(

@@ -201,6 +201,7 @@ def test_a_websocket_over_its_limit_ends_without_a_close_frame(
         assert CloseConnection not in seen
         event = proxy.event(rule=rule_id, result="denied", mechanism="engine")
         assert event["details"]["path"] == "/ws/x"
+        assert proxy.recorded("agent-fault") == 0  # a limit that cuts is none
 
 
 def test_what_went_by_other_ways_is_not_reported_back() -> None:

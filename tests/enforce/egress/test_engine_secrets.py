@@ -258,6 +258,7 @@ def test_an_answer_that_cannot_be_searched_is_not_passed_on(front: Front, server
     response, got = front.get("GET", "/", x_api_key=PLACEHOLDER)
     assert response.status == 502
     assert b"compressed" in got
+    assert [event.details["rule"] for event in front.journal.wait()] == ["answer-unreadable"]
     if coding == "content":
         assert front.get("GET", "/")[0].status == 200  # without an injection it passes
 
