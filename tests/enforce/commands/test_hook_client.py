@@ -65,10 +65,10 @@ def test_the_socket_beside_the_file_is_the_one_asked(tmp_path: Path) -> None:
             assert process.stdin is not None
             process.stdin.write(b'{"tool_name": "X"}')
             process.stdin.close()
-            listener.settimeout(20)
+            listener.settimeout(60)
             connection, _ = listener.accept()
             connection.close()
-            assert process.wait(20) == 2
+            assert process.wait(60) == 2
 
 
 def test_an_unknown_argument_blocks() -> None:

@@ -38,20 +38,20 @@ def daemon(path: Path, answer: Callable[[socket.socket], None]) -> Iterator[list
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
-        listener.settimeout(20)
+        listener.settimeout(60)
 
         def serve() -> None:
             with contextlib.suppress(OSError):
                 connection, _ = listener.accept()
                 with connection:
-                    connection.settimeout(20)
+                    connection.settimeout(60)
                     asked.append(b"".join(iter(lambda: connection.recv(1 << 16), b"")))
                     answer(connection)
 
         thread = Thread(target=serve)
         thread.start()
         yield asked
-        thread.join(30)
+        thread.join(60)
 
 
 def permit(connection: socket.socket) -> None:
@@ -60,7 +60,7 @@ def permit(connection: socket.socket) -> None:
 
 def ask(path: Path, **more: object) -> subprocess.CompletedProcess[bytes]:
     more = {"input": CALL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
-    return subprocess.run([native_client(), "--socket", path], timeout=40, check=False, **more)
+    return subprocess.run([native_client(), "--socket", path], timeout=60, check=False, **more)
 
 
 def limited(limit: int, value: int) -> Callable[[], None]:
@@ -81,7 +81,7 @@ def test_the_call_travels_byte_for_byte_behind_its_protocol(tmp_path: Path, prot
     call = bytes(range(256)) * 1000
     with daemon(tmp_path / "s", permit) as asked:
         argv = [native_client(), protocol, "--socket", tmp_path / "s"]
-        done = subprocess.run(argv, input=call, capture_output=True, timeout=40, check=False)
+        done = subprocess.run(argv, input=call, capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"{}\n", b"")
     assert asked == [HEAD + protocol.encode() + b"\n" + call]
 
@@ -89,14 +89,14 @@ def test_the_call_travels_byte_for_byte_behind_its_protocol(tmp_path: Path, prot
 def test_a_shells_question_is_its_directory_and_words(tmp_path: Path) -> None:
     with daemon(tmp_path / "s", lambda one: one.sendall(encode_answer(False, "", "no\n"))) as asked:
         argv = [native_client(), "shell", "--socket", tmp_path / "s", "--", "bash", "-c", "a b", ""]
-        done = subprocess.run(argv, capture_output=True, cwd=tmp_path, timeout=40, check=False)
+        done = subprocess.run(argv, capture_output=True, cwd=tmp_path, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (2, b"no\n")
     assert asked == [HEAD + b"shell\n" + os.fsencode(tmp_path) + b"\0bash\0-c\0a b\0\0"]
 
 
 @pytest.mark.parametrize("words", [("emacs",), ("claude-code", "x"), ("--socket",), ("shell",), ("shell", "--")])
 def test_a_command_line_that_means_nothing_blocks(words: tuple[str, ...]) -> None:
-    done = subprocess.run([native_client(), *words], input=CALL, capture_output=True, timeout=40, check=False)
+    done = subprocess.run([native_client(), *words], input=CALL, capture_output=True, timeout=60, check=False)
     assert (done.returncode, b"agent-fault: usage" in done.stderr) == (2, True)
 
 
@@ -109,7 +109,7 @@ def test_every_signal_that_ends_a_program_ends_it_as_a_refusal(tmp_path: Path, n
         with subprocess.Popen(argv, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as client:
             connection, _ = listener.accept()
             client.send_signal(number)
-            _, words = client.communicate(timeout=30)
+            _, words = client.communicate(timeout=60)
             connection.close()
     assert (client.returncode, b"stopped or took too long" in words) == (2, True)
 
@@ -129,7 +129,7 @@ def test_a_signal_that_would_stop_it_or_means_nothing_does_not(tmp_path: Path, n
                 pass
             connection.sendall(PERMIT)
             connection.close()
-            assert client.wait(30) == 0
+            assert client.wait(60) == 0
 
 
 def test_signals_that_its_parent_blocked_or_ignored_still_end_it(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_signals_that_its_parent_blocked_or_ignored_still_end_it(tmp_path: Path)
         with subprocess.Popen(argv, stdin=subprocess.PIPE, preexec_fn=deaf) as client:  # noqa: PLW1509
             connection, _ = listener.accept()
             client.terminate()
-            assert client.wait(30) == 2
+            assert client.wait(60) == 2
             connection.close()
 
 
@@ -185,7 +185,7 @@ def test_a_closed_descriptor_is_not_taken_for_the_socket(tmp_path: Path, closed:
     with daemon(path, permit) as asked:
         script = f'exec "$0" --socket "$1" {closed}>&-'
         done = subprocess.run(
-            ["/bin/sh", "-c", script, native_client(), path], input=CALL, capture_output=True, timeout=40, check=False
+            ["/bin/sh", "-c", script, native_client(), path], input=CALL, capture_output=True, timeout=60, check=False
         )
     assert done.returncode == status
     assert asked == [HEAD + b"claude-code\n" + (CALL if closed else b"")]
@@ -201,7 +201,7 @@ def test_descriptors_that_do_not_block_are_waited_for(tmp_path: Path) -> None:
         for byte in CALL:
             os.write(writer, bytes([byte]))
         os.close(writer)
-        assert client.wait(30) == 0
+        assert client.wait(60) == 0
 
 
 def test_a_screen_that_takes_nothing_does_not_hold_a_refusal_up(tmp_path: Path) -> None:
@@ -230,14 +230,14 @@ def test_an_answer_before_the_question_is_heard_is_read_all_the_same(tmp_path: P
             connection, _ = listener.accept()
             connection.sendall(refusal)
             connection.close()
-            _, words = client.communicate(CALL * 100_000, timeout=30)
+            _, words = client.communicate(CALL * 100_000, timeout=60)
     assert (client.returncode, b"denied" in words or words == b"no\n") == (2, True)
 
 
 def test_it_asks_the_socket_beside_it_before_the_compiled_in_one(tmp_path: Path) -> None:
     copy = shutil.copy(native_client(), tmp_path / "parhelia-hook")
     with daemon(tmp_path / "hook.sock", permit):
-        done = subprocess.run([copy], input=CALL, capture_output=True, timeout=40, check=False)
+        done = subprocess.run([copy], input=CALL, capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, b"{}\n")
 
 

@@ -84,7 +84,7 @@ def answering(path: Path, answer: bytes) -> Iterator[None]:
         thread = Thread(target=reply)
         thread.start()
         yield
-        thread.join(20)
+        thread.join(60)
 
 
 def test_a_daemon_of_another_user_is_not_believed(client: Client) -> None:
@@ -137,7 +137,7 @@ def test_an_interrupted_hook_blocks(client: Client, tmp_path: Path) -> None:
             process.stdin.close()
             connection, _ = listener.accept()
             process.terminate()
-            assert process.wait(20) == 2
+            assert process.wait(60) == 2
             connection.close()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -26,6 +25,7 @@ from agent.policy.request import CommandRequest, Origin
 from agent.shell.requests import from_argv
 from tests.enforce.commands import test_supervisor as ring
 from tests.enforce.commands.filtered import UID, Filtered
+from tests.enforce.commands.meanwhile import Meanwhile
 from tests.enforce.commands.test_supervisor import compiled, supervise
 from tests.enforce.commands.test_supervisor_races import SWAP, RefusesAttack
 from tests.enforce.ring import Recorded
@@ -211,15 +211,15 @@ int main(int argc, char **argv) {
 @pytest.mark.skipif(native() is not Arch.X86_64, reason="the race check rests on arch_prctl, which only x86-64 has")
 def test_an_argv_that_was_permitted_before_and_is_rewritten_after_the_check_is_killed(workspace: Path) -> None:
     """The memory answers without the gate, and what it answered for is held against what runs as ever."""
-    swap, driver = compiled(workspace, "swap", SWAP % 150_000), compiled(workspace, "driver", DRIVER)
+    swap, driver = compiled(workspace, "swap", SWAP), compiled(workspace, "driver", DRIVER)
     for program in (swap, driver):
         os.chown(program, UID, UID)  # no callers of whom anything follows
-    recorded, gate, session = Recorded(), Counts(), Filtered([str(driver)], cwd=workspace)
-    pause = threading.Event()
+    recorded, gate, meanwhile = Recorded(), Counts(), Meanwhile()
+    session = Filtered([str(driver)], cwd=workspace, before_exec=meanwhile.hand_over)
 
     def in_force() -> Policy:
         """Asked for once the argv is read: the rewrite falls between that and the exec."""
-        pause.wait(0.3)
+        meanwhile.happens()
         return POLICIES[-1]
 
     supervisor = supervise(session, recorded, gate=gate, in_force=in_force)
@@ -227,6 +227,7 @@ def test_an_argv_that_was_permitted_before_and_is_rewritten_after_the_check_is_k
     finished = session.finish()
     supervisor.stop()
     session.close()
+    meanwhile.close()
     assert (finished.status, finished.out) == (9, "harmless\n")
     assert recorded.rules() == ["exec-race"]
     assert recorded.events[0].resource == "echo ATTACKED"

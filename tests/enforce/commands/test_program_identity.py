@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from agent.policy.request import CommandRequest
 from tests.conftest import require
 from tests.enforce.commands import test_supervisor as ring
 from tests.enforce.commands.filtered import Filtered
+from tests.enforce.commands.meanwhile import PIECES, Meanwhile
 from tests.enforce.commands.test_supervisor import Supervised, compiled, supervise
 from tests.enforce.ring import Recorded
 
@@ -89,8 +89,11 @@ def test_copies_of_harmless_programs_run(supervised: Supervised) -> None:
     assert (finished.out, supervised.recorded.events) == ("one\ntwo\nthree\n", []), finished
 
 
-REWRITTEN = """
+REWRITTEN = (
+    f"""
 #define _GNU_SOURCE
+{PIECES}"""
+    + """
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -102,7 +105,7 @@ REWRITTEN = """
 static char *content, *place;
 static struct stat status;
 static void *rewrite(void *_) {
-    usleep(150000);
+    wait_for_the_word();
     int to = open("x", O_RDWR | O_TRUNC);
     ftruncate(to, status.st_size);
     if (%d) {
@@ -111,6 +114,7 @@ static void *rewrite(void *_) {
         munmap(map, status.st_size);
     } else write(to, content, status.st_size);
     close(to);
+    changed();
     return 0;
 }
 int main(int argc, char **argv) {
@@ -121,19 +125,24 @@ int main(int argc, char **argv) {
     content = malloc(status.st_size);
     read(from, content, status.st_size);
     pthread_create(&t, 0, rewrite, 0);
+    announce();
     execv("./x", args);
     return 3;
 }
 """
+)
 
 
-class Slow(Gate):
-    """Takes its time, so that the rewrite falls between check and exec each time."""
+class LetsItChange(Gate):
+    """Has the file rewritten between check and exec."""
+
+    def __init__(self, recorded: Recorded, meanwhile: Meanwhile) -> None:
+        super().__init__(ring.policy, recorded, "session:test")
+        self._meanwhile = meanwhile
 
     def check(self, request: CommandRequest, /) -> Decision:  # type: ignore[override]
         decision = super().check(request)
-        if request.text.startswith("x "):
-            threading.Event().wait(0.4)
+        self._meanwhile.happens()
         return decision
 
 
@@ -145,12 +154,14 @@ def test_a_file_rewritten_in_place_while_the_decision_is_made_is_killed_and_reco
     os.chown(workspace, ring.UID, ring.GID)
     shutil.copy("/bin/true", workspace / "x")
     os.chown(workspace / "x", ring.UID, ring.GID)
-    recorded, session = Recorded(), Filtered([str(compiled(workspace, "rewrites", REWRITTEN % mapped))], cwd=workspace)
-    supervisor = supervise(session, recorded, gate=Slow(ring.policy, recorded, "session:test"))
+    program, recorded, meanwhile = compiled(workspace, "rewrites", REWRITTEN % mapped), Recorded(), Meanwhile()
+    session = Filtered([str(program)], cwd=workspace, before_exec=meanwhile.hand_over)
+    supervisor = supervise(session, recorded, gate=LetsItChange(recorded, meanwhile))
     session.go()
     finished = session.finish()
     supervisor.stop()
     session.close()
+    meanwhile.close()
     assert (finished.status, recorded.rules()) == (-9, ["exec-race"]), finished
 
 

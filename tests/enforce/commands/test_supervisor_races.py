@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,8 @@ from agent.policy.request import CommandRequest
 from agent.record.event import EventType
 from tests.conftest import require
 from tests.enforce.commands import test_supervisor as ring
-from tests.enforce.commands.filtered import Filtered
+from tests.enforce.commands.filtered import Filtered, Finished
+from tests.enforce.commands.meanwhile import PIECES, Meanwhile
 from tests.enforce.commands.test_supervisor import compiled, supervise
 from tests.enforce.ring import Recorded
 
@@ -82,8 +82,11 @@ def test_an_argv_rewritten_by_a_sibling_thread_after_the_check_never_runs(worksp
     assert killed or "harmless" in outcomes, "the attack was really tried"
 
 
-SWAP = """
+SWAP = (
+    f"""
 #define _GNU_SOURCE
+{PIECES}"""
+    + """
 #include <pthread.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -92,41 +95,53 @@ SWAP = """
 #include <asm/prctl.h>
 static volatile char word[64] = "harmless";
 static volatile int phase;
-/* Uses the waiting time of the decision: one rewrite, certainly between check and kernel read. */
 static void *flip(void *_) {
-    usleep(%d);
-    for (int i = 0; i < 64; i++) word[i] = "ATTACKED"[i %% 8] * (i < 8);
+    wait_for_the_word();
+    for (int i = 0; i < 64; i++) word[i] = "ATTACKED"[i % 8] * (i < 8);
+    changed();
     return 0;
 }
 int main(int argc, char **argv) {
     pthread_t t;
     char *args[] = {"echo", (char *)word, 0};
     pthread_create(&t, 0, flip, 0);
+    announce();
     execv("/bin/echo", args);
     return 3;
 }
 """
+)
 
 
-class SlowlyAllows(RefusesAttack):
-    """Takes its time after reading, so that the rewrite falls between check and exec each time."""
+class LetsItChange(RefusesAttack):
+    """Has the change made once the arguments are read: between check and exec."""
+
+    def __init__(self, meanwhile: Meanwhile) -> None:
+        super().__init__()
+        self._meanwhile = meanwhile
 
     def check(self, request: CommandRequest, /) -> Decision:
         decision = super().check(request)
-        if "echo" in request.text:
-            threading.Event().wait(0.3)
+        self._meanwhile.happens()
         return decision
 
 
-@pytest.mark.skipif(native() is not Arch.X86_64, reason="the race check rests on arch_prctl, which only x86-64 has")
-def test_an_argv_rewritten_while_the_decision_is_made_is_killed_and_recorded(workspace: Path) -> None:
-    program = compiled(workspace, "swap", SWAP % 150_000)
-    recorded, session = Recorded(), Filtered([str(program)])
-    supervisor = supervise(session, recorded, gate=SlowlyAllows())
+def changed_meanwhile(program: Path) -> tuple[Finished, Recorded]:
+    """What comes of a program that makes its change while its exec is decided."""
+    meanwhile, recorded = Meanwhile(), Recorded()
+    session = Filtered([str(program)], before_exec=meanwhile.hand_over)
+    supervisor = supervise(session, recorded, gate=LetsItChange(meanwhile))
     session.go()
     finished = session.finish()
     supervisor.stop()
     session.close()
+    meanwhile.close()
+    return finished, recorded
+
+
+@pytest.mark.skipif(native() is not Arch.X86_64, reason="the race check rests on arch_prctl, which only x86-64 has")
+def test_an_argv_rewritten_while_the_decision_is_made_is_killed_and_recorded(workspace: Path) -> None:
+    finished, recorded = changed_meanwhile(compiled(workspace, "swap", SWAP))
     assert (finished.status, finished.out) == (-9, "")
     (event,) = recorded.events
     assert event.type is EventType.BASH_DANGEROUS
@@ -137,13 +152,8 @@ def test_an_argv_rewritten_while_the_decision_is_made_is_killed_and_recorded(wor
 
 def test_a_working_directory_moved_during_the_decision_is_a_race(workspace: Path) -> None:
     require(native() is Arch.X86_64, "arch_prctl, which only x86-64 has")
-    moved = SWAP.replace('for (int i = 0; i < 64; i++) word[i] = "ATTACKED"[i %% 8] * (i < 8);', 'chdir("/usr");')
-    program = compiled(workspace, "moved", moved % 150_000)
-    recorded, session = Recorded(), Filtered([str(program)])
-    supervisor = supervise(session, recorded, gate=SlowlyAllows())
-    session.go()
-    finished = session.finish()
-    supervisor.stop()
-    session.close()
+    moved = SWAP.replace('for (int i = 0; i < 64; i++) word[i] = "ATTACKED"[i % 8] * (i < 8);', 'chdir("/usr");')
+    assert moved != SWAP
+    finished, recorded = changed_meanwhile(compiled(workspace, "moved", moved))
     assert (finished.status, finished.out) == (-9, "")
     assert recorded.rules() == ["exec-race"]

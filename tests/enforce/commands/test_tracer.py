@@ -23,6 +23,7 @@ from agent.policy.request import CommandRequest
 from agent.session.tracer import GO_ON, LONGEST, Question, answer, greet
 from tests.conftest import require
 from tests.enforce.commands.filtered import GID, UID, Finished
+from tests.enforce.commands.meanwhile import Meanwhile
 from tests.enforce.commands.test_supervisor import (  # the same tests, by this module's `supervised`
     Supervised,
     compiled,
@@ -36,13 +37,15 @@ from tests.enforce.commands.test_supervisor import (  # the same tests, by this 
     test_memory_that_cannot_be_read_is_denied_and_recorded,  # noqa: F401
     test_scripts_of_all_shapes_run,  # noqa: F401
 )
-from tests.enforce.commands.test_supervisor_races import RACE, SWAP, RefusesAttack
+from tests.enforce.commands.test_supervisor_races import RACE, SWAP, LetsItChange, RefusesAttack
 from tests.enforce.commands.traced import Traced
 from tests.enforce.ring import Recorded, build_request
 
 pytestmark = pytest.mark.skipif(native() is not Arch.X86_64, reason="tracing is for x86-64 only")
 
-AFTER = SWAP.replace("usleep(", "phase = 1; usleep(").replace("execv(", "while (!phase); execv(")
+AFTER = SWAP.replace("wait_for_the_word();", "phase = 1; wait_for_the_word();").replace(
+    "execv(", "while (!phase); execv("
+)
 """The thread runs before the exec is asked for: a new thread is not let run while the tracer decides."""
 GETPPID = 110  # asm/unistd_64.h
 
@@ -103,14 +106,11 @@ def trace(workspace: Path) -> Iterator[Callable[..., tuple[Traced, Recorded]]]:
 type Trace = Callable[..., tuple[Traced, Recorded]]
 
 
-class Slow(RefusesAttack):
-    """Takes its time over the word that is going to be rewritten."""
-
-    def check(self, request: CommandRequest, /) -> Decision:
-        decision = super().check(request)
-        if "harmless" in (request.origin.argv or ()):
-            threading.Event().wait(0.3)
-        return decision
+@pytest.fixture
+def meanwhile() -> Iterator[Meanwhile]:
+    made = Meanwhile()
+    yield made
+    made.close()
 
 
 def test_an_argv_rewritten_by_a_sibling_thread_after_the_check_never_runs(trace: Trace, workspace: Path) -> None:
@@ -132,10 +132,10 @@ def test_an_argv_rewritten_by_a_sibling_thread_after_the_check_never_runs(trace:
 
 @pytest.mark.parametrize("flags", [(), ("-static",)])
 def test_an_argv_rewritten_while_the_decision_is_made_is_killed_and_recorded(
-    trace: Trace, workspace: Path, flags: tuple[str, ...]
+    trace: Trace, workspace: Path, meanwhile: Meanwhile, flags: tuple[str, ...]
 ) -> None:
-    program = compiled(workspace, "swap", AFTER % 150_000, *flags)
-    session, recorded = trace(str(program), gate=Slow())
+    program = compiled(workspace, "swap", AFTER, *flags)
+    session, recorded = trace(str(program), gate=LetsItChange(meanwhile), before_exec=meanwhile.hand_over)
     finished = session.finish()
     assert (finished.status, finished.out) == (-signal.SIGKILL, "")
     assert recorded.rules() == ["exec-race"]
@@ -148,13 +148,16 @@ text: .ascii "ran\n"
 """
 
 
-def test_a_program_without_libc_does_not_get_past_the_comparison(trace: Trace, workspace: Path) -> None:
+def test_a_program_without_libc_does_not_get_past_the_comparison(
+    trace: Trace, workspace: Path, meanwhile: Meanwhile
+) -> None:
     """The notify ring rests on a call that libc makes; here the kernel itself stops the new program."""
     bare = workspace / "bare"
     subprocess.run(["gcc", "-nostdlib", "-static", "-x", "assembler", "-", "-o", bare], input=BARE.encode(), check=True)
     assert trace(str(bare))[0].finish().out == "ran\n"
     swap = AFTER.replace("/bin/echo", str(bare)).replace('{"echo"', '{"bare"')
-    session, recorded = trace(str(compiled(workspace, "swap", swap % 150_000)), gate=Slow())
+    program = compiled(workspace, "swap", swap)
+    session, recorded = trace(str(program), gate=LetsItChange(meanwhile), before_exec=meanwhile.hand_over)
     assert session.finish() == Finished(-signal.SIGKILL, "", "")
     assert recorded.rules() == ["exec-race"]
 
@@ -225,8 +228,9 @@ def test_a_storm_of_forks_and_threads_loses_no_exec(trace: Trace, workspace: Pat
 
 
 def test_a_program_stopped_by_a_signal_stays_stopped_until_it_is_continued(trace: Trace) -> None:
-    text = "(sleep 0.3; echo continuing; kill -CONT $$) & kill -STOP $$; echo resumed"
-    session, _ = trace("/bin/sh", "-c", f"{text}; trap 'echo caught; exit 7' TERM; kill -TERM $$")
+    """It is continued again and again, since the first time may come before it is stopped."""
+    text = "(sleep 0.3; echo continuing; while :; do kill -CONT $$; sleep 0.1; done) & kill -STOP $$; echo resumed"
+    session, _ = trace("/bin/sh", "-c", f"{text}; trap 'echo caught; kill -KILL $!; exit 7' TERM; kill -TERM $$")
     assert session.finish() == Finished(7, "continuing\nresumed\ncaught\n", "")
 
 
@@ -275,7 +279,7 @@ class Hangs:
 
 def test_an_exec_that_is_not_decided_in_time_is_refused_and_the_session_ends_when_it_never_is(trace: Trace) -> None:
     gate = Hangs()
-    session, recorded = trace("/bin/true", gate=gate, deadline=0.2)
+    session, recorded = trace("/bin/true", gate=gate, deadline=1.0)
     assert session.ended.get(timeout=30) == "a call could not be decided"
     gate.answer.set()
     assert session.finish().status == 126
@@ -285,7 +289,7 @@ def test_an_exec_that_is_not_decided_in_time_is_refused_and_the_session_ends_whe
 def test_a_comparison_that_does_not_end_is_a_deadline_too(trace: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Hangs()
     monkeypatch.setattr(ExecJudge, "approved", lambda judge, pid: gate.answer.wait(60))
-    session, recorded = trace("/bin/echo", "ran", deadline=0.2)
+    session, recorded = trace("/bin/echo", "ran", deadline=1.0)
     assert session.ended.get(timeout=30) == "a call could not be decided"
     gate.answer.set()
     assert session.finish() == Finished(-signal.SIGKILL, "", "")

@@ -110,10 +110,10 @@ def test_a_call_that_is_not_decided_in_time_is_refused_on_record_and_the_late_an
 ) -> None:
     calls = Calls(lambda: 0 if calls.late.wait(60) else errno.EIO)
     session = traced("/usr/bin/python3", "-c", TWICE, before_exec=own_filter)
-    recorded = answered(session, calls, deadline=1.0)
+    recorded = answered(session, calls, deadline=2.0)
     session.go()
     assert session.finish() == Finished(0, "[True, False]\n", "")
-    assert (calls.told, recorded.rules()) == (["overdue 1"], [])
+    assert (calls.told, recorded.rules()) == (["overdue 2"], [])
 
 
 def test_a_call_whose_decision_raises_is_refused_and_recorded_as_what_it_is(traced: Callable[..., Traced]) -> None:
@@ -202,7 +202,7 @@ def test_what_nobody_answers_is_settled_by_the_tracer_itself_and_told(
     traced: Callable[..., Traced], *, approved: bool
 ) -> None:
     """An exec is refused; a program that is loaded and has not run is killed."""
-    session = traced("/bin/echo", "ran", patience=0.5)
+    session = traced("/bin/echo", "ran", patience=1.5)
     assert session.guards is not None
     guards = session.guards
     greet(guards, 1)
