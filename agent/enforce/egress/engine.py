@@ -137,6 +137,7 @@ class EngineConnection(LiveConnectionHandler):
         self.follow_limits()
         self._head = HeadClock(limits.head, lambda: self.abort("a request's head, or the TLS before it, took too long"))
         self._http: DecidedHttp | None = None
+        self._refused = False
         self._moved = asyncio.Event()
         self.max_conns.default_factory = lambda: asyncio.Semaphore(MAX_UPSTREAM)
         context = self.layer.context
@@ -277,6 +278,10 @@ class EngineConnection(LiveConnectionHandler):
         asked.layer.child_layer = ClientTLSLayer(context)
 
     def _malformed(self, reason: str) -> None:
+        """Ends the connection; what comes before it has ended is no refusal of its own."""
+        if self._refused:
+            return
+        self._refused = True
         self._decisions.refuse_connection(Refusal(400, "malformed-request", reason))
 
     def _start_client_tls(self, start: TlsData) -> None:
