@@ -28,7 +28,8 @@ HOLD_SECONDS = 0.5
 STIRRED = 3
 """Walks that may find something running while all is held: a fork of the last moment, a sleep that ends."""
 _ROUND_SECONDS = 0.01
-_AT_REST = frozenset("TtDZXx")  # proc_pid_stat(5); I is a kernel thread's
+_STOPPED = frozenset("TZXx")  # proc_pid_stat(5); I is a kernel thread's
+_AT_REST = _STOPPED | frozenset("tD")  # these have the signal pending: each walk sends it
 
 
 class Freezer:
@@ -111,17 +112,18 @@ class Freezer:
         return []
 
     def _round(self) -> list[int]:
-        """One walk: what was found running, and has been sent the signal."""
+        """One walk, which sends the signal to all that has not stopped: what was found running."""
         with self._walking:
             if self._let_go:
                 return []
-            running = [pid for pid, states in self.processes().items() if not set(states) <= _AT_REST]
+            awake = {pid: set(states) for pid, states in self.processes().items() if not set(states) <= _STOPPED}
+            running = [pid for pid, states in awake.items() if not states <= _AT_REST]
             if running and self._account is not None and not self._strangers(self._account):
                 signal_account(self._account, signal.SIGSTOP)
                 for pid in self._strangers(self._account):  # born meanwhile, in another session
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGCONT)
-            for pid in running:
+            for pid in awake:
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGSTOP)
             return running

@@ -41,7 +41,7 @@ _ACCEPT_PAUSE = 0.2
 _STOP_SECONDS = 2.0
 _UCRED = struct.Struct("3i")  # struct ucred: pid, uid, gid; unix(7)
 _PROBED = 65534
-_PROBE_SECONDS = 2.0
+_PROBE_SECONDS = 10.0
 
 type Answer = Callable[[Caller, Message, ControlLink], Awaitable[Message]]
 

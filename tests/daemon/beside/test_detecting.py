@@ -150,7 +150,7 @@ def test_bytes_are_those_sent_since_it_began(tmp_path: Path, monkeypatch: pytest
         await asyncio.sleep(0.1)
         assert company.ledger.seq == 0
         company.link.bytes_up += 1
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not company.ledger.seq:
                 await asyncio.sleep(0.01)
 
@@ -162,7 +162,7 @@ def test_a_detector_may_contain_the_session_and_is_recorded_before(tmp_path: Pat
     async def two(company: Company) -> None:
         company.ledger.post(denial("a.test:443"))
         company.ledger.post(denial("b.test:443"))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not company.engaged:
                 await asyncio.sleep(0.01)
         assert company.ledger.seq == 3
@@ -185,7 +185,7 @@ def test_a_stronger_measure_is_added_and_the_same_is_not_engaged_twice(tmp_path:
         for number in range(3):
             company.ledger.post(denial(f"{number}.test:443"))
             await asyncio.sleep(0.01)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(company.engaged) < 2:
                 await asyncio.sleep(0.01)
 
@@ -201,14 +201,15 @@ def test_a_measure_that_cannot_be_taken_is_on_record_and_tried_again(tmp_path: P
         company.ledger.post(denial("b.test:443"))
         await asyncio.sleep(0.05)
         company.ledger.post(denial("c.test:443"))
-        async with asyncio.timeout(20):
-            while len(company.engaged) < 2:
+        async with asyncio.timeout(60):
+            while (Measure.FREEZE, "the detector freezes") not in company.engaged:
                 await asyncio.sleep(0.01)
 
     _, company, _ = beside(tmp_path, broken, ANSWERS)
-    assert [measure for measure, _ in company.engaged] == [Measure.CUT, Measure.FREEZE]
+    assert company.engaged[0] == (Measure.CUT, "the detector cuts"), "as often as a second begins"
+    assert company.engaged[-1] == (Measure.FREEZE, "the detector freezes")
     degraded = [event for event in read_log(tmp_path / "log") if event["details"]["event_type"] == "agent.degraded"]
-    assert ["no such cgroup" in event["details"]["reason"] for event in degraded] == [True, True]
+    assert ["no such cgroup" in event["details"]["reason"] for event in degraded] == [True] * len(company.engaged)
 
 
 def test_what_is_seen_after_the_end_is_told_and_contains_nobody(tmp_path: Path) -> None:
@@ -225,7 +226,7 @@ def test_a_lockdown_that_was_lifted_is_engaged_again_by_the_next_detection(tmp_p
     async def lifted(company: Company) -> None:
         for number in range(2):
             company.ledger.post(denial(f"{number}-a.test:443"))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while len(company.engaged) <= number:
                     await asyncio.sleep(0.01)
             company.measure = None  # by an operator

@@ -98,7 +98,7 @@ def counter(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Counter]
 
 def held(counter: Counter, test: Callable[[], Awaitable[None]]) -> None:
     async def body() -> None:
-        assert await counter.freezer.freeze() == []
+        assert await counter.freezer.freeze(30) == []
         try:
             await test()
         finally:
@@ -148,14 +148,53 @@ def test_what_goes_on_by_itself_is_told_once(tmp_path: Path) -> None:
         counter.end()
 
 
+WAITS_FOR_A_CHILD = """
+import os, sys
+os.mkfifo(sys.argv[1] + ".fifo")
+opened = (os.POSIX_SPAWN_OPEN, 0, sys.argv[1] + ".fifo", os.O_RDONLY, 0)
+try: os.posix_spawn("/bin/true", ["true"], {}, file_actions=[opened])
+except OSError: pass
+count(sys.argv[1])
+"""
+"""Its child waits for a writer before its exec, and so long it waits for its child, uninterruptibly (vfork(2))."""
+
+
+def test_what_waits_uninterruptibly_has_the_signal_when_its_wait_ends(tmp_path: Path) -> None:
+    path = tmp_path / "count"
+    argv = [sys.executable, "-c", COUNT + WAITS_FOR_A_CHILD, str(path)]
+    with subprocess.Popen(argv) as process:
+        freezer = Freezer(os.getpid, hold_seconds=3600)
+        below = freezer.processes
+        freezer.processes = lambda: {  # type: ignore[method-assign]
+            pid: states for pid, states in below().items() if pid in _family(process.pid)
+        }
+        try:
+            until(lambda: len(_family(process.pid)) == 2 and state(process.pid) == "D")
+            assert asyncio.run(freezer.freeze(30)) == []
+            (child,) = _family(process.pid) - {process.pid}
+            os.kill(child, signal.SIGKILL)
+            until(lambda: state(process.pid) == "T")
+            assert not path.exists()
+        finally:
+            process.kill()
+
+
+def _family(pid: int) -> set[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return {pid, *map(int, children)}
+
+
 def test_what_is_let_go_once_is_no_fault(counter: Counter) -> None:
     calls: list[int] = []
+    counter.freezer = Freezer(lambda: counter.root, hold_seconds=0.5)  # time to take the signal before the next walk
     counter.freezer.unheld = lambda: calls.append(1)
 
     async def test() -> None:
         for pid in counter.freezer.processes():
             os.kill(pid, signal.SIGCONT)
-        await asyncio.sleep(0.3)
+        await asyncio.to_thread(until, lambda: all(set(s) == {"T"} for s in counter.freezer.processes().values()))
+        counter.freezer._hold_seconds = 0.01
+        await asyncio.sleep(0.7)  # many walks
         assert calls == []
 
     held(counter, test)
@@ -201,6 +240,7 @@ def test_another_session_of_the_account_that_begins_meanwhile_goes_on() -> None:
     freezer = Freezer(os.getpid, account=uid, strangers=lambda account: next(looks, [theirs.pid]))
     freezer.processes = lambda: {ours.pid: state(ours.pid)}  # type: ignore[method-assign]
     try:
+        until(lambda: state(ours.pid) == "R")  # one that its disk keeps waiting is at rest
         assert freezer._round() == [ours.pid]
         until(lambda: state(ours.pid) == "T")
         until(lambda: state(theirs.pid) == "S")
@@ -215,7 +255,7 @@ def state(pid: int) -> str:
 
 
 def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -60,8 +60,8 @@ class Served:
         return next(line for line in self.metrics.render().decode().splitlines() if line.startswith(name))
 
 
-def serve(tmp_path: Path, test: Callable[[Served], Awaitable[None]]) -> None:
-    """Run the test beside a server with two verbs, whose session is the account `bin`."""
+def serve(tmp_path: Path, test: Callable[[Served], Awaitable[None]], seconds: float = 60.0) -> None:
+    """Run the test beside a server with two verbs, whose session is the account `bin`; a request has `seconds`."""
     require(os.geteuid() == 0, "callers of other accounts need root")
     tmp_path.chmod(0o711)
     given = replace(spec(), run_root=str(tmp_path), run_dir=str(tmp_path / "s-b"))
@@ -81,7 +81,7 @@ def serve(tmp_path: Path, test: Callable[[Served], Awaitable[None]]) -> None:
 
         verbs = {"status": Verb(Role.VIEWER, answer), "reload": Verb(Role.ADMIN, answer)}
         callers = Callers(given, lambda: policy(POLICY))
-        server = ControlServer(given, callers, ControlEvents(ledger, "s"), verbs, request_seconds=0.5)
+        server = ControlServer(given, callers, ControlEvents(ledger, "s"), verbs, request_seconds=seconds)
         await server.start()
         try:
             await test(served)
@@ -119,10 +119,17 @@ async def raw(served: Served, data: bytes, *, end: bool = False) -> bytes:
     writer.write(data)
     if end:
         writer.write_eof()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         answer = await reader.read()
     writer.close()
     return answer[4:]
+
+
+async def until_open(count: int) -> None:
+    """Wait until no more descriptors are open here than `count`."""
+    async with asyncio.timeout(20):
+        while len(os.listdir("/proc/self/fd")) != count:
+            await asyncio.sleep(0.01)
 
 
 def test_root_and_a_named_account_are_served_by_their_roles(tmp_path: Path) -> None:
@@ -176,7 +183,7 @@ def test_what_is_no_request_is_recorded_and_answered(tmp_path: Path, data: bytes
         assert event["details"]["reason"] == "malformed_request"
         assert event["details"]["fault"] == answer["error"].removeprefix("the request is malformed: ")
 
-    serve(tmp_path, test)
+    serve(tmp_path, test, seconds=0.5)
 
 
 def test_a_caller_that_ends_before_it_asks_leaves_nothing(tmp_path: Path) -> None:
@@ -197,15 +204,17 @@ def test_a_verb_that_fails_is_answered(tmp_path: Path) -> None:
 def test_callers_that_say_nothing_hold_only_themselves(tmp_path: Path) -> None:
     async def test(served: Served) -> None:
         silent = [await asyncio.open_unix_connection(str(served.socket)) for _ in range(MAX_CONNECTIONS)]
-        await asyncio.sleep(0.1)
-        assert await raw(served, b"", end=True) == b""  # one too many
+        one_too_many, told = await asyncio.open_unix_connection(str(served.socket))
+        assert await one_too_many.read() == b""
+        assert served.asked == []
+        told.close()
         for reader, writer in silent:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 assert b"did not arrive in time" in await reader.read()
             writer.close()
         assert json.loads(await raw(served, encode({"verb": "status"})))["exit"] == 0
 
-    serve(tmp_path, test)
+    serve(tmp_path, test, seconds=3.0)
 
 
 @pytest.mark.parametrize(("count", "fine"), [(3, True), (4, False), (40, False)])
@@ -218,8 +227,7 @@ def test_descriptors_are_taken_up_to_three_and_none_stays_open(tmp_path: Path, c
             sock.sendmsg([encode({"verb": "status"})], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
             answer = json.loads((await asyncio.get_running_loop().run_in_executor(None, sock.recv, 65536))[4:])
         assert answer.get("fds") == count if fine else answer["exit"] == 2
-        await asyncio.sleep(0.1)
-        assert len(os.listdir("/proc/self/fd")) == before
+        await until_open(before)
 
     serve(tmp_path, test)
 
@@ -235,8 +243,7 @@ def test_descriptors_that_come_in_many_pieces_are_too_many_as_well(tmp_path: Pat
                 sock.sendmsg([data[index : index + 1]], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
             answer = json.loads((await asyncio.get_running_loop().run_in_executor(None, sock.recv, 65536))[4:])
         assert "descriptors" in answer["error"]
-        await asyncio.sleep(0.1)
-        assert len(os.listdir("/proc/self/fd")) == before
+        await until_open(before)
 
     serve(tmp_path, test)
 

@@ -68,7 +68,7 @@ class Client:
 async def _told(attribution: Attribution, connection: Connection) -> Found:
     answer: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
     attribution.tell(connection.source, answer.set_result, udp=connection.udp)
-    return await asyncio.wait_for(answer, 20)
+    return await asyncio.wait_for(answer, 60)
 
 
 def _run(ask: Callable[[Attribution], object], anchor: int, uid: int | None = None, gid: int | None = None) -> object:

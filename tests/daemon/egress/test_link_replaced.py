@@ -114,7 +114,7 @@ def play(directory: Path, scene_of: Any) -> Scene:
 
 
 async def until(true: Any) -> None:
-    for _ in range(1000):
+    for _ in range(6000):
         if true():
             return
         await asyncio.sleep(0.01)

@@ -68,7 +68,7 @@ class Session:
         started, read = await self.start(*argv, workdir=workdir, stdin=stdin)
         with os.fdopen(read) as out:
             text = await asyncio.to_thread(out.read)
-        return os.waitstatus_to_exitcode(await asyncio.wait_for(started.status, 20)), text
+        return os.waitstatus_to_exitcode(await asyncio.wait_for(started.status, 60)), text
 
 
 @asynccontextmanager
@@ -121,7 +121,7 @@ def inside(test: Callable[[Session], Awaitable[None]], tmp_path: Path, **changes
 
     async def main() -> None:
         async with session(plan) as made:
-            await asyncio.wait_for(test(made), 60)
+            await asyncio.wait_for(test(made), 120)
 
     asyncio.run(main())
 
@@ -179,7 +179,7 @@ def test_the_process_id_is_the_one_outside_and_its_status_is_the_commands(tmp_pa
         started, read = await made.start("sleep", "60")
         assert Path(f"/proc/{started.pid}/status").read_text().count(f"\nUid:\t{UID}\t")
         os.killpg(started.pid, signal.SIGTERM)
-        assert os.WTERMSIG(await asyncio.wait_for(started.status, 20)) == signal.SIGTERM
+        assert os.WTERMSIG(await asyncio.wait_for(started.status, 60)) == signal.SIGTERM
         os.close(read)
 
     inside(signalled, tmp_path)
@@ -216,7 +216,7 @@ def test_with_the_init_everything_ends_and_nothing_more_is_started(tmp_path: Pat
     async def killed(made: Session) -> None:
         (one, first), (two, second) = await made.start("sleep", "60"), await made.start("sh", "-c", "setsid sleep 60")
         os.kill(made.link.init, signal.SIGKILL)
-        assert [await asyncio.wait_for(started.status, 20) for started in (one, two)] == [signal.SIGKILL] * 2
+        assert [await asyncio.wait_for(started.status, 60) for started in (one, two)] == [signal.SIGKILL] * 2
         for read in (first, second):
             with os.fdopen(read) as out:
                 assert await asyncio.to_thread(out.read) == ""  # ended: nobody holds the other end

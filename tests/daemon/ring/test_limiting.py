@@ -13,7 +13,7 @@ from agent.linux import cgroups
 from agent.policy.model_session import ProcessLimits
 from tests.conftest import require
 
-NAME = group_name("test-limiting")
+NAME = group_name(f"test-limiting-{os.getpid()}")
 NOBODY = 65533
 
 
