@@ -24,13 +24,24 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
 
-def question(args: argparse.Namespace, message: Message, show: Callable[[Message], str]) -> int:
-    """Ask, print the answer, return the exit code: 3 refused, 7 where no agent answers, else the verb's own."""
+def question(
+    args: argparse.Namespace,
+    message: Message,
+    show: Callable[[Message], str],
+    *,
+    appearing: float = 0.0,
+    unreached: str = "",
+) -> int:
+    """Ask, print the answer, return the exit code: 3 refused, 7 where no agent answers, else the verb's own.
+    `appearing`: seconds for an agent to be there. `unreached`: what to say besides where none was asked."""
+    reached = False
     try:
-        with reach(run_root(args.run_dir), args.session) as sock:
+        with reach(run_root(args.run_dir), args.session, appearing=appearing) as sock:
+            reached = True
             answer = ask(sock, message)
     except Unreachable as error:
-        answer = {"exit": int(error.exit), "error": str(error)}
+        more = f"\n{unreached}" if unreached and not reached else ""
+        answer = {"exit": int(error.exit), "error": f"{error}{more}"}
     status = answer.pop("exit", int(Exit.UNREACHABLE))
     if args.json:
         sys.stdout.write(json.dumps(answer, indent=2) + "\n")

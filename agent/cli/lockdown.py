@@ -6,6 +6,9 @@ import argparse
 
 from agent.cli.control_words import add_flags, question
 from agent.daemon.control.wire import Message
+from agent.operate.control_client import APPEARING_SECONDS
+
+_UNREACHED = "nothing was contained: a session that starts from now on begins without any lockdown"
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -33,7 +36,8 @@ def lockdown(args: argparse.Namespace) -> int:
     """0 where the session is contained (or let go) and that is on disk, 2 nothing to lift, 3 refused, 7 no agent."""
     if args.lift:
         return question(args, {"verb": "lift", "cause": args.reason}, lambda answer: "lifted\n")
-    return question(args, {"verb": "lockdown", "measure": args.measure, "cause": args.reason}, _text)
+    asked: Message = {"verb": "lockdown", "measure": args.measure, "cause": args.reason}
+    return question(args, asked, _text, appearing=APPEARING_SECONDS, unreached=_UNREACHED)
 
 
 def _text(answer: Message) -> str:

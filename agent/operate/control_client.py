@@ -2,7 +2,8 @@
 
 Rules kept here: only a socket of root's or of the caller's own account is spoken to, so that nobody else can pose as
 the agent; several sessions and no choice is an error that names them; where none answers yet, one that starts is
-waited for, so that a session's first moments are not out of reach; nothing is waited for without end.
+waited for, so that a session's first moments are not out of reach; who must not miss one that is just being started,
+and has left no trace yet, waits for a trace too; nothing is waited for without end.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from agent.exits import Exit
 ANSWER_SECONDS = 120.0
 STARTING_SECONDS = 30.0
 """For an agent that is starting, or whose guard is being replaced: as long as a launch may take."""
+APPEARING_SECONDS = 5.0
+"""For a session that somebody has just begun to start: many times what it takes until it can be seen."""
 _PAUSE = 0.02
 
 
@@ -37,16 +40,18 @@ def run_root(flag: str | None) -> Path:
     return Path(flag or os.environ.get("PARHELIA_RUN_DIR") or RUN_ROOT).absolute()
 
 
-def reach(root: Path, session: str | None, patience: float = STARTING_SECONDS) -> socket.socket:
+def reach(root: Path, session: str | None, patience: float = STARTING_SECONDS, appearing: float = 0.0) -> socket.socket:
     """A connection to the agent of the session, or of the only one that runs below `root`. `patience`: seconds for one
-    that is there and does not answer yet. Raises Unreachable."""
-    deadline = time.monotonic() + patience
+    that is there and does not answer yet; `appearing`: for one to be there. Raises Unreachable."""
+    began = time.monotonic()
     while True:
         try:
             return _reach(root, session)
         except Unreachable as error:
-            out_of_time = time.monotonic() > deadline
-            if error.exit is not Exit.UNREACHABLE or out_of_time or not _begins(root, session):
+            waited = time.monotonic() - began
+            if error.exit is not Exit.UNREACHABLE or waited > patience:
+                raise
+            if waited > appearing and not _begins(root, session):
                 raise
         time.sleep(_PAUSE)
 

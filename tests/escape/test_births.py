@@ -88,6 +88,18 @@ def alive(word: str) -> list[str]:
     return found
 
 
+def test_a_lockdown_that_is_asked_for_before_the_run_can_be_seen_contains_the_session(host: Host) -> None:
+    mark, session = f"304.{os.getpid()}", f"births-{os.getpid()}"
+    argv = [str(AGENT), "lockdown", "--kill", "--session", session]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as asking:
+        with running(host, f"while :; do sleep {mark} & sleep 0.01; done") as (_, run):
+            _, said = asking.communicate(timeout=WAIT_S)
+            assert asking.returncode == 0, said
+            assert run.wait(WAIT_S) == 128 + signal.SIGKILL
+        assert alive(mark) == []
+    assert events(host.audit, "agent.lockdown")
+
+
 @pytest.mark.parametrize("measure", ["--kill", "--freeze"])
 def test_a_lockdown_that_comes_while_the_session_is_made_contains_it(host: Host, measure: str) -> None:
     mark = f"302.{os.getpid()}"

@@ -76,3 +76,4 @@ def test_where_no_agent_runs_the_verbs_say_so(host: Host, verb: str) -> None:
     done: subprocess.CompletedProcess[str] = host.agent(verb, "--run-dir", str(host.directory / "none"))
     assert done.returncode == 7
     assert "No such file" in done.stderr
+    assert ("nothing was contained" in done.stderr) == (verb == "lockdown")

@@ -13,6 +13,7 @@ import pytest
 from agent.daemon.base.names import control_socket
 from agent.daemon.keeping.leavings import hold
 from agent.exits import Exit
+from agent.operate import control_client
 from agent.operate.control_client import Unreachable, reach
 
 FOR_EVER = 3600.0
@@ -39,13 +40,15 @@ def listening(run: Path) -> socket.socket:
     return sock
 
 
-def asked(root: Path, session: str | None) -> tuple[threading.Thread, list[socket.socket | Unreachable]]:
+def asked(
+    root: Path, session: str | None, appearing: float = 0.0
+) -> tuple[threading.Thread, list[socket.socket | Unreachable]]:
     """Somebody who asks in the background, and what he got."""
     got: list[socket.socket | Unreachable] = []
 
     def ask() -> None:
         try:
-            got.append(reach(root, session, FOR_EVER))
+            got.append(reach(root, session, FOR_EVER, appearing))
         except Unreachable as error:
             got.append(error)
 
@@ -99,6 +102,29 @@ def test_another_sessions_start_is_not_waited_for(run: Path) -> None:
         reach(run.parent, "other", FOR_EVER)
 
 
+@pytest.mark.parametrize("session", [None, "named"])
+def test_one_that_has_left_no_trace_yet_is_waited_for_by_who_must_not_miss_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, session: str | None
+) -> None:
+    looked, runs = threading.Event(), control_client._runs
+
+    def seen(root: Path, wanted: str | None) -> list[Path]:
+        found = runs(root, wanted)
+        looked.set()
+        return found
+
+    monkeypatch.setattr(control_client, "_runs", seen)
+    thread, got = asked(tmp_path, session, FOR_EVER)
+    assert looked.wait()
+    made = tmp_path / "named-0123456789ab"
+    control_socket(str(made)).parent.mkdir(parents=True)
+    with listening(made):
+        thread.join()
+        got[0].close()  # type: ignore[union-attr]
+
+
 def test_patience_has_an_end(run: Path) -> None:
     with pytest.raises(Unreachable):
         reach(run.parent, "named", 0.0)
+    with pytest.raises(Unreachable):
+        reach(run.parent, "later", 0.0, FOR_EVER)
