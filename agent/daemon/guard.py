@@ -186,6 +186,7 @@ class Guard:
                 self._session.end(f"{signal.Signals(number).name} while the session was held still")
             with suppress(ProcessLookupError):
                 os.killpg(self._session.pid, number)
+            self._tell({"type": "passed on", "number": number})
 
     def _ended(self, status: int) -> None:
         if not self._exited.done():

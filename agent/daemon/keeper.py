@@ -4,7 +4,8 @@ The first guard is begun by `run`, before it becomes this (`agent.daemon.keeping
 only, besides the agent's own ground floor: it must not fail. Rules: an egress process that dies while the session runs
 is replaced, and its successor is given the listening sockets of before, of which copies are held here: meanwhile
 connections wait in them, and nobody can take their place; so is a guard, whose successor is given all that it had this
-process hold (`agent.daemon.survival.standing`); one that has left nothing, or a process that dies again and again
+process hold (`agent.daemon.survival.standing`), and the signals that no guard has said it passed on; one that has left
+nothing, or a process that dies again and again
 (`agent.daemon.keeping.restarts`), ends the session at once; the session's end ends everything it started; the
 operator's terminal is always put back.
 """
@@ -35,6 +36,8 @@ from agent.session.offspring import adopt_orphans, end_all
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 FINISH_SECONDS = 15.0
 LAST_WORDS_SECONDS = 1.0
+MOST_SIGNALS = 64
+"""That are kept until a guard has passed them on."""
 MARK = "mark"  # agent.session.doors
 
 
@@ -54,6 +57,7 @@ class Keeper:
         self._dead: set[int] = set()
         self._held: tuple[list[str], list[int]] = ([], [])
         self._kept: dict[str, int] = {}
+        self._signalled: list[int] = []
         self._guard_deaths = Deaths()
         self._egress_deaths = Deaths()
         self._egress_number = 0
@@ -147,6 +151,8 @@ class Keeper:
                 resume = {"type": "resume", "spec": self._spec.dump(), "names": [*held]}
                 channel.send(resume, [*held.values(), egress.fileno()])
                 channel.send({"type": "doors", "doors": self._held[0]}, self._held[1])
+                for number in self._signalled:
+                    channel.send({"type": "signal", "number": number})
             os.close(held["last words"])
         return channel
 
@@ -201,10 +207,13 @@ class Keeper:
             elif number == signal.SIGCHLD:
                 self._reap()
                 self._check_workers(channel)
+            elif number == signal.SIGHUP and not terminal.hung_up():
+                with suppress(ChannelClosed):  # the next guard looks at the policy by itself
+                    channel.send({"type": "reload"})
             else:
-                reload = number == signal.SIGHUP and not terminal.hung_up()
-                with suppress(ChannelClosed):
-                    channel.send({"type": "reload"} if reload else {"type": "signal", "number": number})
+                self._signalled = [*self._signalled, number][:MOST_SIGNALS]
+                with suppress(ChannelClosed):  # the next guard is told
+                    channel.send({"type": "signal", "number": number})
 
     def _check_workers(self, channel: Channel) -> None:
         guard_lives = self._guard_pid not in self._dead and not _hung_up(channel)
@@ -264,6 +273,9 @@ class Keeper:
             case "egress_lost":
                 if message["number"] == self._egress_number and self._egress_pid not in self._dead:
                     os.kill(self._egress_pid, signal.SIGKILL)  # it may have closed its channel only
+            case "passed on":
+                with suppress(ValueError):
+                    self._signalled.remove(message["number"])
             case "started":
                 self._session_pid = message["pid"]
             case "say":

@@ -3,7 +3,9 @@ whole or ends, and nothing is left half."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import select
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -21,6 +23,8 @@ from tests.escape.runtime import AGENT, RUN_SECONDS, Host, read_log, verify
 from tests.escape.without_notify import HostUnsupervised
 
 pytestmark = pytest.mark.root
+PIDFD_GETFD = 438
+"""On every architecture."""
 
 
 @contextmanager
@@ -64,6 +68,32 @@ def test_while_the_keeper_is_stopped_all_is_decided_and_a_guard_that_dies_then_i
         until(lambda: session.recovered("guard") == 1, "a successor")
         assert session.end() == 0
     assert verify(host.audit) == 0
+
+
+def test_a_signal_that_a_guard_did_not_live_to_pass_on_reaches_the_session(host: Host) -> None:
+    with living(host) as session:
+        guard = session.part(GUARD)
+        os.kill(guard, signal.SIGSTOP)
+        session.process.send_signal(signal.SIGTERM)
+        until(lambda: unread(guard), "the keeper to have told the guard")
+        os.kill(guard, signal.SIGKILL)
+        assert session.process.wait(RUN_SECONDS) == 128 + signal.SIGTERM
+        assert [each["signal"] for each in session.details("session.terminate")] == ["SIGTERM"]
+        assert session.recovered("guard") == 1
+    assert verify(host.audit) == 0
+
+
+def unread(guard: int) -> bool:
+    """Has this process, which is stopped, something to read from its keeper? By a copy of its end, pidfd_getfd(2)."""
+    words = argv_of(guard).split(b"\0")
+    process = os.pidfd_open(guard)
+    held = ctypes.CDLL(None, use_errno=True).syscall(PIDFD_GETFD, process, int(words[words.index(b"--keeper") + 1]), 0)
+    assert held >= 0, os.strerror(ctypes.get_errno())
+    try:
+        return bool(select.select([held], [], [], 0)[0])
+    finally:
+        os.close(held)
+        os.close(process)
 
 
 def test_where_execs_are_not_supervised_a_guard_that_dies_is_replaced_too(host: Host) -> None:
