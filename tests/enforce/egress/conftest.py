@@ -88,7 +88,7 @@ def h2_upstream(session_h2_upstream: Http2Upstream) -> Http2Upstream:
 @pytest.fixture
 def front(session_front: Front, upstream: Http1Upstream) -> Front:
     """The engine, with an empty journal; connections go to `upstream` until the test says otherwise."""
-    session_front.journal.posted.clear()
+    session_front.journal.renew()
     session_front.target = Target(HOST, upstream.port)
     return session_front
 

@@ -69,22 +69,36 @@ def policy_of(
 
 
 class Journal:
-    """A recorder that keeps what it is given; `broken` refuses everything."""
+    """A recorder that keeps what it is given; `broken` refuses everything.
+
+    `connection`: the number of the connections that it is about. A worker tells of a denial after it has answered, so
+    that what an earlier test did not wait for may come late: that is not kept.
+    """
 
     def __init__(self) -> None:
         self.posted: list[Event] = []
         self.accepted: list[Event] = []
         self.broken = False
+        self.connection = "c1"
 
     def post(self, event: Event) -> None:
-        if self.broken:
-            raise RecordError("the test's recorder is broken")
-        self.posted.append(event)
+        self._keep(self.posted, event)
 
     def accept(self, event: Event) -> None:
+        self._keep(self.accepted, event)
+
+    def _keep(self, kept: list[Event], event: Event) -> None:
         if self.broken:
             raise RecordError("the test's recorder is broken")
-        self.accepted.append(event)
+        if str(event.details.get("request_id", self.connection)).partition("-")[0] == self.connection:
+            kept.append(event)
+
+    def renew(self) -> None:
+        """For the next test."""
+        self.connection = f"c{int(self.connection[1:]) + 1}"
+        self.posted.clear()
+        self.accepted.clear()
+        self.broken = False
 
     def wait(self, count: int = 1) -> list[Event]:
         """The posted events, once there are `count`."""
@@ -236,7 +250,7 @@ class Front:
                 port=target.port,
                 addresses=target.addresses,
                 kind=target.kind,
-                request_id="c1",
+                request_id=self.journal.connection,
                 source_ip="192.0.2.7",
                 ticket=ticket,
             )
@@ -265,10 +279,10 @@ class SocketClient(HTTPConnection):
 
 
 def exchange(sock: socket.socket, data: bytes) -> bytes:
-    sock.sendall(data)
     sock.settimeout(PATIENCE)
     received = b""
     try:
+        sock.sendall(data)
         while block := sock.recv(65536):
             received += block
             if received.endswith(b"\r\n\r\n") and b"Content-Length: 0" in received:

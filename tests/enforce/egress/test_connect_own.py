@@ -67,9 +67,9 @@ def test_a_server_at_an_address_that_the_machine_translates_opens_no_way_to_what
                     client.recv(1)
 
             session = world.start(act)
+            arrived = accept(world.forwarded)
             with pytest.raises(TimeoutError):
                 resolver.accept()
-            arrived = accept(world.forwarded)
             assert arrived.destination == (RESOLVER, 5353)
             arrived.sock.close()
             assert session.finish().out.splitlines()[0] == os.strerror(errno.EADDRNOTAVAIL)

@@ -109,7 +109,7 @@ def worker(authority: Authority, server: KeepingUpstream, deaf: int) -> Iterator
 @pytest.fixture
 def kept(worker: Front, server: KeepingUpstream) -> Front:
     server.reset()
-    worker.journal.posted.clear()
+    worker.journal.renew()
     worker.target = Target(HOST, server.port)
     return worker
 

@@ -30,7 +30,7 @@ def worker(authority: Authority, server: KeepingUpstream) -> Iterator[Front]:
 @pytest.fixture
 def kept(worker: Front, server: KeepingUpstream) -> Front:
     server.reset()
-    worker.journal.posted.clear()
+    worker.journal.renew()
     worker.target = Target(HOST, server.port)
     return worker
 

@@ -31,7 +31,7 @@ def module_front(authority: Authority, session_upstream: Http1Upstream) -> Itera
 
 @pytest.fixture
 def ruled(module_front: Front, upstream: Http1Upstream) -> Front:
-    module_front.journal.posted.clear()
+    module_front.journal.renew()
     module_front.target = Target(HOST, upstream.port)
     return module_front
 

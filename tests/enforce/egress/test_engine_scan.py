@@ -60,7 +60,7 @@ def engine(request: pytest.FixtureRequest, authority: Authority, server: Keeping
 @pytest.fixture
 def front(engine: Front, server: KeepingUpstream) -> Front:
     server.reset()
-    engine.journal.posted.clear()
+    engine.journal.renew()
     engine.target = Target(HOST, server.port)
     return engine
 

@@ -62,9 +62,7 @@ def engine(authority: Authority, server: KeepingUpstream) -> Iterator[Front]:
 @pytest.fixture
 def front(engine: Front, server: KeepingUpstream) -> Front:
     server.reset()
-    engine.journal.posted.clear()
-    engine.journal.accepted.clear()
-    engine.journal.broken = False
+    engine.journal.renew()
     engine.target = Target(HOST, server.port)
     return engine
 

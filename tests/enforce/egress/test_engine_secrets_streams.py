@@ -37,8 +37,7 @@ def engine(
 
 @pytest.fixture
 def secret_front(engine: Front, upstream: Http1Upstream, h2_upstream: Http2Upstream) -> Front:
-    engine.journal.posted.clear()
-    engine.journal.accepted.clear()
+    engine.journal.renew()
     engine.target = Target(HOST, upstream.port)
     return engine
 

@@ -18,7 +18,8 @@ def test_a_tls_name_other_than_the_tunnel_s_is_closed_before_any_upstream_byte(
     with pytest.raises((ssl.SSLError, ConnectionError)):
         front.tls(sni)
     (event,) = front.journal.wait()
-    assert (event.details["rule"], event.details["sni"], event.details["request_id"]) == ("sni-mismatch", sni, "c1")
+    details = event.details
+    assert (details["rule"], details["sni"], details["request_id"]) == ("sni-mismatch", sni, front.journal.connection)
     assert event.resource == f"{HOST}:{upstream.port}"
     assert upstream.connections == 0
 

@@ -126,7 +126,7 @@ def test_the_sessions_new_bounds_hold_at_once(tmp_path: Path) -> None:
         given = policy(rule(HOST, server.port))
         (layer,) = given.layers
         assert layer.egress is not None
-        section = replace(layer.egress, limits=EgressLimits(idle=1, connections=1))
+        section = replace(layer.egress, limits=EgressLimits(idle=3, connections=1))
         changed = replace(given, layers=(replace(layer, egress=section),), digest="e" * 64)
         with running(given, NAMES, tmp_path) as proxy, begun(proxy, server.port) as sock:
             proxy.follow(changed)
@@ -150,12 +150,12 @@ def test_a_record_on_its_way_while_the_policy_changes_opens_nothing(tmp_path: Pa
 
         def slowly(_: dict[str, Any]) -> None:
             asked.set()
-            go.wait(20)
+            go.wait(60)
 
         proxy.accepting = slowly
         with proxy.connect() as sock:
             sock.sendall(f"CONNECT {HOST}:{server.port} HTTP/1.1\r\n\r\n".encode())
-            asked.wait(20)
+            assert asked.wait(60)
             changed = next_policy()
             blob = {"type": "policy", "policy": _packed(changed)}
             proxy.channel.send(blob)  # arrives before the record's acceptance

@@ -51,7 +51,7 @@ EVENT = {
 }
 
 
-def run_worker(tmp_path: Path, body: str, journal: Journal, seconds: float = 20) -> list[str]:
+def run_worker(tmp_path: Path, body: str, journal: Journal, seconds: float = 60) -> list[str]:
     """Start the engine with `body` as worker; the deaths that were reported until its channel ended."""
     deaths: list[str] = []
 
@@ -172,7 +172,7 @@ def test_an_event_that_must_be_accepted_is_answered_as_the_recorder_does(
         python = worker_script(tmp_path, READY + ASK + TELL + "channel.receive()")
         engine = Engine(POLICY, ACTOR, journal, python=python, on_stats=lambda *both: numbers.append(both))
         await engine.start()
-        for _ in range(2000):
+        for _ in range(6000):
             if numbers:
                 break
             await asyncio.sleep(0.01)
@@ -225,7 +225,7 @@ def test_a_worker_that_is_stopped_in_its_tracks_does_not_block_the_egress_proces
     os.kill(pid, signal.SIGSTOP)
     socks = [front.connect() for _ in range(200)]
     asked = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), front.loop)
-    assert asked.result(20) is None
+    assert asked.result(60) is None
     for sock in socks:
         sock.close()
     front.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import pickle
 import socket
@@ -156,6 +157,14 @@ class Bare:
         }
         self.channel.send({name: value for name, value in (message | other).items() if value != "left out"})
 
+    def holds(self, sock: socket.socket) -> bool:
+        """Has it received this socket?"""
+        wanted = os.fstat(sock.fileno()).st_ino
+        held = Path(f"/proc/{self.process.pid}/fd").iterdir()
+        with contextlib.suppress(FileNotFoundError):  # it closes some meanwhile
+            return any(each.stat().st_ino == wanted for each in held)
+        return False
+
     def end(self) -> int:
         """The exit status, after the channel's end is read."""
         try:
@@ -207,6 +216,7 @@ def test_before_it_is_ready_nothing_is_accepted() -> None:
         bare.channel.send({"type": "listen", "doors": ["proxy"]}, [listener.fileno()])
         with socket.create_connection(listener.getsockname(), timeout=SECONDS) as sock:
             sock.sendall(b"CONNECT evil.test:443 HTTP/1.1\r\n\r\n")
+            eventually(lambda: bare.holds(listener))
             sock.settimeout(0.3)
             with pytest.raises(TimeoutError):
                 sock.recv(1)

@@ -249,8 +249,12 @@ def test_the_sessions_bounds_come_from_the_policy(tmp_path: Path) -> None:
                 assert read_all(slow).startswith(b"HTTP/1.1 408 ")
             with tunnel_to(proxy, server.port) as sock, pytest.raises(ConnectionResetError):
                 sock.recv(1)
-            with proxy.connect(), proxy.connect():
-                eventually(lambda: b"X-Parhelia-Rule: limit-connections" in proxy.ask(b""))
+
+            def full() -> bool:
+                with proxy.connect(), proxy.connect():  # until their heads are given up
+                    return b"X-Parhelia-Rule: limit-connections" in proxy.ask(b"")
+
+            eventually(full)
 
 
 def test_the_session_may_observe_its_limits(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def run(test: Callable[[ChannelRecorder, Channel, list[str]], Awaitable[None]], 
         ours, theirs = pair()
         ours.setblocking(False)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        theirs.settimeout(10)
+        theirs.settimeout(60)
         ended: list[str] = []
         try:
             await test(ChannelRecorder(Channel(ours), ended.append, **bounds), Channel(theirs), ended)

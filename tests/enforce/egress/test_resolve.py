@@ -86,7 +86,7 @@ def test_those_who_ask_at_once_share_one_lookup() -> None:
 
     def slow(host: str) -> Sequence[str]:
         asked.append(host)
-        release.wait(10)
+        release.wait(60)
         return ["8.8.8.8"]
 
     async def check(resolver: Resolver) -> None:
@@ -180,7 +180,7 @@ def test_a_lookup_that_hangs_is_given_up() -> None:
     release = threading.Event()
 
     def hang(host: str) -> Sequence[str]:
-        release.wait(10)
+        release.wait(60)
         return ["8.8.8.8"]
 
     async def check(resolver: Resolver) -> None:
@@ -201,7 +201,7 @@ def test_lookups_that_hang_leave_room_for_others_and_are_not_begun_for_nobody() 
     def lookup(host: str) -> Sequence[str]:
         begun.append(host)
         if host.startswith("slow"):
-            release.wait(20)
+            release.wait(60)
         return ["8.8.8.8"]
 
     async def check(resolver: Resolver) -> None:
@@ -211,13 +211,15 @@ def test_lookups_that_hang_leave_room_for_others_and_are_not_begun_for_nobody() 
             assert all(isinstance(error, ResolveError) and error.timed_out for error in given_up)
             again = await asyncio.gather(*(resolver.resolve(name) for name in slow[:3]), return_exceptions=True)
             assert all(isinstance(error, ResolveError) and error.timed_out for error in again)
-            assert begun == slow[:THREADS], "no second thread for a name that one is at, none for what nobody awaits"
+            assert sorted(begun) == sorted(slow[:THREADS]), (
+                "no second thread for a name that one is at, none for what nobody awaits"
+            )
         finally:
             release.set()
         assert (await resolver.resolve("quick.test")).addresses == ("8.8.8.8",)
         assert sorted(begun) == sorted([*slow[:THREADS], "quick.test"])
 
-    run(lookup, check, seconds=0.3)
+    run(lookup, check, seconds=1.0)
 
 
 def test_names_below_one_wildcard_take_only_their_share() -> None:
@@ -225,7 +227,7 @@ def test_names_below_one_wildcard_take_only_their_share() -> None:
 
     def lookup(host: str) -> Sequence[str]:
         if host.endswith(".wide.test"):
-            release.wait(20)
+            release.wait(60)
         return ["8.8.8.8"]
 
     async def check(resolver: Resolver) -> None:
@@ -277,10 +279,10 @@ def test_what_was_told_to_the_session_is_good_for_its_connections_a_little_longe
 
 def test_an_answer_is_told_to_be_good_for_what_is_left_of_it() -> None:
     async def check(resolver: Resolver) -> None:
-        assert (await resolver.answer("a.test"))[1] in (28, 29)
-        assert (await resolver.answer("a.test"))[1] in (28, 29)
+        first, second = [(await resolver.answer("a.test"))[1] for _ in range(2)]
+        assert 200 < second <= first <= 299
 
-    run(Names(["8.8.8.8"]), check, ttl=29.9)
+    run(Names(["8.8.8.8"]), check, ttl=299.9)
 
 
 def test_more_addresses_than_can_be_kept_are_an_error() -> None:

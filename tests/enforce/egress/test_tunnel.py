@@ -21,7 +21,7 @@ from agent.policy.terms import NO_LIMITS
 from tests.enforce.egress.tickets import Desk
 
 MANY = 3_000_000
-LIMIT = 30
+LIMIT = 120
 
 
 def connected() -> tuple[socket.socket, socket.socket]:

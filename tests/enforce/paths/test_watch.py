@@ -34,7 +34,7 @@ class Watched:
 
     def seen(self) -> list[tuple[str, str]]:
         """(change, last name) of everything that happened so far."""
-        assert self.watch.settle(20)
+        assert self.watch.settle(120)
         return [(str(each.change), Path(each.path).name) for each in self.changes.take()]
 
 
@@ -43,7 +43,7 @@ def watching(*areas: Area) -> Iterator[Watched]:
     watched = Watched(list(areas))
     watched.watch.start()
     try:
-        assert watched.watch.settle(20)
+        assert watched.watch.settle(120)
         yield watched
     finally:
         watched.watch.stop()
@@ -75,7 +75,7 @@ def test_the_digest_of_what_was_there_before_is_known(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"")
     with watching(protected(tmp_path)) as watched:
         (tmp_path / ".env").write_text("KEY=x")
-        assert watched.watch.settle(20)
+        assert watched.watch.settle(120)
         changes = watched.changes.take()
         assert {each.before for each in changes} == {"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}
 
@@ -125,7 +125,7 @@ def test_a_repository_that_is_made_later_at_any_depth_is_followed_however_quickl
     with watching(protected(tmp_path)) as watched:
         for number in range(40):
             repository(tmp_path / "deep" / "er" / f"clone-{number}")
-        assert watched.watch.settle(20)
+        assert watched.watch.settle(120)
         created = {each.path for each in watched.changes.take() if each.change is Change.CREATED}
         for number in range(40):
             top = f"{tmp_path}/deep/er/clone-{number}/.git"
@@ -228,7 +228,7 @@ def test_a_leased_file_and_a_fifo_hold_nobody_up(tmp_path: Path) -> None:
             os.mkfifo(tmp_path / "sub/.env")
             assert ("created", ".env") in watched.seen()
     finally:
-        holder.communicate(timeout=20)
+        holder.communicate(timeout=60)
 
 
 def test_a_lost_notification_is_said_and_what_differs_is_found(tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_a_hundred_thousand_changes_are_counted_in_bounded_memory(tmp_path: Path
         for number in range(5000):
             (tmp_path / ".env" / f"x{number}").touch()
             (tmp_path / ".env" / f"x{number}").unlink()
-        assert watched.watch.settle(60)
+        assert watched.watch.settle(120)
         taken = watched.changes.take()
     assert len(taken) <= MAX_KEPT + len(Change)
     assert taken[-1].path == MANY or any(each.path == MANY for each in taken)
