@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -33,6 +35,16 @@ def open_way(directory: Path) -> None:
     for each in (directory, *directory.parents):
         if each.stat().st_uid == os.geteuid() and str(each).startswith(f"{tempfile.gettempdir()}/"):
             each.chmod(each.stat().st_mode | 0o755)
+
+
+@contextlib.contextmanager
+def held_port() -> Iterator[int]:
+    """A port of loopback where nobody listens, and which the kernel gives to nobody else meanwhile; who asks for it by
+    its number with SO_REUSEADDR, as servers do, gets it."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield int(holder.getsockname()[1])
 
 
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])

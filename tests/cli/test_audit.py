@@ -189,4 +189,4 @@ def test_follow_shows_what_is_added_across_a_rotation_until_interrupted(log):
     finally:
         os.kill(child.pid, signal.SIGINT)
         child.stdout.close()
-        assert child.wait(20) == 130
+        assert child.wait(60) == 130

@@ -199,5 +199,5 @@ def test_the_program_answers_each_line_before_it_reads_the_next(own_policy: Path
             "instead": "",
         }
     process.stdin.close()
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=60) == 0
     process.stdout.close()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -28,7 +27,7 @@ import yaml
 
 from agent.record.event import Action, AuthFailure, Event, EventType, ResourceType, Result
 from agent.record.metrics import DECISION_POINTS, Metrics
-from tests.conftest import require
+from tests.conftest import held_port, require
 
 MONITORING = Path(__file__).parents[2] / "container" / "monitoring"
 PATIENCE = 60.0
@@ -96,7 +95,7 @@ def loaded(number: int) -> Metrics:
 
 
 def get(url: str, **query: str) -> Any:
-    with urllib.request.urlopen(f"{url}?{urllib.parse.urlencode(query)}", timeout=10) as answer:
+    with urllib.request.urlopen(f"{url}?{urllib.parse.urlencode(query)}", timeout=60) as answer:
         return json.load(answer)
 
 
@@ -120,7 +119,7 @@ class Stack:
     def push(self, instance: str, metrics: Metrics) -> None:
         url = f"{self.pushgateway}/metrics/job/parhelia_agent/env/test/instance/{instance}"
         request = urllib.request.Request(url, data=metrics.render(), method="PUT")
-        urllib.request.urlopen(request, timeout=10).close()
+        urllib.request.urlopen(request, timeout=60).close()
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         answer = get(f"{self.prometheus}/api/v1/query", query=expression)
@@ -144,12 +143,6 @@ class Stack:
         }
 
 
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [sock.getsockname()[1] for sock in sockets]
-
-
 @contextmanager
 def process(log: Path, ready: str, *argv: str) -> Iterator[None]:
     """The program, from when `ready` answers until the end; ended by its own process object."""
@@ -170,10 +163,10 @@ def process(log: Path, ready: str, *argv: str) -> Iterator[None]:
     finally:
         started.terminate()
         try:
-            started.wait(10)
+            started.wait(60)
         except subprocess.TimeoutExpired:
             started.kill()
-            started.wait(10)
+            started.wait(60)
 
 
 @contextmanager
@@ -198,7 +191,7 @@ def pager(pages: list[dict[str, Any]]) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(10)
+        thread.join(60)
 
 
 def hurried_prometheus(directory: Path, pushgateway: int, alertmanager: int) -> Path:
@@ -238,7 +231,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     for name, found in programs.items():
         require(found, f"{name} is not installed")
     directory = tmp_path_factory.mktemp("monitoring")
-    gateway, prometheus, alerts = free_ports(3)
+    with held_port() as gateway, held_port() as prometheus, held_port() as alerts:
+        yield from started(directory, gateway, prometheus, alerts)
+
+
+def started(directory: Path, gateway: int, prometheus: int, alerts: int) -> Iterator[Stack]:
     running = Stack(
         pushgateway=f"http://127.0.0.1:{gateway}",
         prometheus=f"http://127.0.0.1:{prometheus}",

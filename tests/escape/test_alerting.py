@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-import socket
 import subprocess
 import time
 import urllib.error
@@ -15,15 +15,10 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import require
+from tests.conftest import held_port, require
 from tests.escape.runtime import CHECKOUT, Case, Host, policy
 
 SECONDS = 60.0
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def get(url: str) -> str:
@@ -47,7 +42,12 @@ def until(found: Callable[[], Any], what: str) -> Any:
 def monitoring(tmp_path: Path) -> Iterator[tuple[str, str]]:
     """A Pushgateway and a Prometheus with the shipped rules; their URLs."""
     require(shutil.which("prometheus-pushgateway") and shutil.which("prometheus"), "Debian's prometheus packages")
-    gateway, prometheus = free_port(), free_port()
+    with held_port() as gateway, held_port() as prometheus, started(tmp_path, gateway, prometheus) as urls:
+        yield urls
+
+
+@contextlib.contextmanager
+def started(tmp_path: Path, gateway: int, prometheus: int) -> Iterator[tuple[str, str]]:
     (tmp_path / "prometheus.yml").write_text(
         f"""
 global: {{scrape_interval: 1s, evaluation_interval: 1s}}

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from agent.linux import namespaces
 
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 RAISED = 200
 """The child's status where the piece raised something that was not an OSError."""
 

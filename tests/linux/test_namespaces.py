@@ -26,8 +26,8 @@ def test_loopback_works_in_a_fresh_network_namespace_once_it_is_up() -> None:
             namespaces.bring_loopback_up()
             namespaces.bring_loopback_up()
             with socket.create_server(("127.0.0.1", 0)) as server:
-                socket.create_connection(server.getsockname(), timeout=10).close()
-            socket.create_connection(address, timeout=10)
+                socket.create_connection(server.getsockname(), timeout=60).close()
+            socket.create_connection(address, timeout=60)
 
         assert outcome(piece) == errno.ECONNREFUSED, "the listener of the other namespace is out of reach"
 
@@ -38,7 +38,7 @@ def test_there_is_no_route_out_of_a_fresh_network_namespace() -> None:
     def piece() -> None:
         namespaces.unshare(namespaces.NEWNET)
         namespaces.bring_loopback_up()
-        socket.create_connection(("192.0.2.1", 80), timeout=10)
+        socket.create_connection(("192.0.2.1", 80), timeout=60)
 
     assert outcome(piece) == errno.ENETUNREACH
 

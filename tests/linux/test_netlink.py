@@ -33,7 +33,7 @@ def test_every_address_is_local_once_it_is_routed_so(family: socket.AddressFamil
         with socket.socket(family) as server, socket.socket(family) as client:
             server.bind(("", ELSEWHERE[family][1]))
             server.listen()
-            client.settimeout(10)
+            client.settimeout(60)
             client.connect(ELSEWHERE[family])
             accepted, client_place = server.accept()
             assert accepted.getsockname()[:2] == ELSEWHERE[family]
@@ -51,7 +51,7 @@ def test_where_nobody_listens_the_refusal_comes_at_once() -> None:
         namespaces.bring_loopback_up()
         netlink.make_every_address_local(socket.AF_INET)
         with socket.socket(socket.AF_INET, kind) as client:
-            client.settimeout(10)
+            client.settimeout(60)
             client.connect(("192.0.2.1", 443))
             client.send(b"x")
             client.recv(1)

@@ -130,11 +130,11 @@ def test_other_threads_keep_their_filesystem_identity(tmp_path: Path) -> None:
     def hold() -> None:
         with process.FilesystemIdentity(OTHER, OTHER):
             inside.set()
-            checked.wait(30)
+            checked.wait(120)
 
     thread = threading.Thread(target=hold)
     thread.start()
-    assert inside.wait(30)
+    assert inside.wait(120)
     try:
         assert secret.read_text() == "x"
     finally:

@@ -89,7 +89,7 @@ def in_thread(piece: Callable[[], None]) -> None:
 
     thread = threading.Thread(target=run)
     thread.start()
-    thread.join(30)
+    thread.join(120)
     assert not thread.is_alive()
     if failures:
         raise failures[0]

@@ -111,7 +111,7 @@ def notified(answer: str) -> int:
     ours.send(b"g")
     poller = select.poll()
     poller.register(listener, select.POLLIN)
-    assert poller.poll(30_000)
+    assert poller.poll(60_000)
     stopped = notify.receive(listener)
     assert stopped is not None
     assert stopped.tid == child
@@ -125,7 +125,7 @@ def notified(answer: str) -> int:
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert not notify.is_valid(listener, stopped.id)
     assert not notify.send_errno(listener, stopped.id, errno.EPERM), "answering the vanished is not an error"
-    assert poller.poll(10_000)[0][1] & select.POLLHUP, "the end of all tasks is POLLHUP"
+    assert poller.poll(60_000)[0][1] & select.POLLHUP, "the end of all tasks is POLLHUP"
     os.close(listener)
     ours.close()
     theirs.close()

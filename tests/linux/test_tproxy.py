@@ -14,7 +14,7 @@ from tests.conftest import require
 from tests.linux.forked import outcome
 
 PORT = 3129
-PATIENCE = 10
+PATIENCE = 60
 IPV6_FREEBIND = 78  # linux/in6.h
 V4, V6 = socket.AF_INET, socket.AF_INET6
 RIGHTS = {"root": namespaces.NEWNET, "user": namespaces.NEWUSER | namespaces.NEWNET}

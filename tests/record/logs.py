@@ -75,7 +75,7 @@ def reforge(line: bytes, change: Callable[[dict[str, Json]], None]) -> bytes:
     return orjson.dumps({**body, "event_hash": digest}, option=orjson.OPT_SORT_KEYS) + b"\n"
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
     """Poll until it holds; a failure where it never does."""
     end = time.monotonic() + seconds
     while not condition():

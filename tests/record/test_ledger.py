@@ -8,12 +8,13 @@ from dataclasses import replace
 
 import pytest
 
+from agent.record.chain import read
 from agent.record.coalesce import Coalescer
 from agent.record.event import EventType, RecordError, Result
 from agent.record.ledger import Ledger
 from agent.record.metrics import Metrics
 from agent.record.verify import verify
-from tests.record.logs import allowed, denial, events, open_ledger
+from tests.record.logs import allowed, denial, events, open_ledger, wait_until
 
 
 def test_every_event_carries_where_it_stands_and_under_which_policy(tmp_path):
@@ -36,7 +37,7 @@ def test_an_accepted_event_reaches_the_disk_without_further_calls(tmp_path):
     ledger = open_ledger(tmp_path)
     ledger.accept(allowed())
     with ledger._lock:
-        assert ledger._done.wait_for(lambda: ledger.synced == 1, 10)
+        assert ledger._done.wait_for(lambda: ledger.synced == 1, 60)
     assert verify(tmp_path).events == 1
     ledger.close()
 
@@ -147,7 +148,7 @@ def test_a_full_queue_refuses_and_the_losses_are_exact(tmp_path, monkeypatch):
     real = os.fdatasync
 
     def slow(fd: int) -> None:
-        assert gate.wait(30)
+        assert gate.wait(60)
         real(fd)
 
     monkeypatch.setattr(os, "fdatasync", slow)
@@ -196,9 +197,13 @@ def test_a_held_burst_is_written_when_its_window_ends_without_further_calls(tmp_
     ledger = open_ledger(tmp_path, coalescer=Coalescer(first=1, window_ns=50_000_000))
     for _ in range(4):
         ledger.post(denial())
-    with ledger._lock:
-        assert ledger._done.wait_for(lambda: ledger.synced >= 2, 10)
-    assert sum(int(str(link.details.get("count", 1))) for link in events(tmp_path)) == 4
+
+    def written() -> int:
+        """In whole lines; a machine that is busy may need more than one window for the four."""
+        lines = (tmp_path / "audit.jsonl").read_bytes().splitlines(keepends=True)
+        return sum(int(str(read(line).details.get("count", 1))) for line in lines if line.endswith(b"\n"))
+
+    wait_until(lambda: written() == 4, "the burst is in the log")
     ledger.close()
 
 
@@ -224,7 +229,7 @@ def test_a_failed_sync_is_retried_and_meanwhile_allows_are_refused_and_denials_k
         ledger.post(denial(f"h{number}.test:443"))
     broken.clear()
     with ledger._lock:
-        assert ledger._done.wait_for(lambda: ledger.synced >= 21, 30)
+        assert ledger._done.wait_for(lambda: ledger.synced >= 21, 60)
     ledger.accept(allowed("later.test:443"))
     ledger.close()
     report = verify(tmp_path)
@@ -248,7 +253,7 @@ def test_a_strict_event_that_was_refused_for_the_disk_is_disowned_by_name(tmp_pa
         ledger.accept(allowed("refused.test:443"))
     monkeypatch.setattr(os, "fdatasync", real)
     with ledger._lock:
-        assert ledger._done.wait_for(lambda: ledger.synced >= 3, 30)
+        assert ledger._done.wait_for(lambda: ledger.synced >= 3, 60)
     ledger.close()
     gap = events(tmp_path)[-1]
     assert gap.details["unacknowledged_seq"] == [2]
@@ -279,7 +284,7 @@ def test_a_writer_thread_that_dies_of_a_bug_takes_nothing_more(tmp_path, monkeyp
     monkeypatch.setattr(threading, "excepthook", seen.append)
     monkeypatch.setattr(os, "fdatasync", lambda fd: {}["a bug"])
     ledger.accept(allowed())
-    ledger._thread.join(10)
+    ledger._thread.join(60)
     assert len(seen) == 1
     with pytest.raises(RecordError, match="not open"):
         ledger.accept(allowed())

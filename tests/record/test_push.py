@@ -17,15 +17,10 @@ import pytest
 
 from agent.record.metrics import Metrics
 from agent.record.push import Pusher, label
-from tests.conftest import require
+from tests.conftest import held_port, require
 from tests.record.logs import allowed, denial, open_ledger, wait_until
 
 GATEWAY = "/usr/bin/prometheus-pushgateway"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 class Gateway:
@@ -34,7 +29,7 @@ class Gateway:
         self.url = f"http://127.0.0.1:{port}"
 
     def get(self, path: str) -> str:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         with contextlib.closing(connection):
             connection.request("GET", path)
             response = connection.getresponse()
@@ -72,11 +67,11 @@ def start_gateway(port: int, log: Path) -> subprocess.Popen[bytes]:
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[Gateway]:
-    port = free_port()
-    process = start_gateway(port, tmp_path / "gateway.log")
-    yield Gateway(port)
-    process.terminate()
-    process.wait(20)
+    with held_port() as port:
+        process = start_gateway(port, tmp_path / "gateway.log")
+        yield Gateway(port)
+        process.terminate()
+        process.wait(60)
 
 
 def test_a_real_gateway_shows_the_numbers_of_the_log(tmp_path, gateway):
@@ -99,7 +94,7 @@ def test_a_real_gateway_shows_the_numbers_of_the_log(tmp_path, gateway):
     )
     assert gateway.value("parhelia_agent_session_ended", instance="sess-boot") == 0
     ledger.close()
-    assert pusher.close(20)
+    assert pusher.close(60)
     (group,) = gateway.groups()
     assert group["labels"] == {"job": "parhelia_agent", "env": "prod", "instance": "sess-boot"}
     assert group["last_push_successful"] is True
@@ -116,7 +111,7 @@ def test_the_heartbeat_pushes_what_no_event_announces(gateway):
     wait_until(lambda: bool(gateway.groups()), "the first push")
     metrics.add_egress_bytes(5, 0)
     wait_until(lambda: gateway.value("parhelia_agent_egress_bytes_total", direction="up") == 5, "the heartbeat")
-    assert pusher.close(20)
+    assert pusher.close(60)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +120,7 @@ def test_the_heartbeat_pushes_what_no_event_announces(gateway):
 def test_a_label_value_of_any_spelling_arrives_as_it_is(gateway, value):
     pusher = Pusher(Metrics(version="1"), gateway.url + "/", env=value, instance="s-b", heartbeat=600)
     pusher.start()
-    assert pusher.close(20)
+    assert pusher.close(60)
     (group,) = gateway.groups()
     expected = {"job": "parhelia_agent", "instance": "s-b"} | ({"env": value} if value else {})
     found = group["labels"]
@@ -137,14 +132,18 @@ def test_two_sessions_are_two_groups_and_the_end_of_one_deletes_neither(gateway)
     for instance in ("one-b", "two-b"):
         pusher = Pusher(Metrics(version="1"), gateway.url, env="e", instance=instance)
         pusher.start()
-        assert pusher.close(20)
+        assert pusher.close(60)
     assert gateway.value("parhelia_agent_session_ended", instance="one-b") == 1
     assert gateway.value("parhelia_agent_session_ended", instance="two-b") == 1
 
 
 def test_a_gateway_that_comes_late_gets_everything_and_the_failures_are_counted(tmp_path):
     require(shutil.which(GATEWAY), "prometheus-pushgateway is not installed")
-    port = free_port()
+    with held_port() as port:
+        comes_late(port, tmp_path)
+
+
+def comes_late(port: int, tmp_path: Path) -> None:
     metrics = Metrics(version="1")
     pusher = Pusher(metrics, f"http://127.0.0.1:{port}", env="e", instance="i", heartbeat=0.1, timeout=2)
     pusher.start()
@@ -158,10 +157,10 @@ def test_a_gateway_that_comes_late_gets_everything_and_the_failures_are_counted(
             "it is tried again",
         )
         wait_until(lambda: (gateway.value("parhelia_agent_push_failures_total") or 0) >= 1, "the failures are shown")
-        assert pusher.close(20)
+        assert pusher.close(60)
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def failures(metrics: Metrics) -> float:
@@ -169,10 +168,6 @@ def failures(metrics: Metrics) -> float:
         if line.startswith("parhelia_agent_push_failures_total "):
             return float(line.split()[1])
     raise AssertionError("no such metric")
-
-
-def refusing() -> str:
-    return f"http://127.0.0.1:{free_port()}"
 
 
 @pytest.mark.parametrize(
@@ -194,7 +189,7 @@ def test_an_address_that_cannot_work_is_counted_and_never_in_the_way(url, caplog
     pusher.start()
     wait_until(lambda: failures(metrics) >= 1, "the failure is counted")
     metrics.count(denial())
-    assert pusher.close(20) is False
+    assert pusher.close(60) is False
     assert "secret" not in caplog.text
 
 
@@ -232,7 +227,7 @@ class Rude:
         self._end.set()
         self._server.shutdown(socket.SHUT_RDWR)
         self._server.close()
-        self._thread.join(10)
+        self._thread.join(60)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +249,7 @@ def test_a_gateway_that_misbehaves_is_counted_and_close_is_bounded(answer, dribb
     pusher.start()
     try:
         wait_until(lambda: failures(metrics) >= 1, "the failure is counted")
-        assert pusher.close(20) is False
+        assert pusher.close(60) is False
         assert not pusher._thread.is_alive()
     finally:
         server.close()
@@ -283,7 +278,7 @@ def test_user_and_password_of_the_url_are_sent_as_basic_authorization():
                 head += connection.recv(1 << 16)
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         server.close()
-        pusher.close(20)
+        pusher.close(60)
     lines = head.split(b"\r\n\r\n")[0].decode().split("\r\n")
     assert lines[0] == "PUT /base/metrics/job/parhelia_agent/env/e/instance/i HTTP/1.1"
     assert "Authorization: Basic " + base64.b64encode(b"me:p@ss").decode() in lines
@@ -294,7 +289,7 @@ def test_the_environment_s_proxy_is_not_used(monkeypatch, gateway):
     monkeypatch.delenv("no_proxy", raising=False)
     pusher = Pusher(Metrics(version="1"), gateway.url, env="e", instance="i")
     pusher.start()
-    assert pusher.close(20)
+    assert pusher.close(60)
 
 
 @pytest.mark.parametrize(

@@ -215,7 +215,7 @@ def test_with_exec_notification_a_shared_working_directory_is_refused_and_thread
     def thread() -> None:
         done = threading.Event()
         threading.Thread(target=done.set).start()
-        assert done.wait(10)
+        assert done.wait(60)
 
     assert under(NOTIFY, thread) == 0
 
@@ -293,7 +293,7 @@ class Leaks:
 
     def tcp(self) -> None:
         with socket.socket() as s:
-            s.settimeout(5)
+            s.settimeout(60)
             s.connect(self._address)
 
     def udp(self) -> None:
@@ -302,17 +302,17 @@ class Leaks:
 
     def mptcp(self) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM, MPTCP) as s:
-            s.settimeout(5)
+            s.settimeout(60)
             s.connect(self._address)
 
     def fast_open_sendto(self) -> None:
         with socket.socket() as s:
-            s.settimeout(5)
+            s.settimeout(60)
             s.sendto(b"out", MSG_FASTOPEN, self._address)
 
     def fast_open_sendmsg(self) -> None:
         with socket.socket() as s:
-            s.settimeout(5)
+            s.settimeout(60)
             s.sendmsg([b"out"], [], MSG_FASTOPEN, self._address)
 
 

@@ -19,7 +19,7 @@ from tests.linux.forked import outcome
 PROXY_PORT = 3128
 ALL = (Door.PROXY, Door.CAPTURE, Door.DNS_UDP, Door.DNS_TCP)
 ELSEWHERE = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
-PATIENCE = 10
+PATIENCE = 60
 
 
 def in_namespace(piece: Callable[[], None]) -> int:

@@ -34,9 +34,8 @@ def test_a_tree_is_ended_and_a_spared_branch_lives() -> None:
         below = wait_for(4, top.pid)
         assert {ended, spared} < set(below)
         kept = {spared, *wait_for(1, spared)}
-        end_all(top.pid, (spared,), lambda: None, seconds=2.0)
-        left = set(descendants(top.pid))
-        assert left == kept
+        assert end_all(top.pid, (spared,), lambda: None, seconds=60.0) == 0
+        assert set(descendants(top.pid)) == kept
     finally:
         for pid in (*descendants(top.pid), top.pid):
             os.kill(pid, 9)
@@ -47,10 +46,12 @@ def test_a_tree_is_ended_and_a_spared_branch_lives() -> None:
 HOPPER = """
 import os, sys, time
 from agent.session.offspring import adopt_orphans, end_all
-account, end = int(sys.argv[1]), time.monotonic() + 10
+account, end = int(sys.argv[1]), time.monotonic() + 60
 assert adopt_orphans()
+begun, begin = os.pipe()
 if not os.fork():
     os.setresuid(account, account, account)
+    os.write(begin, b"x")
     while time.monotonic() < end:
         if os.fork():
             os._exit(0)
@@ -59,12 +60,10 @@ def reap():
     try:
         while os.waitpid(-1, os.WNOHANG)[0]: pass
     except ChildProcessError: pass
-time.sleep(0.1)
-end_all(os.getpid(), (), reap, account=account, seconds=1.0)
-time.sleep(0.1)
-reap()
+os.read(begun, 1)
+end_all(os.getpid(), (), reap, account=account, seconds=10.0)
 try:
-    print("left:", os.waitpid(-1, os.WNOHANG))
+    while True: os.waitpid(-1, 0)
 except ChildProcessError:
     print("nothing is left", time.monotonic() < end)
 """
@@ -74,5 +73,5 @@ def test_what_forks_and_exits_for_ever_is_ended_and_not_outrun() -> None:
     require(os.geteuid() == 0, "an account of its own needs root")
     account = 1_000_000 + os.getpid()  # nobody else's
     argv = [sys.executable, "-c", HOPPER, str(account)]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
     assert (done.stdout, done.stderr) == ("nothing is left True\n", "")
