@@ -17,7 +17,7 @@ from agent.session.filter import FilterOptions, build
 
 UID = GID = 64321  # nobody's: in no passwd of a machine that runs these tests
 OPTIONS = FilterOptions(notify_exec=True, jail=False, shared_uid=False)
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 
 @dataclass

@@ -242,7 +242,7 @@ def test_the_end_of_the_tracer_is_the_end_of_all_that_it_traced(trace: Trace, ho
     else:
         assert session.tracer is not None
         session.tracer.stop()
-    assert session.ended.get(timeout=30) is None
+    assert session.ended.get(timeout=60) is None
     assert session.finish() == Finished(-signal.SIGKILL, "", "")  # the pipes end too, so nothing is left of it
 
 
@@ -280,7 +280,7 @@ class Hangs:
 def test_an_exec_that_is_not_decided_in_time_is_refused_and_the_session_ends_when_it_never_is(trace: Trace) -> None:
     gate = Hangs()
     session, recorded = trace("/bin/true", gate=gate, deadline=1.0)
-    assert session.ended.get(timeout=30) == "a call could not be decided"
+    assert session.ended.get(timeout=60) == "a call could not be decided"
     gate.answer.set()
     assert session.finish().status == 126
     assert recorded.rules() == ["exec-deadline"]
@@ -290,7 +290,7 @@ def test_a_comparison_that_does_not_end_is_a_deadline_too(trace: Trace, monkeypa
     gate = Hangs()
     monkeypatch.setattr(ExecJudge, "approved", lambda judge, pid: gate.answer.wait(60))
     session, recorded = trace("/bin/echo", "ran", deadline=1.0)
-    assert session.ended.get(timeout=30) == "a call could not be decided"
+    assert session.ended.get(timeout=60) == "a call could not be decided"
     gate.answer.set()
     assert session.finish() == Finished(-signal.SIGKILL, "", "")
     assert recorded.rules() == ["exec-deadline"]
@@ -353,7 +353,7 @@ class HangsAtEcho(Hangs):
 def test_what_a_dead_guard_had_in_hand_is_refused_by_the_next_one_and_all_else_decided(trace: Trace) -> None:
     gate = HangsAtEcho()
     session, recorded = trace("/bin/sh", "-c", ON, gate=gate, deadline=100.0)
-    assert gate.asked.wait(30)
+    assert gate.asked.wait(60)
     session.answer(Gate(policy, recorded, "session:test"), build_request, recorded.post, successor=True)
     finished = session.finish()
     gate.answer.set()

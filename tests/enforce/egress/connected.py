@@ -29,7 +29,7 @@ from tests.enforce.ring import Recorded, build_request
 
 OPTIONS = FilterOptions(notify_exec=True, jail=False, shared_uid=False, notify_connect=True)
 TOKEN = bytes(range(16))
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ from tests.conftest import require
 ACTOR = "session:test"
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 NOBODY = 65534
-PATIENCE = 20.0
+PATIENCE = 60.0
 MEBIBYTE = 1024 * 1024
 HOST = "api.good.test"
 METHODS = ("GET", "HEAD", "POST", "OPTIONS")
@@ -172,7 +172,7 @@ class Front:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def run[T](self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(90)
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(180)
 
     def close(self) -> None:
         self.listener.close()
@@ -222,7 +222,7 @@ class Front:
         with tempfile.NamedTemporaryFile("w", suffix=".pem") as ca:
             ca.write(self.ca_pem)
             ca.flush()
-            argv = [str(program), "-sS", "-m", "20", "--noproxy", "*", "--cacert", ca.name]
+            argv = [str(program), "-sS", "-m", "60", "--noproxy", "*", "--cacert", ca.name]
             argv += ["--connect-to", f"::127.0.0.1:{self.port}", *options]
             return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.splitlines()
 

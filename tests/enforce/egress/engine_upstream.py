@@ -193,7 +193,7 @@ def stream_events(handler: BaseHTTPRequestHandler) -> None:
     handler.end_headers()
     handler.wfile.write(b"d\r\ndata: first\n\n\r\n")
     handler.wfile.flush()
-    RELEASE.wait(20)
+    RELEASE.wait(60)
     handler.wfile.write(b"c\r\ndata: last\n\n\r\n0\r\n\r\n")
 
 

@@ -28,7 +28,7 @@ from agent.policy.request import Protocol
 from agent.session.doors import Door
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
-SECONDS = 20.0
+SECONDS = 60.0
 TOKEN = bytes(range(16))
 
 _PROGRAM = """

@@ -8,7 +8,7 @@ import ssl
 import threading
 from collections.abc import Callable
 
-SECONDS = 20.0
+SECONDS = 60.0
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 

@@ -85,7 +85,7 @@ def test_the_death_of_the_worker_is_the_end_of_the_egress_process(proxy: Proxy, 
     with tls(proxy, upstream.port) as sock:
         os.kill(worker_of(proxy), signal.SIGKILL)
         assert ask(sock, upstream.port, "GET", "/simple/x") == b""
-    assert proxy.process.wait(20) == 1
+    assert proxy.process.wait(60) == 1
     with pytest.raises(OSError, match="refused"):
         proxy.connect()
     assert upstream.requests == []
@@ -94,7 +94,7 @@ def test_the_death_of_the_worker_is_the_end_of_the_egress_process(proxy: Proxy, 
 def test_the_end_of_the_egress_process_is_the_end_of_the_worker(proxy: Proxy) -> None:
     worker = worker_of(proxy)
     proxy.process.kill()
-    proxy.process.wait(20)
+    proxy.process.wait(60)
     until(lambda: gone(worker), "the worker's end")
 
 

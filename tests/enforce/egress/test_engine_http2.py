@@ -236,7 +236,7 @@ def test_an_upload_over_a_dial_that_takes_its_time_does_not_fill_the_worker(auth
         sock.sendall(front.head("POST /x HTTP/1.1", f"Content-Length: {1 << 30}"))
         before = resident_peak(front.engine.pid)
         sock.settimeout(2)
-        with pytest.raises(TimeoutError):
+        with pytest.raises(OSError):  # held back, or the dial has ended meanwhile
             for _ in range(1 << 14):
                 sock.sendall(CHUNK)
         assert resident_peak(front.engine.pid) - before < 24 * MEBIBYTE

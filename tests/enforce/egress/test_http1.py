@@ -330,7 +330,7 @@ def test_a_large_response_streams_and_is_counted(tmp_path: Path) -> None:
 
 
 def curl(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["curl", "-sS", "-m", "20", *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run(["curl", "-sS", "-m", "60", *arguments], capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(
