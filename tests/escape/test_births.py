@@ -8,10 +8,11 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from agent.daemon.control.execs import MAX_EXECS
 from agent.daemon.control.wire import encode
 from agent.operate.control_client import reach
 from tests.escape.killer import part
@@ -122,10 +123,10 @@ def test_a_signal_that_comes_while_the_session_is_made_is_not_lost(host: Host) -
     assert verify(host.audit) == 0
 
 
-def begin(link: socket.socket, kind: str, mark: str) -> None:
+def begin(link: socket.socket, kind: str, script: str) -> None:
     """A caller's first words to `exec`, as far as it gets."""
-    terminals = [0, 1, 2] if "terminal" in kind else []
-    request = encode({"verb": "exec", "argv": ["/bin/sh", "-c", f"sleep {mark}"], "terminals": terminals})
+    terminals = [0, 1, 2] if kind.startswith("terminal") else []
+    request = encode({"verb": "exec", "argv": ["/bin/sh", "-c", script], "terminals": terminals})
     null = os.open(os.devnull, os.O_RDWR)
     try:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [null] * 3))]
@@ -139,6 +140,29 @@ def begin(link: socket.socket, kind: str, mark: str) -> None:
             os.close(descriptor)
 
 
+def test_commands_of_exec_that_outlive_their_callers_count_to_the_most_that_may_run(host: Host) -> None:
+    mark = f"305.{os.getpid()}"
+    script = f"trap '' HUP; sleep {mark}"
+    with running(host, "sleep 300") as (session, _):
+        one_more = [str(AGENT), "exec", "--session", session, "--", "/bin/sh", "-c", script]
+        with ExitStack() as callers:
+            for _ in range(MAX_EXECS):
+                begin(callers.enter_context(reach(RUN_ROOT, session)), "no terminal", script)
+            until(lambda: len(alive(mark)) == MAX_EXECS, "their commands")
+        until(lambda: len(events(host.audit, "session.detach")) == MAX_EXECS, "the ends of those who asked")
+        assert len(alive(mark)) == MAX_EXECS
+        done = subprocess.run(one_more, capture_output=True, text=True, timeout=WAIT_S, check=False)
+        assert (done.returncode, f"{MAX_EXECS} commands" in done.stderr) == (3, True), done
+        until(lambda: events(host.audit, "permission.denied"), "the record")
+        shown = subprocess.run(
+            [str(AGENT), "status", "--json", "--session", session], capture_output=True, timeout=WAIT_S, check=True
+        )
+        assert b'"permission.denied": 1' in shown.stdout
+    (denied,) = events(host.audit, "permission.denied")
+    assert (denied["details"]["rule"], denied["resource"]) == ("exec-limit", "exec")
+    assert verify(host.audit) == 0
+
+
 def test_callers_of_exec_who_vanish_at_its_birth_leave_nothing_behind(host: Host) -> None:
     mark, kinds = f"303.{os.getpid()}", ("half a request", "no terminal", "terminal, not taken", "terminal, taken")
     log = host.audit
@@ -150,7 +174,7 @@ def test_callers_of_exec_who_vanish_at_its_birth_leave_nothing_behind(host: Host
             before = len(os.listdir(f"/proc/{guard}/fd"))
             for kind in kinds * rounds:
                 with reach(RUN_ROOT, session) as link:
-                    begin(link, kind, mark)
+                    begin(link, kind, f"sleep {mark}")
             until(lambda ends=ends: len(events(log, "session.detach")) == ends, "the ends of those who asked")
         until(lambda: not alive(mark), "their processes' ends")
         until(lambda: len(os.listdir(f"/proc/{guard}/fd")) <= before, "the descriptors that they brought to be closed")

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 CONTROL_ROLE: Final = "control-role"
 """The rule of a refusal for want of the role."""
+EXEC_LIMIT: Final = "exec-limit"
+"""The rule of a refusal because so many commands of `exec` run."""
 SOCKET: Final = "control.sock"
 
 
@@ -42,15 +44,16 @@ class ControlEvents:
     def refused(self, caller: Caller, verb: str, least: Role) -> str:
         """A known caller asked for more than its role allows; returns the reason."""
         reason = f"{verb} needs the role {least}, and {caller.name} is {caller.role}"
-        details: dict[str, Json] = {"rule": CONTROL_ROLE, "reason": reason, "role": str(caller.role)}
-        self._post(
-            EventType.PERMISSION_DENIED,
-            caller.actor,
-            Action.READ if verb == "status" else Action.UPDATE,
-            Result.DENIED,
-            {**details, **_who(caller)},
-            resource=verb,
-        )
+        action = Action.READ if verb == "status" else Action.UPDATE
+        return self._denied(caller, action, verb, CONTROL_ROLE, reason)
+
+    def too_many(self, caller: Caller, reason: str) -> str:
+        """A known caller asked for one command more than may run; returns the reason."""
+        return self._denied(caller, Action.CREATE, "exec", EXEC_LIMIT, reason)
+
+    def _denied(self, caller: Caller, action: Action, verb: str, rule: str, reason: str) -> str:
+        details: dict[str, Json] = {"rule": rule, "reason": reason, "role": str(caller.role), **_who(caller)}
+        self._post(EventType.PERMISSION_DENIED, caller.actor, action, Result.DENIED, details, resource=verb)
         return reason
 
     def attached(self, caller: Caller, details: dict[str, Json]) -> None:

@@ -3,7 +3,7 @@
 Rules kept here: the command is decided by the gate as the session's first one is, and on record (`session.attach`)
 before it starts; it gets no terminal but a fresh one, made here: a descriptor of anybody's terminal is refused, and so
 is what could be more than a stream of bytes; a caller that goes away leaves a hang-up behind; how many run at once is
-bounded, so that the socket stays open for others.
+bounded, so that the socket stays open for others and terminals do not run out: one that outlives its caller counts.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ class Execs:
         if refused is not None:
             return refused
         if self._running >= MAX_EXECS:
-            return {"exit": int(Exit.DENIED), "error": f"{MAX_EXECS} commands of exec are running"}
+            reason = self._events.too_many(caller, f"{MAX_EXECS} commands of exec are running, the most there may be")
+            return {"exit": int(Exit.DENIED), "error": reason}
         self._running += 1
         try:
             return await self._run(caller, asked, link)
@@ -123,6 +124,9 @@ class Execs:
             pid = started.pid
             status = await self._attend(started, link)
             how = "it ended" if status is not None else "the caller went away"
+            if not started.status.done():
+                self._running += 1
+                started.status.add_done_callback(self._outlived)
             ended = {"exit": 128 + signal.SIGHUP if status is None else _code(status)}
         except NoWorkdir as error:
             ended = {"exit": int(Exit.USAGE), "error": str(error)}
@@ -131,6 +135,10 @@ class Execs:
         finally:
             self._events.detached(caller, {"exec": number, "reason": how, "pid": pid, "exit_status": ended["exit"]})
         return ended
+
+    def _outlived(self, _: asyncio.Future[int]) -> None:
+        """A command has ended that had ignored the hang-up."""
+        self._running -= 1
 
     async def _start(self, asked: Asked, link: ControlLink) -> Started:
         """Raises LaunchFailed, NoWorkdir, OSError, Gone, WireError."""
