@@ -109,11 +109,11 @@ def test_without_the_call_the_walk_is_made_by_names(monkeypatch: pytest.MonkeyPa
 
 
 def test_no_descriptor_is_left_open() -> None:
-    before = os.listdir("/proc/self/fd")
+    before = set(os.listdir("/proc/self/fd"))
     for path in (b"/bin/sh", b"/no/such", b"/proc/self/exe", b"/proc/self/exe/x", b"/" + b"x" * 5000):
         with Task(os.getpid()) as task:
             either(task, task.cwd, path, walked)
-    assert os.listdir("/proc/self/fd") == before
+    assert set(os.listdir("/proc/self/fd")) <= before, "other tests' servers may close what they hold"
 
 
 @pytest.mark.root

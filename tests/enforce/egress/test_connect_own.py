@@ -84,7 +84,7 @@ def test_a_server_at_an_address_that_the_machine_translates_opens_no_way_to_what
     [(socket.SOCK_STREAM, socket.SOCK_SEQPACKET), (socket.SOCK_SEQPACKET, socket.SOCK_STREAM)],
 )
 def test_an_abstract_name_is_the_sessions_for_the_type_that_it_bound_only(theirs: int, own: int) -> None:
-    name = "\0parhelia-of-two-types"
+    name = f"\0parhelia-of-two-types-{os.getpid()}"
     world = World()
     with socket.socket(socket.AF_UNIX, theirs) as machine:
         machine.bind(name)
@@ -107,10 +107,10 @@ def test_an_abstract_name_is_the_sessions_for_the_type_that_it_bound_only(theirs
 
 
 def test_a_full_queue_of_a_unix_server_is_not_waited_for_and_leaves_the_socket_as_it_was() -> None:
-    world = World()
+    world, abstract = World(), f"\0full-of-the-test-{os.getpid()}"
 
     def act() -> None:
-        for name in ("full.sock", "\0full-of-the-test"):
+        for name in ("full.sock", abstract):
             with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as first:
                 server.bind(name)
                 server.listen(0)

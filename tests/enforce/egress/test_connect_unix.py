@@ -18,9 +18,11 @@ from tests.enforce.egress.test_connect import EACCES, REFUSED
 
 
 def test_unix_sockets_of_the_session_work_and_show_its_user(world: World) -> None:
+    abstract = f"\0abstract-of-the-test-{os.getpid()}"
+
     def act() -> None:
         os.umask(0o027)
-        for name in ("relative.sock", str(world.tree / "absolute.sock"), "\0abstract-of-the-test"):
+        for name in ("relative.sock", str(world.tree / "absolute.sock"), abstract):
             server, client = (socket.socket(socket.AF_UNIX) for _ in range(2))
             server.bind(name)
             server.listen()
@@ -86,16 +88,17 @@ def test_the_process_behind_a_unix_connection_is_known_afterwards(world: World) 
 
 
 def test_an_abstract_name_that_the_session_did_not_bind_is_refused_and_said(world: World) -> None:
+    name = f"parhelia-of-the-machine-{os.getpid()}"
     with socket.socket(socket.AF_UNIX) as machine:
-        machine.bind("\0parhelia-of-the-machine")
+        machine.bind(f"\0{name}")
         machine.listen()
 
         def act() -> None:
             with socket.socket(socket.AF_UNIX) as sock:
-                say(outcome(lambda: sock.connect("\0parhelia-of-the-machine")))
+                say(outcome(lambda: sock.connect(f"\0{name}")))
 
         assert world.run(act).out.strip() == REFUSED
-    assert world.recorded.seen() == [("unix:@parhelia-of-the-machine", "unix-socket")]
+    assert world.recorded.seen() == [(f"unix:@{name}", "unix-socket")]
 
 
 def test_no_socket_is_bound_outside_the_writable_trees(world: World) -> None:
