@@ -25,19 +25,20 @@ class Options:
 
 
 @lru_cache(maxsize=512)
-def _short_kinds(short: str) -> Mapping[str, str]:
+def short_kinds(short: str) -> Mapping[str, str]:
+    """Letter of a getopt string -> its colons."""
     return dict(re.findall(r"(\w)(:*)", short))
 
 
 @lru_cache(maxsize=512)
-def _long_kinds(long: str) -> Mapping[str, int]:
+def long_kinds(long: str) -> Mapping[str, int]:
     """Name -> number of values (``name==`` takes two); ``-name`` is one that is spelled with one dash."""
     return {name.rstrip("="): name.count("=") for name in long.split()}
 
 
 def read_options(words: Sequence[Word], start: int, wrapper: Wrapper) -> Options:
     """Read options from `words[start]` until the first operand."""
-    kinds = _short_kinds(wrapper.short)
+    kinds = short_kinds(wrapper.short)
     read = Options(start, [])
     while read.end < len(words):
         text = words[read.end].text
@@ -51,7 +52,7 @@ def read_options(words: Sequence[Word], start: int, wrapper: Wrapper) -> Options
         if text == "--":
             read.dashes = True
             break
-        if text.startswith("--") or text in _long_kinds(wrapper.long):
+        if text.startswith("--") or text in long_kinds(wrapper.long):
             _long_option(words, text, wrapper, read)
         else:
             _short_options(words, text, kinds, read)
@@ -60,7 +61,7 @@ def read_options(words: Sequence[Word], start: int, wrapper: Wrapper) -> Options
 
 def _long_option(words: Sequence[Word], text: str, wrapper: Wrapper, read: Options) -> None:
     name, equals, value = (text[2:] if text.startswith("--") else text).partition("=")
-    known = _long_kinds(wrapper.long)
+    known = long_kinds(wrapper.long)
     found = name if name in known else next((k for k in known if k.startswith(name)), None)
     if found is None:
         read.unlisted = text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
+import pwd
 import threading
 from collections.abc import Iterator
 
@@ -14,6 +15,7 @@ from agent.daemon.base.places import NATIVE_CLIENT
 from tests.conftest import require
 from tests.escape.runtime import Case, Host, Outcome, policy
 from tests.escape.test_flood import Gateway
+from tests.escape.test_path_denials import POLICY
 
 CLIENT = "/run/parhelia/parhelia-hook"
 
@@ -78,6 +80,26 @@ def test_a_read_of_the_log_is_refused_by_name_wherever_the_log_lies(host: Host) 
     assert outcome.stdout.split() == ["2"], outcome.stderr
     (denied,) = [event for event in outcome.of("permission.denied") if event["result"] == "denied"]
     assert (denied["resource"], denied["details"]["rule"]) == (str(host.audit / "audit.jsonl"), "agent-files")
+
+
+@pytest.mark.root
+def test_files_that_a_command_would_change_are_refused_by_their_rule_recorded_and_counted(host: Host) -> None:
+    texts = ["cd /etc && touch parhelia-x", "mkdir -p /etc/parhelia-x", "rm -rf ~/.held-protected", "ln -sf /x passwd"]
+    fine = ["mkdir -p /etc /tmp/held-d && cp /etc/passwd /tmp/held-d && rm -r /tmp/held-d", "chmod 600 ~/held"]
+    with pushes() as (url, pushed):
+        calls = [call("Bash", command=text) for text in (*texts, *fine)]
+        outcome = ask(host, [*calls, call("Bash", command="dd of=/usr/x")], POLICY, PARHELIA_PUSHGATEWAY_URL=url)
+    assert outcome.stdout.split() == ["2", "2", "2", "0", "0", "0", "2"], outcome.stderr
+    home = pwd.getpwnam("session").pw_dir
+    denied = [(e["details"]["access"], e["resource"], e["details"]["rule"]) for e in outcome.of("permission.denied")]
+    assert denied == [
+        ("write", "/etc/parhelia-x", "paths-default"),
+        ("write", "/etc/parhelia-x", "paths-default"),
+        ("delete", f"{home}/.held-protected", "paths.protect[0]"),
+        ("write", "/usr/x", "paths-default"),
+    ]
+    assert counted(pushed, "permission.denied") == len(denied)
+    assert outcome.verified == 0
 
 
 SHELLS = """

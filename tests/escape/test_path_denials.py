@@ -23,6 +23,7 @@ commands: {deny: ["ldconfig -p"]}
 paths:
   write: [/tmp]
   read: [/usr/bin, /usr/lib, /usr/lib64, /usr/share, /usr/local, /bin, /lib, /lib64, /etc, /opt]
+  protect: ["~/.held-protected"]
 """
 TOOL = "/usr/sbin/ldconfig"
 SEARCHED = "PATH=/usr/sbin:/sbin:/usr/bin"
@@ -40,6 +41,7 @@ os.chmod("script", 0o755)
 print(json.dumps([tried("{TOOL}", "-V"), tried("./script"), tried("/usr/bin/env", "{TOOL}", "-V"),
                   tried("bash", "-c", "echo x > /etc/parhelia-shim"), tried("bash", "-c", "echo x > /tmp/fine"),
                   tried("bash", "-c", "cp script /etc/parhelia-copy"), tried("bash", "-c", "cp script /tmp/copy"),
+                  tried("bash", "-c", "rm -f /etc/hostname"), tried("bash", "-c", "mkdir -p /etc; rm /tmp/copy"),
                   tried("/usr/bin/env", "{SEARCHED}", "ldconfig", "-V"), tried("/usr/bin/env", "{SEARCHED}", "true"),
                   tried("/usr/sbin/no-such-program"), tried("{TOOL}", "-p")]))
 """
@@ -49,20 +51,22 @@ def test_execs_of_what_is_not_granted_and_redirections_to_it_are_refused_and_rec
     python = "/usr/bin/python3" if runtime.name == "host" else "python3"
     outcome = runtime.run(Case((python, "-I", "-c", SESSION), POLICY))
     assert outcome.status == 0, outcome.stderr
-    direct, script, through, redirected, fine, copied, fine_too, *execs_too = json.loads(outcome.stdout)
+    direct, script, through, redirected, fine, copied, fine_too, *more = json.loads(outcome.stdout)
+    removed, fine_removed, *execs_too = more
     searched, found, absent, command = execs_too
     assert (direct, script, through, searched) == ("Permission denied", "Permission denied", 126, 126)
     assert (found, command) == (0, "Permission denied")
     assert absent in ("Permission denied", "No such file or directory")
-    assert 0 not in (redirected, copied)
-    assert (fine, fine_too) == (0, 0)
+    assert 0 not in (redirected, copied, removed)
+    assert (fine, fine_too, fine_removed) == (0, 0, 0)
     denied = [
         (e["details"]["mechanism"], e["details"]["access"], e["resource"], e["details"]["rule"], e["result"])
         for e in outcome.of("permission.denied")
     ]
     execs = [("exec", "execute", TOOL, "paths-default", "denied")]
-    made = [] if runtime.name == "host" else ["/etc/parhelia-shim", "/etc/parhelia-copy"]
-    shim = [("shim", "write", path, "paths-default", "denied") for path in made]
+    changed = [("write", "/etc/parhelia-shim"), ("write", "/etc/parhelia-copy"), ("delete", "/etc/hostname")]
+    by_shim = [] if runtime.name == "host" else changed
+    shim = [("shim", access, path, "paths-default", "denied") for access, path in by_shim]
     assert denied == [*execs * 3, *shim, *execs]
     assert [event["details"]["argv"] for event in outcome.of("bash.dangerous")] == [[TOOL, "-p"]]
     assert outcome.verified == 0
@@ -93,7 +97,51 @@ cp /usr/sbin/ldconfig /tmp/held-against-the-kernel
 cp -f /etc/passwd /etc/group
 echo x > /tmp/held-source; mv -f /tmp/held-source /etc/parhelia-x
 bash -c 'cat /usr/sbin/ldconfig'
-env A=1 bash -c 'echo > /etc/parhelia-x'"""
+env A=1 bash -c 'echo > /etc/parhelia-x'
+touch /etc/parhelia-x
+touch -c /etc/hostname
+mkdir /etc/parhelia-x
+mkdir -p /etc/parhelia-x/below
+rm -f /etc/hostname
+rmdir /opt
+unlink /etc/hostname
+mv /etc/hostname ~/held-moved
+ln -s x /etc/parhelia-x
+ln -sf x /etc/hostname
+link /etc/hostname /etc/parhelia-x
+install -m 755 /etc/hostname /etc/parhelia-x
+install -d /etc/parhelia-x
+cp -t /etc /usr/bin/env
+chmod +x /etc/hostname
+chmod -R u+w /etc/apt
+chown session /etc/hostname
+mkfifo /etc/parhelia-x
+sed -i s/a/b/ /etc/hostname
+dd of=/etc/parhelia-x < /dev/null
+dd if=/usr/sbin/ldconfig count=1
+sort /etc/hostname -o /etc/parhelia-x
+split -b 1 /etc/hostname /etc/parhelia-x
+gzip /etc/hostname
+gzip -c /usr/sbin/ldconfig
+tar -cf /etc/parhelia-x.tar hostname
+tar -cf ~/held.tar -C /usr/bin env && tar -xf ~/held.tar -C /etc
+find /etc/hostname -delete
+git config --file /etc/parhelia-x a.b c
+git init -q /etc/parhelia-x
+openssl rand -out /etc/parhelia-x 8
+grep -c . /usr/sbin/ldconfig
+grep -rc . /usr/sbin
+cut -b 1 /usr/sbin/ldconfig
+awk 1 /usr/sbin/ldconfig
+echo x | tee ~/.held-protected
+touch ~/.held-protected
+rm ~/.held-protected
+mv ~/.held-protected ~/held-moved
+mv /tmp/held-source ~/.held-protected
+ln -sf x ~/.held-protected
+chmod 644 ~/.held-protected
+sed -i s/a/b/ ~/.held-protected
+dd of=$HOME/.held-protected < /dev/null"""
 PASSED = """\
 cat /etc/passwd
 head -c 3 /usr/bin/env | wc -c
@@ -104,7 +152,14 @@ truncate -s 0 /tmp/held-tee; cp /etc/passwd /tmp
 cat /no-such-file 2> /dev/null || true
 cat /usr/sbin/ldconfig 2> /dev/null || true
 cat /dev/null /proc/self/status
-cp -a /etc/hostname $TMPDIR"""
+cp -a /etc/hostname $TMPDIR
+mkdir -p /etc ~/held-d/a && touch ~/held-d/a/f && chmod -R go-w ~/held-d && rm -r ~/held-d
+mkdir ~/held-l && ln -s /usr ~/held-l/x && ln -sfn /etc ~/held-l/x && rm -r ~/held-l/x ~/held-l
+echo a > ~/held-s && sed -i s/a/b/ ~/held-s && perl -pi -e s/b/c/ ~/held-s && grep -q c ~/held-s && unlink ~/held-s
+rm -f ~/held-none; touch -c /etc/parhelia-none; dd if=/etc/hostname of=/dev/null
+tar -cf ~/held.tar -C /etc hostname && mkdir ~/held-t && tar -xf ~/held.tar -C ~/held-t && rm -r ~/held-t ~/held.tar
+install -D -m 700 /etc/hostname ~/held-i/x && mv ~/held-i/x ~/held-i/y && gzip ~/held-i/y && rm -r ~/held-i
+git config --file ~/held-g a.b c && git config --file ~/held-g a.b && sort ~/held-g -o ~/held-g && rm ~/held-g"""
 EACH = """
 import json, subprocess, sys
 def run(text):
@@ -117,6 +172,7 @@ print(json.dumps([run(text) for text in sys.argv[1:]]))
 def test_what_is_refused_of_the_files_that_a_text_names_the_kernel_refuses_too(host: Host) -> None:
     texts = [*REFUSED.splitlines(), *PASSED.splitlines()]
     outcome = host.run(Case(("/usr/bin/python3", "-c", EACH, *texts), POLICY))
+    assert outcome.status == 0, outcome.stderr
     done = dict(zip(texts, json.loads(outcome.stdout), strict=True))
     policy, home = read_policy((host.policies,)), pwd.getpwnam("session").pw_dir
     requests = Requests(home, "/tmp", True, lambda: date(2026, 11, 22))

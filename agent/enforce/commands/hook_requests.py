@@ -65,10 +65,11 @@ class Requests:
 
 
 def _opened(requests: Requests, text: CommandRequest) -> Iterator[PathRequest]:
-    for access, path in dict.fromkeys((*redirected(text), *operated(text))):
+    redirections = ((access, path, True) for access, path in redirected(text))
+    for access, path, follow in dict.fromkeys((*redirections, *operated(text))):
         yield PathRequest(
             access=access,
-            path=_resolved(path, follow=True),
+            path=_resolved(path, follow=follow),
             today=text.today,
             origin=text.origin,
             asked=path,
@@ -78,12 +79,13 @@ def _opened(requests: Requests, text: CommandRequest) -> Iterator[PathRequest]:
 
 
 def _resolved(path: str, *, follow: bool) -> str:
-    """Symlinks as they are now, where the guard sees them. Deleting concerns the link itself."""
+    """Symlinks as they are now, where the guard sees them. Deleting and replacing concern the link itself; ``..`` is
+    what lies above where a link leads."""
     if "\0" in path or len(os.fsencode(path)) > _PATH_MAX:
         raise ProtocolError("the path is too long or holds a NUL byte")
-    if follow:
+    parent, name = os.path.split(path.rstrip("/"))
+    if follow or name in ("", ".", ".."):
         return os.path.realpath(path)
-    parent, name = os.path.split(os.path.normpath(path))
     return os.path.join(os.path.realpath(parent), name)  # noqa: PTH118
 
 

@@ -1,114 +1,98 @@
-"""The files that a command text names as operands of common readers and writers: what the path guard is asked besides.
+"""The files that a command text names as operands and options: what the path guard is asked before the text runs.
 
-Rules kept here: only what is certain counts. The table has programs whose every operand is read or written, with the
-options that change nothing about that; any other option, a word that is not known beforehand or still to be expanded,
-and what runs elsewhere leave it unasked: the kernel decides it when it opens the file. A file is read only where there
-is one; a reader whose errors are thrown away is trying whether it may, and is not refused for that.
-
-Sources: the manual pages of coreutils, less(1), more(1), xxd(1), strings(1).
+Rules kept here: only what is certain counts (`agent.shell.file_table` says which words are files, and what each program
+does to them); a word that is not known beforehand or still to be expanded, and what runs elsewhere, is left to the
+kernel. A file is read, and a directory made, only where that comes to something; where the session could not find out
+by itself whether there is one, it is asked about all the same, so that the answer tells nothing. A reader whose errors
+are thrown away is trying whether it may, and is not refused for that.
 """
 
 from __future__ import annotations
 
 import os
 import posixpath
+import stat
 from collections.abc import Iterator
 from typing import Final
 
 from agent.enforce.commands.redirected import certain_path, runs_here
 from agent.policy.request import Access, CommandRequest, SimpleCommand
-from agent.values import dataclass
-
-
-@dataclass(frozen=True, slots=True)
-class _Form:
-    """`letters`: options without a value; `valued`: those whose value is the next word; `longs`: long ones without
-    one. `into`: the last operand is written, in its directory if it is one, and the others are read."""
-
-    access: Access
-    letters: str = ""
-    valued: str = ""
-    longs: tuple[str, ...] = ()
-    into: bool = False
-
+from agent.shell.file_table import files_of
+from agent.shell.file_uses import How, Used
 
 _ERRORS: Final = frozenset({"2>", "2>>", "2>|", "&>", "&>>", ">&"})
-_SUMS: Final = _Form(Access.READ, "btz", longs=("binary", "text", "tag", "zero"))
-_FORMS: Final = {
-    "cat": _Form(Access.READ, "AbeEnstTuv", longs=("show-all", "number", "number-nonblank", "show-ends", "show-tabs")),
-    "tac": _Form(Access.READ, "br"),
-    "nl": _Form(Access.READ, "p", "bdfhilnsvw"),
-    "head": _Form(Access.READ, "qvz0123456789", "nc", ("quiet", "silent", "verbose")),
-    "tail": _Form(Access.READ, "qvz0123456789", "nc", ("quiet", "silent", "verbose")),
-    "less": _Form(Access.READ, "eEFgiIMnNRSX"),
-    "more": _Form(Access.READ, "dflpcsu"),
-    "od": _Form(Access.READ, "abcdfiloxv", "AjNtw"),
-    "xxd": _Form(Access.READ, "", "cgls"),
-    "base64": _Form(Access.READ, "di", "w", ("decode", "ignore-garbage")),
-    "strings": _Form(Access.READ, "af", "nte"),
-    "wc": _Form(Access.READ, "cmlLw", longs=("bytes", "chars", "lines", "words", "max-line-length")),
-    **dict.fromkeys(("md5sum", "sha1sum", "sha256sum", "sha512sum"), _SUMS),
-    "tee": _Form(Access.WRITE, "aip", longs=("append", "ignore-interrupts")),
-    "truncate": _Form(Access.WRITE, "", "s"),
-    "cp": _Form(Access.READ, "apdfrRvL", longs=("archive", "force", "recursive", "verbose"), into=True),
-    "mv": _Form(Access.WRITE, "fv", longs=("force", "verbose"), into=True),
+_NAMES: Final = frozenset({How.PLACE, How.REMOVE})
+"""What concerns the name itself: a link is not followed."""
+
+
+def operated(request: CommandRequest) -> Iterator[tuple[Access, str, bool]]:
+    """What is read, written and removed: absolute paths as they are written, and whether a link of that name is
+    followed."""
+    for command in request.commands:
+        if not runs_here(command):
+            continue
+        tries = any(operator in _ERRORS and target == "/dev/null" for operator, target in command.redirects)
+        for used in files_of(command.program, command.argv, command.globs):
+            if used.word != "-" and not (tries and used.how is How.READ):
+                yield from _asked(command, used, request.home)
+
+
+def _asked(command: SimpleCommand, used: Used, home: str) -> Iterator[tuple[Access, str, bool]]:
+    path = certain_path(command, used.word)
+    for target in _targets(path, used) if path is not None else ():
+        if _comes_to_something(used.how, target, home):
+            yield _ACCESS[used.how], target, used.how not in _NAMES
+
+
+_ACCESS: Final = {
+    How.READ: Access.READ,
+    How.WRITE: Access.WRITE,
+    How.PLACE: Access.WRITE,
+    How.MAKE: Access.WRITE,
+    How.CHANGE: Access.WRITE,
+    How.REMOVE: Access.DELETE,
 }
 
 
-def operated(request: CommandRequest) -> Iterator[tuple[Access, str]]:
-    """What is read and written, as absolute paths as they are written."""
-    for command in request.commands:
-        form = _FORMS.get(command.program)
-        if form is not None and runs_here(command) and not (form.access is Access.READ and _tries(command)):
-            yield from _files(command, form)
-
-
-def _tries(command: SimpleCommand) -> bool:
-    return any(operator in _ERRORS and target == "/dev/null" for operator, target in command.redirects)
-
-
-def _files(command: SimpleCommand, form: _Form) -> Iterator[tuple[Access, str]]:
-    operands = _operands(command, form)
-    paths = [certain_path(command, word) for word in operands or () if word != "-"]
-    if form.into:
-        target = paths.pop() if len(paths) > 1 else None
-        if target is not None and None not in paths:
-            sources = [path for path in paths if path is not None]
-            yield from ((Access.WRITE, path) for path in _targets(sources, target))
-        if form.access is Access.WRITE:
-            return
-    for path in paths:
-        if path is not None and (form.access is Access.WRITE or os.path.lexists(path)):
-            yield form.access, path
-
-
-def _targets(sources: list[str], target: str) -> Iterator[str]:
-    if not os.path.isdir(target):  # noqa: PTH112
-        yield target
+def _targets(path: str, used: Used) -> Iterator[str]:
+    if not used.inside or not os.path.isdir(path) or (not used.through and os.path.islink(path)):  # noqa: PTH112, PTH114
+        yield path
         return
-    for source in sources:
-        name = posixpath.basename(source.rstrip("/"))
-        if name not in ("", ".", ".."):
-            yield posixpath.join(target, name)
+    for name in dict.fromkeys(used.inside):
+        yield posixpath.join(path, name) if name else path
 
 
-def _operands(command: SimpleCommand, form: _Form) -> list[str] | None:
-    """None where some word is not certainly an operand, or an option of the form's."""
-    operands: list[str] = []
-    words = iter(enumerate(command.argv[1:], 1))
-    for at, word in words:
-        if at in command.globs:
-            return None
-        if not word.startswith("-") or word == "-":
-            operands.append(word)
-        elif word == "--":
-            rest = list(words)
-            return None if any(index in command.globs for index, _ in rest) else operands + [text for _, text in rest]
-        elif word.startswith("--"):
-            if word[2:] not in form.longs:
+def _comes_to_something(how: How, path: str, home: str) -> bool:
+    match how:
+        case How.READ | How.CHANGE:
+            return _is_there(path, home) is not False
+        case How.MAKE:
+            return _is_there(path, home) is not True
+        case _:
+            return True
+
+
+def _is_there(path: str, home: str) -> bool | None:
+    """None where a directory above keeps the session from finding out, by its mode and owner."""
+    searched = "/"
+    try:
+        for name in (*os.path.realpath(os.path.dirname(path)).split("/")[1:], ""):  # noqa: PTH120
+            status = os.stat(searched)  # noqa: PTH116
+            if not stat.S_ISDIR(status.st_mode):
+                return False
+            if not status.st_mode & stat.S_IXOTH and status.st_uid != _owner(home):
                 return None
-        elif word[-1] in form.valued and set(word[1:-1]) <= set(form.letters):
-            next(words, None)
-        elif not set(word[1:]) <= set(form.letters):
-            return None
-    return operands
+            searched = posixpath.join(searched, name)
+        return os.path.lexists(path)
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError):
+        return None
+
+
+def _owner(home: str) -> int | None:
+    """The session's account, by its home."""
+    try:
+        return os.stat(home).st_uid  # noqa: PTH116
+    except OSError:
+        return None
