@@ -76,8 +76,7 @@ RUN --mount=type=bind,source=container/users.sh,target=/run/users.sh \
     install -d -m 0755 -o session -g session /vol/parhelia/workspaces /vol/parhelia/checkpoints; \
     install -d -m 0700 /vol/parhelia/audit
 # Docker's own images of Python come without compiled modules: each new container would compile the library anew, which
-# takes longer than all else of a session's start.
-RUN /opt/parhelia/bin/python -I -c 'import pkgutil, agent; \
-    [__import__(each.name) for each in pkgutil.walk_packages(agent.__path__, "agent.") if each.name != "agent.__main__"]'
+# takes longer than all else of a session's start. All of them lie in one file, too (agent/compiled.py).
+RUN /opt/parhelia/bin/python -I -c 'from agent import compiled; compiled.gather()'
 WORKDIR /vol/parhelia/workspaces
 ENTRYPOINT ["/entrypoint.sh"]

@@ -77,6 +77,22 @@ print(*[file for file in files if not os.path.exists(importlib.util.cache_from_s
     assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
 
 
+def test_what_the_agent_imports_lies_in_one_file_in_the_image(docker_run: Run) -> None:
+    entries = (
+        "agent.cli.run_request agent.daemon.keeper agent.daemon.running.bring_up agent.enforce.egress.engine_worker"
+    )
+    script = f"""
+import agent, importlib, sys
+from importlib.machinery import SourceFileLoader as Loader
+before, read, as_ever = len(sys.modules), [], Loader.get_code
+Loader.get_code = lambda self, name: read.append(name) or as_ever(self, name)
+for name in '{entries} agent.session.launch agent.enforce.egress.main argparse'.split():
+    importlib.import_module(name)
+print(len(sys.modules) - before > 500, len(read) < 20, *[name for name in read if name.startswith('agent')])"""
+    done = docker_run("-I", "-B", "-c", script, entrypoint="/opt/parhelia/bin/python", options=("--user", "1000"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True True\n", "")
+
+
 def test_the_sessions_user_cannot_read_the_policy_and_can_read_the_interpreter(docker_run: Run) -> None:
     script = "ls /etc/parhelia/policies; /opt/parhelia/bin/python -c 'print(1)'"
     done = docker_run("-c", script, entrypoint="/bin/sh", options=("--user", "1000"))
