@@ -10,6 +10,7 @@ import contextlib
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -118,12 +119,20 @@ def test_a_forwarded_connection_is_recorded_as_its_own_process(proxy: Proxy, ser
 
 def test_a_header_with_another_token_is_nobodys(proxy: Proxy, server: Upstream) -> None:
     """The session holds the socket while the guard connects it, and can write first: that is no word of the guard's."""
+    before = len(proxy.events)
     with proxy.connect(Door.FORWARDED) as sock:
         sock.sendall(render(Preamble(("127.0.0.9", 40009), (ELSEWHERE, server.port), 99, b"x" * 16)))
         with contextlib.suppress(ConnectionError):
             sock.sendall(client_hello("api.good.test"))
         assert read_all(sock) == b""
-    event = proxy.event(rule="malformed-request", mechanism="connect")
+
+    def told() -> list[dict[str, Any]]:
+        events = [message["event"] for message in proxy.events[before:]]
+        return [event for event in events if event["details"].get("rule") == "malformed-request"]
+
+    proxy.wait(lambda _: told())
+    (event,) = told()
+    assert event["details"]["mechanism"] == "connect"
     assert "token" in event["details"]["reason"]
     assert (event["source_ip"], event["details"].get("pid")) == ("127.0.0.1", None)
 
