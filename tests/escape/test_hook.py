@@ -84,7 +84,7 @@ def test_a_read_of_the_log_is_refused_by_name_wherever_the_log_lies(host: Host) 
 
 @pytest.mark.root
 def test_files_that_a_command_would_change_are_refused_by_their_rule_recorded_and_counted(host: Host) -> None:
-    texts = ["cd /etc && touch parhelia-x", "mkdir -p /etc/parhelia-x", "rm -rf ~/.held-protected", "ln -sf /x passwd"]
+    texts = ["cd /etc && touch parhelia-x", "mkdir -p /etc/parhelia-y", "rm -rf ~/.held-protected", "ln -sf /x passwd"]
     fine = ["mkdir -p /etc /tmp/held-d && cp /etc/passwd /tmp/held-d && rm -r /tmp/held-d", "chmod 600 ~/held"]
     with pushes() as (url, pushed):
         calls = [call("Bash", command=text) for text in (*texts, *fine)]
@@ -94,7 +94,7 @@ def test_files_that_a_command_would_change_are_refused_by_their_rule_recorded_an
     denied = [(e["details"]["access"], e["resource"], e["details"]["rule"]) for e in outcome.of("permission.denied")]
     assert denied == [
         ("write", "/etc/parhelia-x", "paths-default"),
-        ("write", "/etc/parhelia-x", "paths-default"),
+        ("write", "/etc/parhelia-y", "paths-default"),
         ("delete", f"{home}/.held-protected", "paths.protect[0]"),
         ("write", "/usr/x", "paths-default"),
     ]
