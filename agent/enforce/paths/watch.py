@@ -212,12 +212,13 @@ class Watch:
 
     def _vanished(self, parent: Spot, name: str, known: Spot | None, event: InotifyEvent) -> None:
         change = Change.DELETED if event.is_delete else Change.MOVED
-        if known is not None:
+        directory = bool(event.mask & _C.IN_ISDIR)
+        if known is not None and known.directory == directory:  # else it was found after that
             for spot in known.all():
                 if spot.inside:
                     self._changes.note(spot.area.kind, spot.path, change, spot.digest)
             self._drop(known)
-        elif self._tells(parent, name, directory=bool(event.mask & _C.IN_ISDIR)):
+        elif self._tells(parent, name, directory=directory):
             self._changes.note(parent.area.kind, parent.below(name), change)
 
     # --- the tree

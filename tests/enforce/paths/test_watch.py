@@ -17,6 +17,7 @@ import pytest
 from agent.enforce.paths import watch as module
 from agent.enforce.paths.areas import Area, named, whole
 from agent.enforce.paths.changes import MANY, MAX_KEPT, Change, Changes
+from agent.enforce.paths.spots import Spot
 from agent.enforce.paths.watch import Watch
 from agent.policy.watched import Patterns
 from agent.record.event import Integrity
@@ -159,6 +160,27 @@ def test_a_file_of_some_names_is_told_and_a_directory_of_the_same_name_is_not(tm
         late.symlink_to(tmp_path / "late" / "git")
         assert watched.seen() == [("created", ".git")]
         pointer.unlink()
+        assert watched.seen() == [("deleted", ".git")]
+
+
+def test_what_is_found_before_it_is_told_that_another_of_its_name_went_is_not_taken_for_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory is watched first and looked through then: what happened meanwhile is told after it was seen."""
+    late, scan = tmp_path / "late", Watch._scan
+
+    def scanned(watch: Watch, spot: Spot, at: int) -> list[tuple[str, os.stat_result]]:
+        if spot.path == str(late) and not os.path.lexists(late / ".git"):
+            (late / ".git").mkdir()
+            (late / ".git").rename(late / "git")
+            (late / ".git").symlink_to(late / "git")
+        return scan(watch, spot, at)
+
+    monkeypatch.setattr(Watch, "_scan", scanned)
+    with watching(protected(tmp_path, files=frozenset({".git"}))) as watched:
+        late.mkdir()
+        assert watched.seen() == [("created", ".git")]
+        (late / ".git").unlink()
         assert watched.seen() == [("deleted", ".git")]
 
 
