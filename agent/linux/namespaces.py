@@ -6,6 +6,7 @@ mount(2) and netdevice(7). Everything raises OSError with the kernel's errno.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -40,6 +41,9 @@ _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 1
 _OCTAL = re.compile(rb"\\([0-7]{3})")
+_STATX = struct.Struct("=8xQ40xQ192x")
+"""struct statx (linux/stat.h), of it stx_attributes and stx_attributes_mask."""
+_STATX_ATTR_MOUNT_ROOT = 0x2000
 _IFREQ = struct.Struct("=16sh22x")  # struct ifreq with ifr_flags
 
 
@@ -106,6 +110,20 @@ def make_read_only(place: int) -> None:
 def _set_read_only(place: int) -> None:
     attributes = struct.pack("=QQQQ", _MOUNT_ATTR_RDONLY, 0, 0, 0)  # struct mount_attr, linux/mount.h
     syscall("mount_setattr", place, b"\0", _AT_EMPTY_PATH | _AT_RECURSIVE, attributes, len(attributes))
+
+
+def is_mount_root(place: int) -> bool | None:
+    """Is what is open here (O_PATH) the root of a mount? None where the kernel does not tell (statx(2): Linux 5.8).
+    Raises OSError."""
+    buffer = ctypes.create_string_buffer(_STATX.size)
+    try:
+        syscall("statx", place, b"\0", _AT_EMPTY_PATH, 0, buffer)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EPERM):
+            raise
+        return None
+    attributes, told = _STATX.unpack(buffer.raw)
+    return bool(attributes & _STATX_ATTR_MOUNT_ROOT) if told & _STATX_ATTR_MOUNT_ROOT else None
 
 
 def mount_points(root: str) -> list[str]:

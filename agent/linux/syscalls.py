@@ -135,6 +135,7 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "setxattrat": (463, 463),
     "socket": (41, 198),
     "socketpair": (53, 199),
+    "statx": (332, 291),
     "swapoff": (168, 225),
     "swapon": (167, 224),
     "symlink": (88, None),

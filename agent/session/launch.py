@@ -35,7 +35,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
-from agent.channel import Channel, ChannelClosed
+from agent.channel import Channel, ChannelClosed, Message
 from agent.exits import Exit
 from agent.linux import exact, landlock, namespaces, process, seccomp
 from agent.linux.process import Capability
@@ -45,15 +45,13 @@ from agent.session.command import Account
 from agent.session.decoys import Decoys
 from agent.session.doors import Capture, Door
 from agent.session.init import Init
-from agent.session.plan import Plan
+from agent.session.plan import Hold, Plan
 
 KEPT = (Capability.SETUID, Capability.SETGID, Capability.KILL)
 """What init needs of the rights it had: to fork commands of another user, and to end them."""
 REOPENS = (Capability.NET_BIND_SERVICE, Capability.NET_ADMIN)
 """And to open the doors of its network again, where a restore may take the session out of it (gVisor, where execs are
 traced). What it forks for the session has neither: they go with the uid."""
-_TOLD = 64
-"""So many of the protected places that were gone are named to the guard."""
 
 
 class Launch:
@@ -156,9 +154,9 @@ class Launch:
             return
         sources = [os.open(source, os.O_PATH | os.O_CLOEXEC) for source, _ in self._plan.bind]
         laid = Decoys(self._plan.decoys, self._plan.decoys_at, self._hand_over_reads) if self._plan.decoys else None
-        lost = mounts.hold(self._plan.hold, empty=self._plan.empty_file)
-        if lost:
-            self._channel.send({"type": "lost", "places": lost[:_TOLD]})
+        holding = mounts.Holding(self._plan.empty_file)
+        holding.lay(self._plan.hold)
+        self._hold_more(holding, holding.lost)
         seen = view.view_of(self._plan.read, (*self._plan.write, *self._plan.devices), self._plan.uid)
         view.narrow(seen, empty=self._plan.empty_file, spare=("/run",) if self._plan.empty_run else ())
         for path in self._plan.hide:
@@ -175,6 +173,14 @@ class Launch:
             os.close(source)
         if laid is not None:
             self._decoys = laid.show(fresh=self._plan.empty_run)
+        self._hold_more(holding, holding.opened)
+        holding.close()
+
+    def _hold_more(self, holding: mounts.Holding, lost: Callable[[], list[str]]) -> None:
+        """Protected places that another process moves or makes at this moment, until the guard finds no more of them or
+        gives up. `lost`: what is not held, of those that are to be."""
+        while places := self._ask({"type": "held", "lost": lost()}, "hold")["places"]:
+            holding.hold((path, Hold(how)) for path, how in places)
 
     def _hand_over_reads(self, group: int) -> None:
         self._channel.send({"type": "reads"}, [group])
@@ -266,14 +272,15 @@ class Launch:
         self._channel.send({"type": "confined"})
         init.serve()
 
-    def _ask(self, message: dict[str, object], answer: str) -> None:
+    def _ask(self, message: dict[str, object], answer: str) -> Message:
         self._channel.send(message)
-        self._expect(answer)
+        return self._expect(answer)
 
-    def _expect(self, kind: str) -> None:
+    def _expect(self, kind: str) -> Message:
         message, _ = self._channel.receive()
         if message["type"] != kind:
             raise ChannelClosed(f"expected {kind!r}, got {message['type']!r}")
+        return message
 
 
 def oom_score(agents: int) -> int:

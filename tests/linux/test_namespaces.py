@@ -77,3 +77,25 @@ def test_a_namespace_is_entered_by_its_descriptor() -> None:
         assert os.readlink("/proc/self/ns/net") == first
 
     assert outcome(piece) == 0
+
+
+def test_the_root_of_a_mount_is_known_from_what_is_open(tmp_path: Path) -> None:
+    need_admin()
+    (tmp_path / "below").mkdir()
+
+    def told() -> list[bool | None]:
+        found = list[bool | None]()
+        for path in (tmp_path, tmp_path / "below"):
+            place = os.open(path, os.O_PATH)
+            found.append(namespaces.is_mount_root(place))
+            os.close(place)
+        return found
+
+    def piece() -> None:
+        namespaces.unshare(namespaces.NEWNS)
+        namespaces.make_mounts_private()
+        assert told() == [False, False]
+        namespaces.bind(str(tmp_path), str(tmp_path))
+        assert told() == [True, False]
+
+    assert outcome(piece) == 0

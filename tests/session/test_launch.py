@@ -28,10 +28,21 @@ def test_what_stands_in_below_an_empty_run_has_the_kind_of_what_it_stands_for(tm
     def piece() -> None:
         namespaces.unshare(namespaces.NEWNS)
         plan = replace(
-            PLAN, mounts=True, pids=None, hold=(), hide=(), sockets=(), empty_run=True, bind=binds, write=("/",)
+            PLAN,
+            mounts=True,
+            pids=None,
+            hold=(),
+            hide=(),
+            sockets=(),
+            empty_run=True,
+            bind=binds,
+            empty_file="/dev/null",
+            write=("/",),
         )
         launch = Launch(Channel(theirs), Channel(theirs), plan)
         launch.mount_own_proc()
+        for _ in range(2):
+            Channel(ours).send({"type": "hold", "places": []})
         launch.cover_private_paths()
         assert {path.name for path in Path("/run").iterdir()} == {"parhelia", "systemd"}
         assert Path("/run/parhelia/file").read_text() == "public"

@@ -12,14 +12,14 @@ import os
 import signal
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from agent.channel import Channel, ChannelClosed, Message
 from agent.daemon.launch.waiting import Waiting
 from agent.session.command import GO, MAX_TOLD
 from agent.session.doors import Door
-from agent.session.plan import Command, Plan
+from agent.session.plan import Command, Hold, Plan
 from agent.session.tracing import map_ids
 from agent.values import dataclass
 
@@ -48,7 +48,8 @@ class LaunchLink:
     gives the end of a socket that the launcher's tracer is to have, None where execs are not traced; all return when in
     force. `lost` is called when the session's init is gone, on the loop,
     once, after the launch. `place` gets each command's process id before it is let go; may raise OSError.
-    `watch_reads` gets what asks before decoys are opened (agent.linux.fanotify)."""
+    `watch_reads` gets what asks before decoys are opened (agent.linux.fanotify). `held` gets the protected places that
+    are not held when all mounts are made, and says what else is to be."""
 
     def __init__(
         self,
@@ -59,6 +60,7 @@ class LaunchLink:
         place: Callable[[int], None] = lambda pid: None,
         *,
         watch_reads: Callable[[int], None] = os.close,
+        held: Callable[[list[str]], Iterable[tuple[str, Hold]]] = lambda lost: (),
     ) -> None:
         self._serve = serve
         self._supervise = supervise
@@ -66,13 +68,12 @@ class LaunchLink:
         self._lost = lost
         self._place = place
         self._watch_reads = watch_reads
+        self._held = held
         self.init = 0
         self.first = 0
         """The number of the session's first command."""
         self.left: list[int] = []
         """Further commands that another guard had begun and that still run: their processes."""
-        self.lost: tuple[str, ...] = ()
-        """Protected places that were gone when they were to be held: nothing holds what comes in their place."""
         self._own_pids = False
         self._channel: Channel | None = None
         self._running: dict[int, asyncio.Future[int]] = {}
@@ -255,8 +256,8 @@ class LaunchLink:
             case "first":
                 self.init = int(message["pid"])
                 channel.send({"type": "known"})
-            case "lost":
-                self.lost = tuple(message["places"])
+            case "held":
+                channel.send({"type": "hold", "places": list(self._held(message["lost"]))})
             case "listeners":
                 try:
                     await self._serve([Door(name) for name in message["doors"]], fds)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from agent.daemon.policies.demands import paths_observed
 from agent.daemon.protection.owning import own, sticky_holds
 from agent.daemon.protection.reserved import is_placeholder
 from agent.daemon.protection.reserving import Owner, reserve
-from agent.daemon.protection.searching import Bounds, Found, other_names, search
+from agent.daemon.protection.searching import Bounds, Found, Memory, other_names, search
 from agent.linux import exact
 from agent.linux.openat2 import MAX_LINKS
 from agent.policy.grants import Grants
@@ -65,10 +65,18 @@ def compile_protection(
     bounds: Bounds,
 ) -> Protection:
     """What holds the protected places of `roots`, the resolved trees that the session may write. Makes nothing."""
-    found = search(roots, protected, bounds)
+    return compile_found(search(roots, protected, bounds), protected, roots, workdir, bounds)
+
+
+def compile_found(
+    found: Found, protected: Protected, roots: tuple[str, ...], workdir: str, bounds: Bounds
+) -> Protection:
+    """The same of what a search found."""
     held: dict[str, Hold] = dict.fromkeys(found.holders, Hold.PIN)
     weak = (
-        [] if found.cut is None else [f"protected places were not looked for, or not found, behind {_shown(found.cut)}"]
+        []
+        if found.cut is None
+        else [f"protected places were not looked for, or not found, behind {shown_place(found.cut)}"]
     )
     places = [place for place in found.places if not is_placeholder(place)]
     for place in (*places, *other_names(roots, found.linked, bounds)):
@@ -124,24 +132,48 @@ def unheld(protection: Protection, why: str) -> Protection:
     if not places:
         return replace(protection, held=(), reserved=())
     more = f" (and {len(places) - 1} more)" if len(places) > 1 else ""
-    text = f"{_shown(places[0])}{more} is protected and held by nothing: {why}"
+    text = f"{shown_place(places[0])}{more} is protected and held by nothing: {why}"
     return Protection(weak=(*protection.weak, text))
 
 
-def protect(policy: Policy, spec: RunSpec, home: str, grants: Grants, workdir: str, *, mounts: bool) -> Protection:
-    """How this run holds the policy's protected places; the placeholders are made. Raises OSError; exact.Planted where
-    a grant leads through a symlink of the session's account's by now."""
-    home = os.path.realpath(home)
-    protected = Protected(policy, home)
-    if not protected or paths_observed(policy):
-        return Protection()
-    user = spec.session_user
-    roots = outermost(root for root in map(partial(_resolved, user=user), grants.write) if root is not None)
-    protection = compile_protection(protected, roots, os.path.realpath(workdir), bounds_of(user.uid, user.gid))
-    if not mounts:
-        return _owned(protection, home, spec)
-    lost = reserve(protection.reserved, home, spec.run_dir, Owner(user.uid, user.gid))
-    return _without(protection, lost)
+class Lookout:
+    """Looks for what a run is to hold, as often as it is asked to. Where a link of the session's account leads to a
+    grant by now it raises exact.Planted, as every method; OSError."""
+
+    def __init__(self, policy: Policy, spec: RunSpec, home: str, grants: Grants, workdir: str, *, mounts: bool) -> None:
+        self._home = os.path.realpath(home)
+        self._protected = Protected(policy, self._home)
+        self._spec = spec
+        self._grants = grants
+        self._workdir = os.path.realpath(workdir)
+        self._mounts = mounts
+        self._nothing = not self._protected or paths_observed(policy)
+        self._memory: Memory = {}
+        self._seen: tuple[tuple[str, ...], Found] | None = None
+        self._protection = Protection()
+
+    def look(self) -> Protection:
+        """How this run holds the policy's protected places as they are now; the placeholders are made. The same object
+        as before where nothing has changed."""
+        if self._nothing:
+            return self._protection
+        user = self._spec.session_user
+        roots = outermost(root for root in map(partial(_resolved, user=user), self._grants.write) if root is not None)
+        bounds = bounds_of(user.uid, user.gid)
+        found = search(roots, self._protected, bounds, self._memory)
+        places = tuple(place for place in found.places if not is_placeholder(place))
+        known = roots, replace(found, places=places, anew=bool(found.linked) and found.anew)
+        if known != self._seen or known[1].anew:
+            self._seen = known
+            self._protection = self._made(compile_found(found, self._protected, roots, self._workdir, bounds))
+        return self._protection
+
+    def _made(self, protection: Protection) -> Protection:
+        if not self._mounts:
+            return _owned(protection, self._home, self._spec)
+        user = self._spec.session_user
+        lost = reserve(protection.reserved, self._home, self._spec.run_dir, Owner(user.uid, user.gid))
+        return _without(protection, lost)
 
 
 def _resolved(root: str, user: User) -> str | None:
@@ -180,15 +212,10 @@ def bounds_of(uid: int, gid: int) -> Bounds:
     return Bounds(reached)
 
 
-def gone(places: Iterable[str]) -> tuple[str, ...]:
-    """What is to be said of protected places that could not be held because they were gone at that moment."""
-    return tuple(f"{_shown(place)} is protected, and was not there when it was to be held" for place in places)
-
-
 def _without(protection: Protection, lost: tuple[str, ...]) -> Protection:
     """The same without reserved names that could not be had: what took one meanwhile is said to be held by nothing."""
     taken = [path for path in lost if os.path.lexists(path)]
-    said = (f"{_shown(path)} is protected, and was made while the session was prepared" for path in taken)
+    said = (f"{shown_place(path)} is protected, and was made while the session was prepared" for path in taken)
     return replace(
         protection,
         held=tuple((path, how) for path, how in protection.held if path not in lost),
@@ -197,8 +224,8 @@ def _without(protection: Protection, lost: tuple[str, ...]) -> Protection:
     )
 
 
-def _shown(path: str) -> str:
-    """For a sentence: the session may have chosen the name."""
+def shown_place(path: str) -> str:
+    """A path for a sentence: the session may have chosen the name."""
     text = shown(path)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
@@ -216,11 +243,11 @@ def _hold_place(place: str, roots: tuple[str, ...], worked_in: tuple[str, ...], 
         above, _, name = os.path.normpath(target).rpartition("/")
         following = f"{os.path.realpath(above or '/')}/{name}" if name else "/"
         if any(covers(following, needed) for needed in (place, *worked_in)):
-            return [f"{_shown(first)} is protected and leads to a directory that the session works in"]
+            return [f"{shown_place(first)} is protected and leads to a directory that the session works in"]
         if not any(covers(root, following) for root in roots):
             return []  # the session cannot write there
         if not os.path.lexists(following):
-            return [f"{_shown(first)} is protected and leads to what does not exist, and can be made"]
+            return [f"{shown_place(first)} is protected and leads to what does not exist, and can be made"]
         place = following
     held[place] = Hold.READ_ONLY
     return []

@@ -7,7 +7,6 @@ session has run. `finish` undoes in the opposite order and writes the last event
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,7 +25,8 @@ from agent.daemon.launch.planning import Ground, make_plan, session_details, wor
 from agent.daemon.launch.waiting import Waiting
 from agent.daemon.policies.demands import paths_observed, run_levels, with_protection
 from agent.daemon.policies.store import policy_sources
-from agent.daemon.protection.protecting import Protection, gone, protect
+from agent.daemon.protection.protecting import Lookout, Protection
+from agent.daemon.protection.rounds import Rounds
 from agent.daemon.ring.auditing import say_unaudited
 from agent.daemon.ring.commanding import command_request
 from agent.daemon.ring.limiting import hold_limits
@@ -65,6 +65,7 @@ class BringUp(Parts):
     ) -> None:
         super().__init__(spec, egress, on_fault, exited, tell_keeper, estate=Estate(heirs=offer.guard_replaced))
         self._offer = offer
+        self._rounds: Rounds | None = None
 
     async def start(self, stdio: tuple[int, int, int], launcher: Waiting) -> None:
         """All steps up to the session's first instruction. `launcher`: what becomes the session's init. Raises
@@ -89,7 +90,7 @@ class BringUp(Parts):
             stderr = Given.of(stdio[2])
             doors = await self._open_doors(ground, gate)
             plan, broken = await self._launch_session(ground, gate, stderr, doors[0], launcher)
-            self._announce_lost(levels, journal)
+            ground = replace(ground, protection=self._announce_moved(ground.protection, levels, journal))
             self._judge_proofs(broken, levels, journal)
             self._record_session(session_details(self._spec, plan, levels, ground), policy, journal)
             await self._go(plan, stdio)
@@ -125,12 +126,14 @@ class BringUp(Parts):
             levels[Point.PATHS] = reached
             self._announce({Point.PATHS: reached}, journal)
 
-    def _announce_lost(self, levels: dict[Point, Reached], journal: Journal) -> None:
-        """What the launcher was to hold and did not find, and is there now: another session moves it. What is not there
-        was deleted, like a repository of somebody's work in a shared tree, or is made later."""
-        back = () if self._launch is None else [place for place in self._launch.lost if os.path.lexists(place)]
-        if back:
-            self._announce_protection(Protection(weak=gone(back)), levels, journal)
+    def _announce_moved(self, before: Protection, levels: dict[Point, Reached], journal: Journal) -> Protection:
+        """What came or went while the mounts were made: what is held now; what of it is known to be open is said."""
+        rounds, self._rounds = self._rounds, None
+        if rounds is None:
+            return before
+        weak = tuple(text for text in (*rounds.protection.weak, *rounds.weak) if text not in before.weak)
+        self._announce_protection(Protection(weak=weak), levels, journal)
+        return rounds.protection
 
     def _judge_command(self, gate: Gate, offer: Offer) -> None:
         origin = Origin(mechanism="launch", argv=self._spec.command)
@@ -159,8 +162,9 @@ class BringUp(Parts):
         if spec.workdir is None and not covered(granted, workdir(spec)):  # it may be out of sight
             spec = self._spec = replace(spec, workdir=places.home)
         write_placeholders(policy, secrets, places.home, spec)
-        protection = protect(policy, spec, places.home, grants, workdir(spec), mounts=offer.mounts)
-        return Ground(policy, places, grants, offer, secrets, protection)
+        lookout = Lookout(policy, spec, places.home, grants, workdir(spec), mounts=offer.mounts)
+        self._rounds = Rounds(lookout.look)
+        return Ground(policy, places, grants, offer, secrets, self._rounds.protection)
 
     async def _open_doors(self, ground: Ground, gate: Gate) -> tuple[int, int | None]:
         """The ports of the proxy and, where the guard connects for the session, of forwarded connections."""
@@ -181,13 +185,20 @@ class BringUp(Parts):
         self, ground: Ground, gate: Gate, stderr: Given, port: int, launcher: Waiting
     ) -> tuple[Plan, list[tuple[str, str]]]:
         """Everything up to the proofs; the plan that was carried out, and what should have failed and did not."""
-        if self._link is None:
+        if self._link is None or self._rounds is None:
             raise Refused(Exit.UNPROTECTED, "the launch came before the proxy")
         self._watch_jail(ground, gate)
         ring = self._make_ring(ground, gate, stderr)
         limits = hold_limits(self._spec, ground.policy, self._opening.journal, self.warnings)
-        reads, place = partial(self._watch_reads, gate), limits.place
-        self._launch = LaunchLink(self._serve, ring.supervise, ring.trace, self._lost, place, watch_reads=reads)
+        self._launch = LaunchLink(
+            self._serve,
+            ring.supervise,
+            ring.trace,
+            self._lost,
+            limits.place,
+            watch_reads=partial(self._watch_reads, gate),
+            held=self._rounds.more,
+        )
         with Canaries() as canaries:
             plan = make_plan(
                 self._spec,

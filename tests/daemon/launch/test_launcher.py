@@ -17,16 +17,20 @@ import pytest
 from agent.channel import pair
 from agent.daemon.launch.launcher import LaunchFailed, LaunchLink, NoWorkdir, Started
 from agent.daemon.launch.waiting import Waiting, start_launcher
+from agent.daemon.protection.protecting import compile_protection
+from agent.daemon.protection.rounds import Rounds
+from agent.daemon.protection.searching import Bounds
 from agent.enforce.commands.supervisor import ExecSupervisor
 from agent.gate import Gate
 from agent.linux import landlock, process
 from agent.session.doors import Door
 from agent.session.plan import Command, Hold, Plan, Proofs
 from agent.session.probe import probe
-from tests.conftest import require
+from tests.conftest import open_way, require
 from tests.enforce.commands.filtered import GID, UID
 from tests.enforce.commands.test_supervisor import policy
 from tests.enforce.ring import Recorded, build_request
+from tests.policy.test_protection import protected
 from tests.session.test_plan import PLAN
 
 SELF = """\
@@ -48,6 +52,7 @@ class Session:
     link: LaunchLink
     recorded: Recorded
     ended: list[str] = field(default_factory=list)
+    lost: list[list[str]] = field(default_factory=list)
 
     async def start(self, *argv: str, workdir: str = "/", stdin: int | None = None) -> tuple[Started, int]:
         """A command and the reading end of its output."""
@@ -72,7 +77,7 @@ class Session:
 
 
 @asynccontextmanager
-async def session(plan: Plan) -> AsyncIterator[Session]:
+async def session(plan: Plan, more: Callable[[list[str]], list[tuple[str, Hold]]]) -> AsyncIterator[Session]:
     supervisors: list[ExecSupervisor] = []
     recorded = Recorded()
 
@@ -89,8 +94,12 @@ async def session(plan: Plan) -> AsyncIterator[Session]:
         supervisors.append(supervisor)
         supervisor.start()
 
+    def held(lost: list[str]) -> list[tuple[str, Hold]]:
+        made.lost.append(lost)
+        return more(lost)
+
     keeper, inits = pair()
-    link = LaunchLink(serve, supervise, lambda: None, lambda: made.ended.append("lost"))
+    link = LaunchLink(serve, supervise, lambda: None, lambda: made.ended.append("lost"), held=held)
     made = Session(link, recorded)
     try:
         with inits:
@@ -104,7 +113,12 @@ async def session(plan: Plan) -> AsyncIterator[Session]:
             supervisor.stop()
 
 
-def inside(test: Callable[[Session], Awaitable[None]], tmp_path: Path, **changes: object) -> None:
+def inside(
+    test: Callable[[Session], Awaitable[None]],
+    tmp_path: Path,
+    more: Callable[[list[str]], list[tuple[str, Hold]]] = lambda lost: [],
+    **changes: object,
+) -> None:
     require(process.Capability.SYS_ADMIN in process.capabilities(), "CAP_SYS_ADMIN")
     offer = probe()
     require(offer.notify and landlock.abi() > 0, "seccomp user notification and Landlock")
@@ -115,12 +129,12 @@ def inside(test: Callable[[Session], Awaitable[None]], tmp_path: Path, **changes
         PLAN, env=ENV, uid=UID, gid=GID, doors=("proxy",), capture="none", pids=offer.pids, hide=(), sockets=(),
         empty_run=False, hold=changes.pop("hold", ()), bind=(), empty_file="/dev/null",
         read=("/usr", "/bin", "/lib", "/lib64", "/etc", "/proc"),
-        write=("/tmp",),
+        write=changes.pop("write", ("/tmp",)),
         devices=("/dev/null", "/dev/tty", "/dev/pts"), connect_ports=None, proofs=Proofs(), **changes,
     )  # fmt: skip
 
     async def main() -> None:
-        async with session(plan) as made:
+        async with session(plan, more) as made:
             await asyncio.wait_for(test(made), 120)
 
     asyncio.run(main())
@@ -232,7 +246,34 @@ def test_a_protected_place_that_is_gone_when_it_is_to_be_held_is_told_and_the_ot
     held = tuple((str(tmp_path / name), Hold.READ_ONLY) for name in ("gone", "there", "gone/below"))
 
     async def told(made: Session) -> None:
-        assert made.link.lost == (held[0][0], held[2][0])
+        assert made.lost == [[held[0][0], held[2][0]], []]  # the second time: what is in sight and open
         assert (await made.run("true"))[0] == 0
 
     inside(told, tmp_path, hold=held)
+
+
+def test_a_repository_that_is_moved_while_the_session_starts_is_held_where_it_is(tmp_path: Path) -> None:
+    """The move comes between the search and the mounts, and another one after these."""
+    open_way(tmp_path)
+    place = tmp_path / "tree"
+    for name in ("a/repo/.git/hooks", "b", "c"):
+        (place / name).mkdir(parents=True)
+    wanted, roots = protected([".git/hooks/**"], "/nowhere"), (str(place),)
+    rounds = Rounds(lambda: compile_protection(wanted, roots, "/nowhere", Bounds()))
+    moves = iter([("a", "b"), ("b", "c")])
+
+    def more(lost: list[str]) -> list[tuple[str, Hold]]:
+        for old, new in moves:
+            (place / old / "repo").rename(place / new / "repo")
+            break
+        return rounds.more(lost)
+
+    async def attacked(made: Session) -> None:
+        hooks = place / "c/repo/.git/hooks"
+        status, _ = await made.run("sh", "-c", f"cd {hooks} && ! touch x && ! mkdir y && ! mv {hooks} {place}/z")
+        assert (status, os.listdir(hooks)) == (0, [])
+        assert rounds.weak != ()
+
+    for path in (place, *place.rglob("*")):
+        path.chmod(0o777)
+    inside(attacked, tmp_path, more, hold=rounds.protection.held, write=(str(place),))

@@ -140,7 +140,7 @@ def confine(grants: Grants, protection: Protection, empty: str) -> None:
     """As the launcher does."""
     namespaces.unshare(namespaces.NEWNS)
     namespaces.make_mounts_private()
-    mounts.hold(protection.held, empty=empty)
+    mounts.Holding(empty).lay(protection.held)
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)

@@ -12,11 +12,13 @@ import pytest
 from agent.channel import Channel, pair
 from agent.daemon.base.journal import Journal
 from agent.daemon.base.refused import Refused
-from agent.daemon.launch.launcher import LaunchLink
+from agent.daemon.protection.protecting import Protection
+from agent.daemon.protection.rounds import ROUNDS, Rounds
 from agent.daemon.running.bring_up import BringUp
 from agent.exits import Exit
 from agent.record.ledger import Ledger
 from agent.session.levels import Level, Offer, Point, Reached, reached
+from agent.session.plan import Hold
 from tests.daemon.base.test_spec import SPEC
 from tests.escape.runtime import read_log
 
@@ -49,23 +51,19 @@ def judged(directory: Path, broken: list[tuple[str, str]], *, contained: bool) -
     return run, refused, levels[Point.EGRESS].level
 
 
-def told(
-    directory: Path, lost: tuple[str, ...], *, contained: bool
-) -> tuple[BringUp, Refused | None, dict[Point, Reached]]:
-    """Announce what the launcher did not find any more; the run, how it was refused, and the levels it ends with."""
-    link = LaunchLink(nothing, nothing, lambda: None, lambda: None)
-    link.lost = lost
+def told(directory: Path, place: str, *, contained: bool) -> tuple[BringUp, Refused | None, dict[Point, Reached]]:
+    """Announce a place that came while the mounts were made; the run, how it was refused, and its levels."""
+    looks = iter([Protection(), *[Protection(held=((place, Hold.READ_ONLY),))] * (ROUNDS + 1)])
     with started(directory, contained=contained) as (run, journal):
-        run._launch, levels, refused = link, reached(NATIVE), None
+        run._rounds = rounds = Rounds(lambda: next(looks))
+        while rounds.more([place]):
+            pass
+        levels, refused = reached(NATIVE), None
         try:
-            run._announce_lost(levels, journal)
+            run._announce_moved(Protection(), levels, journal)
         except Refused as refusal:
             refused = refusal
     return run, refused, levels
-
-
-async def nothing(*given: object) -> None:
-    """What the launcher hands over, in a run that has none."""
 
 
 @pytest.mark.parametrize(("contained", "exit_code"), [(False, None), (True, Exit.UNPROTECTED)])
@@ -97,13 +95,9 @@ def test_proofs_that_hold_change_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("contained", [False, True])
-def test_a_protected_place_that_was_gone_when_it_was_to_be_held_and_is_back_makes_paths_partial(
-    tmp_path: Path, contained: bool
-) -> None:
-    (tmp_path / "hooks").mkdir()
-    lost = (f"{tmp_path}/deleted", f"{tmp_path}/hooks")
-    run, refused, levels = told(tmp_path / "log", lost, contained=contained)
-    why = f"{lost[1]} is protected, and was not there when it was to be held"
+def test_a_protected_place_that_came_and_cannot_be_held_makes_paths_partial(tmp_path: Path, contained: bool) -> None:
+    run, refused, levels = told(tmp_path / "log", f"{tmp_path}/hooks", contained=contained)
+    why = f"{tmp_path}/hooks is protected, and was moved or made while the session was prepared"
     assert (levels[Point.PATHS].level, levels[Point.PATHS].why) == (Level.PARTIAL, why)
     assert run.warnings == [f"paths is partial: {why}"]
     assert (None if refused is None else refused.exit) == (Exit.UNPROTECTED if contained else None)
