@@ -63,7 +63,9 @@ class Holding:
         return [path for path, how in self._held.items() if _state(path, how) is not State.HELD]
 
     def opened(self) -> list[str]:
-        """Places that are in sight, and cannot be held any more."""
+        """Places that are in sight, and cannot be held any more; none where the kernel does not tell what is held."""
+        if namespaces.is_mount_root(self._stand_in) is None:
+            return []
         places = [(path, how) for path, how in self._held.items() if _state(path, how) is State.OPEN]
         self.hold(places)
         return [path for path, how in places if _state(path, how) is State.OPEN]
