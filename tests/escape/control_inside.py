@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pwd
+import socket
 import subprocess
 import sys
 import time
@@ -69,6 +70,12 @@ def until(condition: Any, what: str) -> None:
         time.sleep(0.02)
 
 
+def listens(path: Path) -> bool:
+    """Whether somebody takes what is asked there; who asks nothing leaves nothing."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        return sock.connect_ex(str(path)) == 0
+
+
 def main() -> None:
     ident, *argv = sys.argv[1:]
     words = [] if argv[-1] == "--" else ["--"]
@@ -80,7 +87,7 @@ def main() -> None:
         root = Path("/run/parhelia")
         until(lambda: [*root.glob(f"{ident}-*/control/control.sock")] or run.poll() is not None, "the control socket")
         (real,) = root.glob(f"{ident}-*/control/control.sock")
-        until(lambda: real.stat().st_mode & 0o777 in (0o600, 0o666), "its mode")  # that of a socket that listens
+        until(lambda: listens(real), "it to listen")
         paths = [str(real)]
         seen: dict[str, Any] = {"mode": real.stat().st_mode & 0o777}
         seen |= {account: attempt(account, paths) for account in ("nobody", "session", "parhelia", "daemon", "root")}

@@ -48,7 +48,7 @@ def main() -> None:
         raise SystemExit(run.communicate()[1])
     pid = min(pid for pid, (_, argv) in processes().items() if b"-m" in argv and victim.encode() in argv)
     os.kill(pid, signal.SIGKILL)
-    for _ in range(400):
+    for _ in range(1200):
         left = [
             pid
             for pid, (owner, argv) in processes().items()
@@ -58,7 +58,7 @@ def main() -> None:
         if not left:
             break
         time.sleep(0.05)
-    print(json.dumps({"left": left, "status": run.wait(20)}))
+    print(json.dumps({"left": left, "status": run.wait(60)}))
 
 
 main()

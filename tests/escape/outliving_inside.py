@@ -112,8 +112,8 @@ def ended_by(scenario: str, victims: list[str], uid: int, agent: list[str]) -> d
     for number in (signal.SIGSTOP, signal.SIGKILL):
         for pid in chosen:
             os.kill(pid, number)
-    status = run.wait(30)
-    deadline, quiet = time.monotonic() + 15, 0
+    status = run.wait(60)
+    deadline, quiet = time.monotonic() + 50, 0
     while time.monotonic() < deadline and quiet < 10:
         listed = processes()
         left = {pid for pid, (_, owner, argv) in listed.items() if owner == uid and MARK.encode() in argv}

@@ -23,7 +23,7 @@ def attempt(sock: socket.socket, port: int, *, tcp: bool = True) -> str:
     """What comes of it."""
     try:
         if tcp:
-            sock.settimeout(2)
+            sock.settimeout(20)
             sock.connect(("127.0.0.1", port))
             sock.send(ESCAPED)
         else:
@@ -33,7 +33,7 @@ def attempt(sock: socket.socket, port: int, *, tcp: bool = True) -> str:
     return "sent"
 
 
-def ask(port: int, seconds: float = 20.0) -> str:
+def ask(port: int, seconds: float = 60.0) -> str:
     """A page through the proxy, once that is there."""
     end = time.monotonic() + seconds
     while True:
@@ -46,7 +46,7 @@ def ask(port: int, seconds: float = 20.0) -> str:
             time.sleep(0.2)
 
 
-def resolve(name: str, seconds: float = 20.0) -> str:
+def resolve(name: str, seconds: float = 60.0) -> str:
     """Its address by the session's name server, once that is there."""
     end = time.monotonic() + seconds
     while True:
@@ -58,7 +58,7 @@ def resolve(name: str, seconds: float = 20.0) -> str:
             time.sleep(0.2)
 
 
-def captured(seconds: float = 20.0) -> str:
+def captured(seconds: float = 60.0) -> str:
     """What a client that knows no proxy is answered by a host that is not allowed."""
     end = time.monotonic() + seconds
     while True:
@@ -81,7 +81,7 @@ def have_connected(port: int) -> None:
     """In a process of its own: have a connected datagram socket, and send nothing."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.connect(("127.0.0.1", port))
-        time.sleep(40)
+        time.sleep(3600)
 
 
 def race(old: socket.socket, port: int) -> list[str]:

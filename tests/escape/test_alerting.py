@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import shutil
 import subprocess
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,11 +18,11 @@ import pytest
 from tests.conftest import held_port, require
 from tests.escape.runtime import CHECKOUT, Case, Host, policy
 
-SECONDS = 60.0
+SECONDS = 120.0
 
 
 def get(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=5) as answer:
+    with urllib.request.urlopen(url, timeout=30) as answer:
         return str(answer.read().decode())
 
 
@@ -32,7 +32,7 @@ def until(found: Callable[[], Any], what: str) -> Any:
         try:
             if result := found():
                 return result
-        except urllib.error.URLError:
+        except (OSError, http.client.HTTPException):
             pass
         time.sleep(0.1)
     raise AssertionError(f"still waiting for {what}")

@@ -133,7 +133,7 @@ import json, socket, sys
 found = {}
 for name, family, kind, address, port in json.loads(sys.argv[1]):
     with socket.socket(getattr(socket, family), getattr(socket, kind)) as link:
-        link.settimeout(10)
+        link.settimeout(60)
         try:
             link.connect((address, port))
             link.sendall(b"hello\n")
@@ -249,7 +249,7 @@ def ask(kind, address, name, port=53):
     labels = b"".join(bytes([len(part)]) + part.encode() for part in name.split(".")) + b"\0"
     query = b"\x12\x34\x01\0\0\1\0\0\0\0\0\0" + labels + b"\0\1\0\1"
     with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind) as link:
-        link.settimeout(10)
+        link.settimeout(60)
         link.connect((address, port))
         link.send(query if kind == socket.SOCK_DGRAM else len(query).to_bytes(2) + query)
         return list((link.recv(4096) if kind == socket.SOCK_DGRAM else link.recv(4096)[2:])[3:8:4])

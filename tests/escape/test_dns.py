@@ -29,13 +29,13 @@ def encode(name, kind=1, klass=1, flags=0x0100, more=b"", counts=(1, 0, 0, 0)):
 
 def udp(server, data, family=socket.AF_INET):
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(10)
+        sock.settimeout(60)
         sock.connect((server, 53))  # an answer from another address would not be taken
         sock.send(data)
         return read(sock.recv(4096))
 
 def tcp(server, data):
-    with socket.create_connection((server, 53), 10) as sock:
+    with socket.create_connection((server, 53), 60) as sock:
         sock.sendall(struct.pack(">H", len(data)) + data)
         answer = b""
         while len(answer) < 2 or len(answer) < 2 + int.from_bytes(answer[:2], "big"):

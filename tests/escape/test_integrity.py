@@ -8,23 +8,27 @@ from __future__ import annotations
 import http.server
 import threading
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.escape.containers import Docker
 from tests.escape.runtime import Case, Host, Outcome, Runtime, policy
+from tests.escape.telling import Telling, beside
 from tests.escape.test_live_policy import events, places, until
 from tests.escape.test_secrets import Gateway
 
+CHANGED = "integrity.changed"
 WATCHING = "  watch: [.git/hooks, .git/config, .env, planted]\n"
 SESSION = r"""
-set -e
+set -e; n=0
 cd "$TMPDIR"
 mkdir -p deep/clone/.git/hooks
 printf '[core]\n' > deep/clone/.git/config
 printf 'exit 0\n' > deep/clone/.git/hooks/pre-commit
-sleep 6  # until the watching has begun, in gVisor too
+WATCHED
 printf 'curl x\n' > deep/clone/.git/hooks/pre-commit
 printf '[core]\n\thooksPath = /x\n' > deep/clone/.git/config.lock
 mv deep/clone/.git/config.lock deep/clone/.git/config
@@ -32,7 +36,7 @@ chmod 777 deep/clone/.git/hooks/pre-commit
 ln -s /etc/passwd .env
 mkfifo planted
 printf x > unprotected
-sleep 1
+SEEN
 rm -r deep
 n=0; while [ $n -lt 3000 ]; do : > "planted-$n"; n=$((n + 1)); done
 """
@@ -48,7 +52,18 @@ def changes(outcome: Outcome) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def test_a_repository_made_by_the_session_is_watched_wherever_it_lies(runtime: Runtime) -> None:
-    outcome = runtime.run(Case(("/bin/sh", "-c", SESSION), policy() + WATCHING))
+    telling, (_, log) = Telling(runtime), places(runtime)
+    stirs = "n=$((1 - n)); chmod 7${n}0 deep/clone/.git/hooks/pre-commit"
+    script = SESSION.replace("WATCHED", telling.waits("watched", stirs)).replace("SEEN", telling.waits("seen"))
+
+    def look() -> None:
+        """Says when the watching has begun, and when the changes were looked at that are gone afterwards."""
+        until(lambda: ("pre-commit", "attributes") in told(log), "the watching")
+        telling.tell("watched")
+        until(lambda: {("pre-commit", "modified"), ("config", "moved"), (".env", "created")} <= told(log), "changes")
+
+    with beside(look, telling, "watched", "seen"):
+        outcome = runtime.run(Case(("/bin/sh", "-c", script), telling.granted(policy()) + WATCHING))
     assert outcome.status == 0, outcome.stderr
     seen = changes(outcome)
     hook, config = "clone/.git/hooks/pre-commit", "clone/.git/config"
@@ -68,6 +83,12 @@ def test_a_repository_made_by_the_session_is_watched_wherever_it_lies(runtime: R
     assert outcome.verified == 0
 
 
+def told(log: Path) -> set[tuple[str, str]]:
+    """(last name, change) of what is in the log so far."""
+    found = events(log, "integrity.changed")
+    return {(event["resource"].rpartition("/")[2], event["details"]["change"]) for event in found}
+
+
 CLONE = r"""
 set -e
 cd "$TMPDIR"
@@ -85,12 +106,21 @@ def test_what_is_planted_in_a_repository_that_git_has_just_cloned_is_told_and_co
     gateway = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Kept", (Gateway,), {"pushed": pushed}))
     threading.Thread(target=gateway.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{gateway.server_address[1]}"
-    outcome = host.run(Case(("/bin/sh", "-c", CLONE), policy() + WATCHING, env={"PARHELIA_PUSHGATEWAY_URL": url}))
+    telling, planted = Telling(host), {"clone/.git/hooks/post-checkout", "clone/.git/config"}
+
+    def look() -> None:
+        """A session that ends before would have it said that not all was looked at, on a busy machine."""
+        until(
+            lambda: planted <= {e["resource"].partition("/deep/er/")[2] for e in events(host.audit, CHANGED)},
+            "what was planted",
+        )
+
+    with beside(look, telling, "told"):
+        case = Case(("/bin/sh", "-c", CLONE + telling.waits("told")), policy() + WATCHING)
+        outcome = host.run(replace(case, env={"PARHELIA_PUSHGATEWAY_URL": url}))
     gateway.shutdown()
     gateway.server_close()
     assert outcome.status == 0, outcome.stderr
-    told = {event["resource"].partition("/deep/er/")[2] for event in outcome.of("integrity.changed")}
-    assert {"clone/.git/hooks/post-checkout", "clone/.git/config"} <= told
     counted: Counter[str] = Counter()
     for event in outcome.of("integrity.changed"):
         counted[event["details"]["kind"]] += event["details"].get("count", 1)

@@ -33,7 +33,7 @@ except OSError as error:
 try: os.execv(sys.argv[2], sys.argv[2:])
 except OSError as error: found["exec"] = errno.errorcode[error.errno]
 try:
-    proxy = socket.create_connection(("127.0.0.1", int(os.environ["HTTP_PROXY"].rpartition(":")[2])), 10)
+    proxy = socket.create_connection(("127.0.0.1", int(os.environ["HTTP_PROXY"].rpartition(":")[2])), 60)
     proxy.sendall(b"CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\n\r\n")
     found["proxy"] = proxy.recv(12).decode()
 except OSError as error: found["proxy"] = repr(error)

@@ -137,7 +137,7 @@ fcntl.fcntl(changes, fcntl.F_SETOWN, os.getpid())
 fcntl.fcntl(changes, fcntl.F_SETSIG, signal.SIGCONT)
 fcntl.fcntl(changes, fcntl.F_SETFL, os.O_ASYNC)
 open(sys.argv[1], "w").write("ready")
-for _ in range(6000): time.sleep(0.01)
+for _ in range(60_000): time.sleep(0.01)
 """
 
 
@@ -198,11 +198,10 @@ def test_a_lockdown_outlasts_the_guard(host: Host, measure: str) -> None:
         guard = ask("status")["status"]["pids"]["guard"]
         os.kill(guard, signal.SIGKILL)
         until(lambda: ask("status").get("status", {}).get("pids", {}).get("guard", guard) != guard, "another guard")
-        assert ask("status")["status"]["lockdown"]["measures"][-1] == measure
+        until(lambda: ask("status")["status"]["lockdown"]["measures"][-1:] == [measure], "the measure, which holds on")
         for pid in pids_of(str(counter)):  # somebody lets them go: they are held, not only stopped
             os.kill(pid, signal.SIGCONT)
-        time.sleep(1.2)
-        assert moves() is (measure == "cut")
+        until(lambda: moves() is (measure == "cut"), "them to go on where they may, to be held where not")
         refused = host.agent("exec", "--session", session, "--", "/bin/true")
         assert refused.returncode == (0 if measure == "cut" else 126), refused.stderr
         assert ask("lockdown", "--lift")["exit"] == 0

@@ -28,7 +28,7 @@ def says(fd):
         except OSError: return b""
 def until(act):
     end, got = time.time() + SECONDS, []
-    while time.time() < end: got.append(act())
+    while time.time() < end or len(got) < 6: got.append(act())
     return got
 def swapping(change, act):
     stop = threading.Event()

@@ -34,7 +34,7 @@ held = read_at_start.wrap_socket(held, server_hostname="allowed.test")
 def ask(context):
     opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
     try:
-        with opener.open(f"https://forbidden.test:{tls}/pub/a", None, 10) as answer: return answer.status
+        with opener.open(f"https://forbidden.test:{tls}/pub/a", None, 60) as answer: return answer.status
     except OSError as error: return str(error)
 
 def look():
@@ -42,7 +42,7 @@ def look():
 
 for line in sys.stdin:
     if line == "held\n":
-        held.settimeout(10)
+        held.settimeout(60)
         try: print(json.dumps(len(held.recv(10))), flush=True)
         except (ConnectionResetError, ssl.SSLError): print("0", flush=True)
     else: print(json.dumps(look()), flush=True)
@@ -75,7 +75,9 @@ class Session:
         return self.host.audit / f"restored-{json.loads(done.stdout)['boot']}"
 
     def kill(self, module: str) -> None:
-        os.kill(part(self.process.pid, module), signal.SIGKILL)
+        pid = part(self.process.pid, module)
+        assert pid, module
+        os.kill(pid, signal.SIGKILL)
 
     def end(self) -> int:
         assert self.process.stdin is not None

@@ -35,7 +35,7 @@ exec /opt/parhelia/bin/parhelia-agent "$@"
 HERE = Path(__file__).parent
 
 
-def until(holds: Callable[[], Any], what: str, seconds: float = 60.0) -> None:
+def until(holds: Callable[[], Any], what: str, seconds: float = 300.0) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, f"never happened: {what}"
@@ -108,7 +108,7 @@ def life(container: Checkpointed, log: Path, shared: Path) -> tuple[Path, Ended]
         (child,) = set(log.glob("restored-*")) - known
         until(lambda: len(attempts(child)) >= 3, "three more denials")
         until(lambda: "agent.recovered" in (child / "audit.jsonl").read_text(), "a new egress process")
-        until((shared / "found").exists, "what the session has tried", 120)
+        until((shared / "found").exists, "what the session has tried")
         (shared / "stop").touch()
     return child, ended
 

@@ -116,7 +116,7 @@ NAMES = r"""
 def ask(name, server):
     question = struct.pack("!6H", 7, 0x0100, 1, 0, 0, 0)
     question += b"".join(bytes([len(part)]) + part.encode() for part in name.split(".")) + b"\0\0\1\0\1"
-    with socket.create_connection((server, 53), 10) as link:
+    with socket.create_connection((server, 53), 60) as link:
         link.sendall(struct.pack("!H", len(question)) + question)
         answer = link.recv(4096)
         return {0: "answered", 5: "refused"}.get(answer[5] & 15, answer[5] & 15)

@@ -183,7 +183,7 @@ def test_a_guard_that_dies_while_the_logs_disk_is_full_is_the_end_of_the_session
         assert session.hear() is None
         assert session.process.wait(RUN_SECONDS) == 137
         assert session.process.stderr is not None
-        assert [pid for pid in below if Path(f"/proc/{pid}").exists()] == []
+        until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below), "their ends, and who reaps them")
         words = session.process.stderr.read()
         assert "the session cannot be taken over" in words and "No space left on device" in words
         assert "Traceback" not in words.partition("cannot be taken over")[2]

@@ -16,7 +16,7 @@ import pytest
 
 from tests.escape.runtime import Case, Host, policy
 
-SECONDS = 30.0
+SECONDS = 100.0
 
 
 class Person:
@@ -86,8 +86,8 @@ def person(either_host: Host) -> Iterator[Person]:
 
 
 def test_ctrl_c_ends_the_program_and_not_the_session(person: Person) -> None:
-    person.types("sleep 100; echo after-$((1+1))\n")
-    time.sleep(0.5)
+    person.types("sh -c 'echo run-$((1+1)); exec sleep 100'; echo after-$((1+1))\n")
+    person.sees("run-2")
     person.types("\x03")
     person.sees("ready> ")
     person.types("echo still-$((40+2))\n")
@@ -95,21 +95,33 @@ def test_ctrl_c_ends_the_program_and_not_the_session(person: Person) -> None:
 
 
 def test_the_window_size_arrives_and_changes(person: Person) -> None:
-    person.types("stty size\n")
-    person.sees("33 101")
+    assert "33 101" in size(person)
     person.resize(44, 122)
-    time.sleep(0.3)
-    person.types("stty size\n")
-    person.sees("44 122")
+    end = time.monotonic() + SECONDS
+    while "44 122" not in size(person):
+        assert time.monotonic() < end
+
+
+def size(person: Person) -> str:
+    """What a program of the session's says."""
+    person.types("stty size; echo asked-$((1+1))\n")
+    shown = person.sees("asked-2")
+    person.sees("ready> ")
+    return shown
+
+
+GOES_ON = """import os, signal, time; signal.signal(signal.SIGCONT, lambda *_: os.write(1, b"again %d\\n" % 2));"""
+GOES_ON += """ os.write(1, b"run %d\\n" % 2); time.sleep(101)"""
 
 
 def test_job_control_stops_and_continues(person: Person) -> None:
-    person.types("sleep 101\n")
-    time.sleep(0.5)
+    person.types(f"/usr/bin/python3 -c '{GOES_ON}'\n")
+    person.sees("run 2")
     person.types("\x1a")
     person.sees("Stopped")
+    person.sees("ready> ")
     person.types("fg\n")
-    time.sleep(0.3)
+    person.sees("again 2")
     person.types("\x03")
     person.sees("ready> ")
     person.types("exit 6\n")
@@ -125,9 +137,12 @@ def test_the_controlling_terminal_is_not_the_operators(person: Person) -> None:
 
 
 def test_the_screen_is_put_back_after_the_session(host: Host) -> None:
+    fresh = os.openpty()
+    before = termios.tcgetattr(fresh[1])
+    for descriptor in fresh:
+        os.close(descriptor)
     person = Person(host, "/bin/sh", "-c", "echo done")
     try:
-        before = termios.tcgetattr(person.fd)
         person.sees("done")
         assert person.status() == 0
         after = termios.tcgetattr(person.fd)
