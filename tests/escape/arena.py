@@ -35,7 +35,7 @@ fi
 "$python" "$shared/arena_inside.py" "$shared" > "$shared/ready" 2>&1 &
 n=0
 until grep -q serving "$shared/ready"; do
-    n=$((n + 1)); [ $n -lt 300 ] || { cat "$shared/ready" >&2; exit 99; }; sleep 0.1
+    n=$((n + 1)); [ $n -lt 900 ] || { cat "$shared/ready" >&2; exit 99; }; sleep 0.1
 done
 status=0
 "$@" || status=$?  # no exec: the agent ends with all that is below it, and the world outlives it to take the last push

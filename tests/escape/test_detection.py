@@ -9,6 +9,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from tests.escape.runtime import Case, Host, Runtime, policy
+from tests.escape.telling import Telling, beside
+from tests.escape.test_live_policy import until
 
 DETECT = """\
 detect:
@@ -71,15 +73,17 @@ def test_ten_denials_of_a_session_are_one_detection_on_record(runtime: Runtime) 
 
 
 def test_a_detection_is_counted_and_pushed(host: Host, gateway: tuple[str, list[bytes]]) -> None:
+    """While the session runs: it ends when the number has come."""
     url, bodies = gateway
-    script = f"{NAMES}for n in 1 2; do $chroot / true; done; sleep 3"
-    env = {"PARHELIA_PUSHGATEWAY_URL": url}
-    outcome = host.run(Case(("/bin/sh", "-c", script), policy(commands=BECOME) + DETECT, env=env))
+    line = b'parhelia_agent_detections_total{detector="privileges",severity="high"} 1.0'
+    telling = Telling(host)
+    script = f"{NAMES}for n in 1 2; do $chroot / true; done; {telling.waits('pushed')}"
+    case = Case(("/bin/sh", "-c", script), policy(commands=BECOME) + DETECT, env={"PARHELIA_PUSHGATEWAY_URL": url})
+    with beside(lambda: until(lambda: any(line in body for body in bodies), "the number"), telling, "pushed"):
+        outcome = host.run(case)
     (told,) = outcome.of("detection.triggered")
     assert told["details"]["detector"] == "privileges"
-    line = b'parhelia_agent_detections_total{detector="privileges",severity="high"} 1.0'
     assert line in bodies[-1]
-    assert line in bodies[-2], "not before the end of the session"
     assert b'parhelia_agent_detections_total{detector="ten-denials",severity="critical"} 0.0' in bodies[-1]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.escape.conftest import RUNTIMES
-from tests.escape.runtime import Case, Runtime, policy
+from tests.escape.runtime import Case, Host, Runtime, policy
 
 VICTIM = "/etc/parhelia-none"
 LOADER = "/lib64/ld-linux-x86-64.so.2"
@@ -62,7 +62,7 @@ for name, text in json.loads(sys.argv[1]).items():
     done = subprocess.run(["/bin/bash"], input=text + "\\necho status=$?", cwd=place, text=True, capture_output=True)
     answers[name] = [done.stdout, done.stderr]
 print(json.dumps(answers))
-time.sleep(3)
+time.sleep(float(sys.argv[2]))
 """
 """Stays until the numbers are pushed: in a container the gateway ends with the session."""
 
@@ -78,7 +78,7 @@ def test_programs_in_disguise_scripts_and_variables_are_refused_recorded_and_cou
     texts = {name: text for name, (text, _) in ATTACKS.items()}
     texts |= {f"harmless: {name}": text for name, (text, _) in HARMLESS.items()}
     gateway = {"PARHELIA_PUSHGATEWAY_URL": f"http://127.0.0.1:{ringed.upstream.ports['http']}"}
-    command = ("/usr/bin/env", "python3", "-c", RUNNER, json.dumps(texts))
+    command = ("/usr/bin/env", "python3", "-c", RUNNER, json.dumps(texts), "0" if isinstance(ringed, Host) else "8")
     path = {"PATH": "/usr/local/bin:/usr/bin:/bin"} if ringed.name != "host" else {"PATH": "/usr/bin:/bin"}
     outcome = ringed.run(Case(command, policy(), env=gateway | path))
     assert outcome.status == 0, outcome.stderr

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.escape.containers import Gvisor
-from tests.escape.runtime import Case, Outcome, Runtime, policy
+from tests.escape.runtime import Case, Host, Outcome, Runtime, policy
 from tests.escape.test_exec_identity import counted
 from tests.runtimes.engine import Engine
 from tests.runtimes.gvisor import GVisor, made_for
@@ -43,8 +43,13 @@ def traced(request: pytest.FixtureRequest) -> Runtime:
 
 
 def gateway(runtime: Runtime) -> dict[str, str]:
-    """Where the numbers of a session are pushed to; it has to stay some seconds."""
+    """Where the numbers of a session are pushed to."""
     return {"PARHELIA_PUSHGATEWAY_URL": f"http://127.0.0.1:{runtime.upstream.ports['http']}"}
+
+
+def until_pushed(runtime: Runtime) -> str:
+    """In a container the gateway ends with the session, which therefore stays until the numbers are there."""
+    return "" if isinstance(runtime, Host) else "; sleep 8"
 
 
 def refused(outcome: Outcome) -> list[str]:
@@ -75,7 +80,7 @@ HIDDEN = [
 
 def test_what_only_shows_at_exec_is_refused_and_recorded_and_all_else_runs(traced: Runtime) -> None:
     script = UNKNOWN + "".join(f"{text}; echo status=$?\n" for text, _, _ in HIDDEN)
-    run = 'D=$(mktemp -d); cd "$D"; echo "$0" > script; "$(command -v bash)" ./script; echo end; sleep 3'
+    run = 'D=$(mktemp -d); cd "$D"; echo "$0" > script; "$(command -v bash)" ./script; echo end' + until_pushed(traced)
     outcome = traced.run(Case(("/bin/bash", "-c", run, script), policy(), env=gateway(traced)))
     lines = outcome.stdout.splitlines()
     assert [line for line in lines if line.startswith("status=")] == [f"status={code}" for _, code, _ in HIDDEN], (
@@ -215,7 +220,7 @@ for turn in range(25):
 
 
 def test_arguments_rewritten_after_the_check_never_run(traced: Runtime) -> None:
-    run = 'cd "$(mktemp -d)"; printf %s "$0" > race.py; "$(command -v python3)" race.py; sleep 3'
+    run = 'cd "$(mktemp -d)"; printf %s "$0" > race.py; "$(command -v python3)" race.py' + until_pushed(traced)
     deny = "    - {id: no-attack, match: {program: echo, operands: [ATTACKED]}, severity: high, reason: attack,"
     deny += " instead: none, examples: {match: [echo ATTACKED], no_match: [echo harmless]}}\n"
     outcome = traced.run(Case(("/bin/bash", "-c", run, RACE), policy(commands=deny), env=gateway(traced)))
@@ -243,7 +248,9 @@ def test_the_level_says_what_is_done_and_doctor_says_it_too(traced: Runtime) -> 
 def test_signals_stops_and_statuses_are_the_sessions_own(traced: Runtime) -> None:
     script = """
         set -m
-        sh -c 'kill -STOP $$; echo resumed' & sleep 1; jobs -s | grep -c Stopped; kill -CONT %1; wait %1; echo $?
+        sh -c 'kill -STOP $$; echo resumed' &
+        n=0; until jobs -s | grep -q Stopped || [ $n -gt 300 ]; do n=$((n + 1)); sleep 0.1; done
+        jobs -s | grep -c Stopped; kill -CONT %1; wait %1; echo $?
         trap 'echo caught' USR1; kill -USR1 $$
         sh -c 'kill -TERM $$'; echo $?
         sh -c 'exit 9'; echo $?

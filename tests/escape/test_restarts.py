@@ -300,7 +300,7 @@ ends.set()
 for thread in threads: thread.join(60)
 looks = [run("/bin/echo", "b"), run(sys.argv[4], "/dev/null"), ask(f"http://allowed.test:{http}/"), ask("http://evil.test/")]
 tell(looks=looks, squatted=list(squat()), ran=ran, refused=refused, hung=sum(t.is_alive() for t in threads))
-time.sleep(3)  # until the last numbers are pushed
+time.sleep(8)  # until the last numbers are pushed
 """
 )
 

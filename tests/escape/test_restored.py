@@ -35,7 +35,7 @@ exec /opt/parhelia/bin/parhelia-agent "$@"
 HERE = Path(__file__).parent
 
 
-def until(holds: Callable[[], Any], what: str, seconds: float = 300.0) -> None:
+def until(holds: Callable[[], Any], what: str, seconds: float = 120.0) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, f"never happened: {what}"

@@ -22,7 +22,7 @@ if pid == 0:
     os.execvp(sys.argv[1], [sys.argv[1], "-i"])
 def read(end):
     seen = b""
-    while end not in seen and select.select([fd], [], [], 20)[0]:
+    while end not in seen and select.select([fd], [], [], 60)[0]:
         try:
             piece = os.read(fd, 65536)
         except OSError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import socket
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ import pytest
 from tests.conftest import require
 from tests.escape.outside import SERVER
 from tests.escape.runtime import Case, Host, Outcome, policy
+from tests.escape.test_alerting import free_port
 
 BY_PROXY = "/usr/bin/python3 -IS /run/parhelia/ssh_proxy.py %h %p"
 DIRECTLY = "none"
@@ -118,8 +118,7 @@ def test_git_clones_over_ssh_where_connections_are_captured_without_any_proxy_se
 
 @pytest.mark.root
 def test_git_clones_over_ssh_from_an_allowed_host_and_says_why_from_another_not(host: Host) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     rule = f"    - {{host: allowed.test, ports: [{port}], protocol: tcp, addresses: [127.0.0.0/8]}}\n"
     with serving(host.directory / "sshd", "127.0.0.1", port) as sshd:
         outcome = clone(host, sshd, BY_PROXY, policy(extra_egress=rule))

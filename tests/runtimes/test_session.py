@@ -46,8 +46,11 @@ print(server.getsockname()[0], client.recv(9).decode(), closed.decode() or "clos
 # One uid for all: what the kernel's own checks would let the session do to the agent.
 ON_THE_AGENT = """
 import os, resource, signal
+def argv(pid):
+    try: return open(f"/proc/{pid}/cmdline", "rb").read()
+    except OSError: return b""  # it has ended
 agents = [int(p) for p in os.listdir("/proc") if p.isdigit()
-          and b"\\0agent." in (argv := open(f"/proc/{p}/cmdline", "rb").read()) and b"agent.session." not in argv]
+          and b"\\0agent." in (words := argv(p)) and b"agent.session." not in words]
 assert len(agents) >= 3, agents
 for pid in agents:
     for what, act in {
