@@ -16,11 +16,12 @@ from tests.escape.runtime import Host, Runtime
 
 
 class Telling:
-    """To the sessions of one runtime. `place`: where they see it; `granted`: a policy by which they may."""
+    """To the sessions of one runtime. `place`: where they see it, below `directory` where given, which then is one that
+    all may reach; `granted`: a policy by which they may."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, directory: Path | None = None) -> None:
         assert isinstance(runtime, Host | Container)
-        self._directory: Path = runtime.directory / "told"
+        self._directory = (directory or runtime.directory) / "told"
         self._directory.mkdir(exist_ok=True)
         self._directory.chmod(0o755)
         if isinstance(runtime, Host):

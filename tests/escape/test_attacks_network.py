@@ -78,7 +78,7 @@ place = urlsplit(os.environ["HTTPS_PROXY"])
 answers = {}
 for name, data in json.loads(sys.argv[1]).items():
     with socket.create_connection((place.hostname, place.port), 5) as link:
-        link.settimeout(10)
+        link.settimeout(60)
         link.sendall(data.replace("{proxy}", str(place.port)).encode("latin-1"))
         if "half-closed" in name: link.shutdown(socket.SHUT_WR)
         received = b""
@@ -186,7 +186,7 @@ place = urlsplit(os.environ["HTTPS_PROXY"])
 port = int(sys.argv[1])
 def tunnel():
     link = socket.create_connection((place.hostname, place.port), 5)
-    link.settimeout(10)
+    link.settimeout(60)
     link.sendall(f"CONNECT allowed.test:{port} HTTP/1.1\r\nHost: allowed.test\r\n\r\n".encode())
     assert b" 200 " in link.recv(4096)
     return link

@@ -14,7 +14,7 @@ place = urlsplit(os.environ["HTTPS_PROXY"])
 def by_proxy(port):
     with socket.create_connection((place.hostname, place.port), 10) as link:
         link.sendall(f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
-        link.settimeout(10)
+        link.settimeout(60)
         said = link.recv(4096)
         if b" 200 " not in said.split(b"\r\n")[0]: return said.split(b"\r\n")[0].decode()
         link.sendall(b"GET / HTTP/1.1\r\nHost: sidecar\r\nConnection: close\r\n\r\n")

@@ -28,7 +28,7 @@ set -e
 programs=$1 python=$2 uid=$3; shift 3
 sleep 600 | "$python" "$programs/outsider.py" "$programs/world.json" "$uid" "$uid" > "$programs/ready" &
 n=0
-until [ -s "$programs/ready" ]; do n=$((n + 1)); [ $n -lt 300 ]; sleep 0.1; done
+until [ -s "$programs/ready" ]; do n=$((n + 1)); [ $n -lt 900 ]; sleep 0.1; done
 status=0
 "$@" || status=$?
 exit $status
