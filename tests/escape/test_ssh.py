@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import require
+from tests.conftest import held_port, require
 from tests.escape.outside import SERVER
 from tests.escape.runtime import Case, Host, Outcome, policy
-from tests.escape.test_alerting import free_port
 
 BY_PROXY = "/usr/bin/python3 -IS /run/parhelia/ssh_proxy.py %h %p"
 DIRECTLY = "none"
@@ -118,10 +117,10 @@ def test_git_clones_over_ssh_where_connections_are_captured_without_any_proxy_se
 
 @pytest.mark.root
 def test_git_clones_over_ssh_from_an_allowed_host_and_says_why_from_another_not(host: Host) -> None:
-    port = free_port()
-    rule = f"    - {{host: allowed.test, ports: [{port}], protocol: tcp, addresses: [127.0.0.0/8]}}\n"
-    with serving(host.directory / "sshd", "127.0.0.1", port) as sshd:
-        outcome = clone(host, sshd, BY_PROXY, policy(extra_egress=rule))
+    with held_port() as port:
+        rule = f"    - {{host: allowed.test, ports: [{port}], protocol: tcp, addresses: [127.0.0.0/8]}}\n"
+        with serving(host.directory / "sshd", "127.0.0.1", port) as sshd:
+            outcome = clone(host, sshd, BY_PROXY, policy(extra_egress=rule))
     assert outcome.stdout == "fetched over ssh\nforbidden.test: 128\n", outcome.stderr
     said = f"parhelia: denied by egress-default: no rule of the policy allows forbidden.test:{port} "
     assert said in outcome.stderr

@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # it is made there
 MAX_EXECS: Final = 16
 _READY_SECONDS: Final = 10.0
 _HANG_UP_SECONDS: Final = 1.0
+_HANG_UP_AGAIN: Final = (0.2, 1.0, 3.0)
 """For a command whose caller went away to end."""
 _OWN: Final = ("TERM", "LANG")
 FORWARDED: Final = frozenset({"SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGKILL"})
@@ -188,6 +189,8 @@ class Execs:
         with suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(started.status), _HANG_UP_SECONDS)
             _hang_up(started.pid)  # in gVisor what is forked while its group is sent a signal is left out
+        for seconds in _HANG_UP_AGAIN:  # and may come into the group a moment after the one that forked it has ended
+            asyncio.get_running_loop().call_later(seconds, _hang_up, started.pid)
         return None
 
     async def _listen(self, pid: int, link: ControlLink) -> None:
