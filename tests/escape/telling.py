@@ -29,7 +29,8 @@ class Telling:
         self.place = f"{SHARED}/told" if isinstance(runtime, Container) else str(self._directory)
 
     def granted(self, text: str) -> str:
-        return text if self.place.startswith("/tmp/") else text.replace("/opt]", f"/opt, {self.place}]")
+        covered = self.place.startswith("/tmp/") and "write: [/tmp]" in text
+        return text if covered else text.replace("/opt]", f"/opt, {self.place}]")
 
     def waits(self, name: str, meanwhile: str = ":") -> str:
         """What a shell of the session does until it is told `name`, `meanwhile` again and again."""
