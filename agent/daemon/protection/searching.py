@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 from agent.linux import exact
 from agent.linux.openat2 import directory_without_links
@@ -57,8 +58,7 @@ class Found:
     anew: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(NamedTuple):
     """What one directory held: how many `entries`, among them protected places, and what is `below` to be looked at.
     `stamp`: of then, None where it says nothing of now."""
 
@@ -109,7 +109,10 @@ def search(roots: Sequence[str], protected: Protected, bounds: Bounds, memory: M
 
 def _look(directory: str, walk: Walk, protected: Protected, bounds: Bounds) -> Listing:
     stamp, entries = walk.listed(directory)
-    places, holders, links, below = list[str](), list[str](), list[str](), list[str]()
+    places: list[str] = []
+    holders: list[str] = []
+    links: list[str] = []
+    below: list[str] = []
     for path, entry in walk.counted(directory, entries):
         if protected.speaks_of(path):
             if len(os.fsencode(path)) >= PATH_MAX:
@@ -127,7 +130,9 @@ def _look(directory: str, walk: Walk, protected: Protected, bounds: Bounds) -> L
             links.append(path)
         if walk.enters(directory, path, entry):
             below.append(path)
-    return Listing(None if walk.ended else stamp, len(entries), *map(tuple, (places, holders, links, below)))
+    return Listing(
+        None if walk.ended else stamp, len(entries), tuple(places), tuple(holders), tuple(links), tuple(below)
+    )
 
 
 def other_names(roots: Sequence[str], linked: frozenset[tuple[int, int]], bounds: Bounds) -> list[str]:
