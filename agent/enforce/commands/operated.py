@@ -41,7 +41,15 @@ def _asked(command: SimpleCommand, used: Used, home: str) -> Iterator[tuple[Acce
     path = certain_path(command, used.word)
     for target in _targets(path, used) if path is not None else ():
         if _comes_to_something(used.how, target, home):
-            yield _ACCESS[used.how], target, used.how not in _NAMES
+            yield _access(used.how, target), target, used.how not in _NAMES
+
+
+def _access(how: How, path: str) -> Access:
+    """A directory that is removed is written: one that holds protected places by its name may be a repository cloned a
+    moment ago, of which nothing is held (scaffolds remove its ``.git``); what is held the kernel keeps."""
+    if how is How.REMOVE and os.path.isdir(path) and not os.path.islink(path.rstrip("/")):  # noqa: PTH112, PTH114
+        return Access.WRITE
+    return _ACCESS[how]
 
 
 _ACCESS: Final = {

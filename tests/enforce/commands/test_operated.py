@@ -18,6 +18,7 @@ from agent.shell.file_table import FORMS
 from agent.shell.file_ways import WAYS
 from agent.shell.requests import from_text
 from tests.policy.corpus import every_pack, rows
+from tests.policy.given import policy
 
 WRITE, READ, REMOVE = Access.WRITE, Access.READ, Access.DELETE
 
@@ -101,7 +102,25 @@ def test_only_what_concerns_a_name_itself_does_not_follow_its_link(tmp_path: Pat
     assert asked("rm link; ln -sfn x link") == [(REMOVE, link), (WRITE, link)]
     assert asked("ln -sf x link; ln -sfT y link") == [(WRITE, "/usr/x"), (WRITE, link)]
     assert asked("touch link; touch -h link; chmod 700 link") == [(WRITE, "/usr"), (WRITE, link)]
-    assert asked("rm link/../x link/ link/.") == [(REMOVE, "/x"), (REMOVE, link), (REMOVE, "/usr")]
+    assert asked("rm link/../x link/ link/.") == [(REMOVE, "/x"), (REMOVE, link), (WRITE, "/usr")]
+
+
+def test_a_repository_is_no_protected_place_but_its_hooks_are(tmp_path: Path) -> None:
+    hooks = tmp_path / "app" / ".git" / "hooks"
+    hooks.mkdir(parents=True)
+    (hooks / "pre-commit").touch()
+    given = policy(f"version: 1\npaths:\n  write: [{tmp_path}]\n  protect: [.git/hooks]\n")
+
+    def permitted(text: str) -> bool:
+        requests = Requests("/home/s", "/home/s", True, lambda: date(2026, 11, 22)).of(
+            AskText(text, str(tmp_path)), Origin("hook")
+        )
+        verdicts = [decide(given, each).permitted for each in requests if isinstance(each, PathRequest)]
+        return bool(verdicts) and all(verdicts)
+
+    assert permitted("rm -rf app/.git")
+    for text in ("rm -rf app/.git/hooks", "rm app/.git/hooks/pre-commit", "rmdir app/.git/hooks"):
+        assert not permitted(text)
 
 
 def test_whether_there_is_a_file_is_not_told_where_the_session_could_not_see_it(
@@ -126,11 +145,11 @@ def test_in_directories_of_its_own_the_session_sees_what_there_is(tmp_path: Path
 def test_of_commands_that_are_known_to_be_harmless_only_those_on_places_that_nothing_grants_are_refused(
     tmp_path: Path,
 ) -> None:
-    policy = every_pack(tmp_path)
+    packs = every_pack(tmp_path)
     requests = Requests("/home/s", "/tmp/session-1/tmp", True, lambda: date(2026, 11, 22))
     harmless = [row.command for row in rows() if row.expect == "allow"]
     asked = [requests.of(AskText(text, "/vol/parhelia/workspaces/p"), Origin("hook")) for text in harmless]
     paths = [each for made in asked for each in made if isinstance(each, PathRequest)]
-    refused = {each.path for each in paths if not decide(policy, each).permitted}
+    refused = {each.path for each in paths if not decide(packs, each).permitted}
     assert len(paths) > len(refused) > 0
     assert [path for path in refused if not path.startswith(("/var/tmp/", "/dest", "/some/"))] == []
