@@ -143,8 +143,7 @@ class Init:
 
     def _listen(self, port: int) -> None:
         """Open the doors in this network: it may be another one than that of the launch. Where not all are to be had
-        (the low ports and the addresses of others take rights), the proxy's and a mark. IPv4's: what the network has of
-        IPv6 beyond the loopback leads nowhere where this is asked for."""
+        (the low ports and the addresses of others take rights), the proxy's and a mark."""
         error = missing = ""
         opened: jail.Opened = []
         try:
@@ -162,7 +161,16 @@ class Init:
 
     @staticmethod
     def _opened(doors: list[Door], capture: Capture, port: int) -> jail.Opened:
-        return jail.open_doors(doors or [Door.PROXY, Door.MARK], capture, port, [socket.AF_INET])
+        """IPv4's, and of IPv6 the name server's for streams: the rest leads nowhere where this is asked for, and nobody
+        in the session has datagrams of IPv6 there. Raises OSError."""
+        opened = jail.open_doors(doors or [Door.PROXY, Door.MARK], capture, port, [socket.AF_INET])
+        if Door.DNS_TCP in doors and socket.AF_INET6 in jail.families():
+            try:
+                opened += jail.open_doors([Door.DNS_TCP], Capture.NONE, port, [socket.AF_INET6])
+            except OSError:
+                jail.close(opened)
+                raise
+        return opened
 
     def _tell(self, message: Message, fds: Sequence[int] = ()) -> None:
         if self._guard is not None:

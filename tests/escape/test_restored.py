@@ -126,6 +126,7 @@ def check_jail(tmp_path: Path, child: Path) -> None:
     assert found["raced"] == ["PermissionError"], found
     assert (found["in threads"], found["in a thread, none left"]) == (["URLError"], "200"), found
     assert found["around before"] == found["around"] == {"page": "200", "name": "127.0.0.1", "captured": "403"}, found
+    assert found["by IPv6"] == "1", "the name server's door for streams of IPv6"
     assert found["connected"] == signal.SIGKILL, "who could send by a datagram socket of before is ended"
     seen = (tmp_path / "outside" / "seen").read_text().splitlines()
     assert set(seen) == {"GET /page HTTP/1.1"}, "nothing but the page is reached, nor reaches the session"
