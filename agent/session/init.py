@@ -113,7 +113,10 @@ class Init:
 
     def _adopt(self, guard: Channel) -> None:
         """Answer to this guard from here on. It is told what runs, with the process ids that the last guard knew, and
-        what has ended of late: the last guard may have died before it read it."""
+        what has ended of late: the last guard may have died before it read it. What that one had said is taken
+        first: it may be which process a command is."""
+        while self._guard is not None and self._guard.fileno() in self._ready(0):
+            self._from_guard(self._guard)
         if self._guard is not None:
             self._guard.close()
         self._guard = guard

@@ -183,6 +183,21 @@ def test_without_a_guard_it_goes_on_and_tells_the_next_one_what_runs_and_what_ha
     assert served.hear() == {"type": "ended", "id": 4, "status": 0}
 
 
+def test_what_a_guard_said_last_counts_though_its_successor_is_there_already(served: Served) -> None:
+    """A command of `exec` whose process was not known to the next guard was not hung up, and went on."""
+    served.run(1, "sleep", "60")
+    os.kill(served.pid, signal.SIGSTOP)
+    os.waitpid(served.pid, os.WUNTRACED)
+    served.guard.send({"type": "born", "id": 1, "pid": 4711})
+    served.guard.close()
+    ours, theirs = pair()
+    with theirs:
+        served.keeper.send({"type": "adopt"}, [theirs.fileno()])
+    os.kill(served.pid, signal.SIGCONT)
+    served.guard = Channel(ours)
+    assert served.hear() == {"type": "adopted", "running": [{"id": 1, "pid": 4711}], "ended": []}
+
+
 def test_what_the_guard_never_says_loses_it_the_channel_and_ends_nothing(served: Served) -> None:
     pid = served.run(1, "sleep", "60")
     served.guard.send({"type": "nonsense"}, [0])

@@ -131,7 +131,7 @@ class Detecting:
             return
         self._failed = True
         log.error("a detector failed", exc_info=error)
-        reason = f"a detector failed on an event, which it did not count: {type(error).__name__}"
+        reason = f"a detector failed on something, which it may not have counted: {type(error).__name__}"
         self._loop.call_soon_threadsafe(self._company.journal.degraded, Point.AGENT, Level.PARTIAL, reason)
 
     # --- on the loop
@@ -139,13 +139,16 @@ class Detecting:
     async def _look_at_bytes(self) -> None:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            self._count_bytes()
+            try:
+                self._count_bytes()
+            except Exception as error:  # the next look counts what this one did not
+                self._fault(error)
 
     def _count_bytes(self) -> None:
         sent = self._company.link.bytes_up
-        more, self._sent = sent - self._sent, sent
         with self._lock:
             self._follow()
+            more, self._sent = sent - self._sent, sent
             found = self._watch.uploaded(more, self._clock())
         for detection in found:
             self._detected(detection)

@@ -38,7 +38,7 @@ WINDOW_SECONDS: Final = 0.25
 SLOW_SECONDS: Final = 1.0
 """How long changes are gathered, and how long after there were many."""
 MANY_CHANGES: Final = 64
-_SETTLE_SECONDS: Final = 1.5
+_SETTLE_SECONDS: Final = 4.0
 _MAX_TOLD: Final = 4096
 _ACTION: Final = {Change.CREATED: Action.CREATE, Change.DELETED: Action.DELETE}
 _REASON: Final = {

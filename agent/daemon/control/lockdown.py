@@ -67,13 +67,19 @@ class Lockdown:
         self._status = Status(company)
         self._one = asyncio.Lock()
         self._stopped = self._inherited = False
+        self._before = company.store.current.lock
         self._freezer.unheld = self._unheld
         self._ending: asyncio.Task[State] | None = None
         self.state = State()
 
     async def start(self) -> None:
         """Nothing is begun before it is asked for, but what a guard before this one had begun goes on."""
-        lock = self._company.store.current.lock
+        async with self._one:
+            await self._take_over()
+
+    async def _take_over(self) -> None:
+        """Once, before all else: a detector may ask for a lockdown before this is started."""
+        lock, self._before = self._before, Lock.NONE
         if lock is Lock.NONE:
             return
         measure = Measure.CUT if lock is Lock.EGRESS else Measure.FREEZE
@@ -100,6 +106,7 @@ class Lockdown:
     async def engage(self, measure: Measure, cause: str, actor: str = AGENT) -> State:
         """Contain the session so, and with whatever holds already. Returns when it holds and is on disk."""
         async with self._one:
+            await self._take_over()
             if self.state.measure is not None:
                 measure = max(measure, self.state.measure, key=[*Measure].index)
             details: dict[str, Json] = {}
@@ -122,6 +129,7 @@ class Lockdown:
     async def lift(self, cause: str, actor: str) -> bool:
         """Let the session go on, under the policy as it is now; False where there is nothing to lift."""
         async with self._one:
+            await self._take_over()
             if self.state.measure in (None, Measure.KILL):
                 return False
             lifted: list[Json] = [str(measure) for measure in self.state.measure.all]

@@ -158,6 +158,30 @@ def test_bytes_are_those_sent_since_it_began(tmp_path: Path, monkeypatch: pytest
     assert (told["details"]["counted"], told["details"]["occurrences"]) == ("bytes", 1000)
 
 
+def test_a_look_at_the_bytes_that_fails_is_told_and_the_next_one_counts_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detecting, "LOOK_SECONDS", 0.01)
+
+    async def export(company: Company) -> None:
+        def broken() -> Policy:
+            raise OSError("no policy")
+
+        monkeypatch.setattr(company, "policy", broken)
+        company.link.bytes_up += 1000
+        async with asyncio.timeout(60):
+            while not company.ledger.seq:
+                await asyncio.sleep(0.01)
+            monkeypatch.delattr(company, "policy")
+            while company.ledger.seq < 2:
+                await asyncio.sleep(0.01)
+
+    (told,), _, _ = beside(tmp_path, export)
+    assert told["details"]["occurrences"] == 1000
+    (degraded,) = [event for event in read_log(tmp_path / "log") if event["details"]["event_type"] == "agent.degraded"]
+    assert degraded["details"]["reason"].startswith("a detector failed")
+
+
 def test_a_detector_may_contain_the_session_and_is_recorded_before(tmp_path: Path) -> None:
     async def two(company: Company) -> None:
         company.ledger.post(denial("a.test:443"))
