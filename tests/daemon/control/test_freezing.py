@@ -41,13 +41,16 @@ def count(path):
     libc = ctypes.CDLL(None)
     signal.signal(signal.SIGCONT, lambda *_: None)  # an ignored one would not be sent again
     event = (ctypes.c_int * 16)(0, 0, signal.SIGCONT, 0)
-    for turn in range(1, 65):  # a SIGSTOP takes a pending SIGCONT away, and the timer that sent it never fires again
-        timer = ctypes.c_void_p()
+    timers = [ctypes.c_void_p() for _ in range(64)]
+    for timer in timers:
         libc.timer_create(1, event, ctypes.byref(timer))  # by CLOCK_MONOTONIC, which goes on
-        libc.timer_settime(timer, 0, (ctypes.c_long * 4)(0, 50_000_000 + turn * 1_000_000, 0, turn * 7_000_000), None)
     n = 0
     while True:
         n += 1
+        # a SIGSTOP takes a pending SIGCONT away, and the timer that sent it fires again only where it is set again
+        for turn, timer in enumerate(timers, 1):
+            times = (ctypes.c_long * 4)(0, 50_000_000 + turn * 1_000_000, 0, turn * 7_000_000)
+            libc.timer_settime(timer, 0, times, None)
         with open(path, "w") as file: file.write(str(n))
         time.sleep(0.001)
 count(sys.argv[1])
@@ -137,7 +140,7 @@ def test_what_goes_on_by_itself_is_told_once(tmp_path: Path) -> None:
         calls = []
         counter.freezer.unheld = lambda: (calls.append(1), told.set())[1]
         if await counter.freezer.freeze() == []:  # else it is told at once
-            await asyncio.wait_for(told.wait(), 30)
+            await asyncio.wait_for(told.wait(), 120)
             await asyncio.sleep(0.2)
             assert calls == [1]
         await counter.freezer.thaw()
