@@ -87,7 +87,9 @@ def use(file: str = FILE, package: str = PACKAGE) -> bool:
     try:
         import mmap
 
-        mapped = memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
+        # without a descriptor of its own, which Python before 3.13 keeps: the session may look at those in gVisor
+        kept = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+        mapped = memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ, **kept))
     finally:
         os.close(descriptor)
     start = len(MAGIC_NUMBER) + _LENGTH

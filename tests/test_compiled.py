@@ -67,6 +67,13 @@ def test_a_module_comes_out_of_the_file_and_is_the_same_module(tree: Path) -> No
     assert used(tree) == from_the_file(tree), "same time, same length: taken for the same, as by Python's own"
 
 
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="mmap keeps a descriptor of its own there")
+def test_no_descriptor_of_the_file_stays_open(tree: Path) -> None:
+    """In gVisor a session can open what root's processes have open, as far as it may read it by its mode."""
+    show = "import os, house.room\nprint([os.path.realpath(f'/proc/self/fd/{fd}') for fd in range(32)])"
+    assert str(tree / "gathered") not in used(tree, shown=show)[1]
+
+
 @pytest.mark.parametrize(("text", "later"), [("second", 0), ("other", 2), ("other", -2)])
 def test_a_source_that_has_changed_is_read_anew(tree: Path, text: str, later: int) -> None:
     change(tree / "house/room.py", ROOM.replace("first", text), later=later)

@@ -20,7 +20,7 @@ LIST = "private/reserved.json"
 
 def release(run_dir: str) -> None:
     """Take away what this run reserved. Never raises: an empty file that is left over is found again, and held."""
-    names = _listed(Path(run_dir))
+    names = listed(Path(run_dir))
     others = listed_by_others(run_dir)
     for name in reversed(names):
         if name not in others:
@@ -46,10 +46,11 @@ def _is_ours(info: os.stat_result) -> bool:
 
 def listed_by_others(run_dir: str) -> set[str]:
     """What the other sessions of this machine have made and will take away."""
-    return {name for other in Path(run_dir).parent.glob("*") if other != Path(run_dir) for name in _listed(other)}
+    return {name for other in Path(run_dir).parent.glob("*") if other != Path(run_dir) for name in listed(other)}
 
 
-def _listed(run_dir: Path) -> list[str]:
+def listed(run_dir: Path) -> list[str]:
+    """What this run has made, each directory before what is in it."""
     with suppress(OSError, ValueError):
         found = json.loads((run_dir / LIST).read_text(encoding="utf-8", errors="surrogateescape"))
         return [name for name in found if isinstance(name, str)]

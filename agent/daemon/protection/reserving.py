@@ -17,7 +17,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from agent.daemon.protection.reserved import DIRECTORY, LIST, MARK, is_placeholder, listed_by_others
+from agent.daemon.protection.reserved import DIRECTORY, LIST, MARK, is_placeholder, listed, listed_by_others
 from agent.linux import exact
 from agent.policy.paths import covers
 from agent.policy.protection import Reservation
@@ -34,23 +34,25 @@ class Owner:
 
 def reserve(names: Iterable[Reservation], home: str, run_dir: str, owner: Owner) -> tuple[str, ...]:
     """Make the placeholders; returns the names that cannot be had any more: something took them, or the directory that
-    they belong into is gone. Raises OSError."""
+    they belong into is gone. What an earlier call of this run made stays on its list. Raises OSError."""
     wanted = list(names)
     if not wanted:
         return ()
-    made: list[str] = []
+    made = listed(Path(run_dir))
     others = listed_by_others(run_dir)
     for name in wanted:
         made += [*_missing(name.path, others), name.path]
     text = json.dumps(list(dict.fromkeys(made)))
-    Path(run_dir, LIST).write_text(text, encoding="utf-8", errors="surrogateescape")
-    listed = frozenset(made)
-    return tuple(name.path for name in wanted if not _made(name, owner, listed, socket=not covers(home, name.path)))
+    new = Path(run_dir, f"{LIST}.new")
+    new.write_text(text, encoding="utf-8", errors="surrogateescape")
+    new.replace(Path(run_dir, LIST))
+    ours = frozenset(made)
+    return tuple(name.path for name in wanted if not _made(name, owner, ours, socket=not covers(home, name.path)))
 
 
-def _made(name: Reservation, owner: Owner, listed: frozenset[str], *, socket: bool) -> bool:
+def _made(name: Reservation, owner: Owner, ours: frozenset[str], *, socket: bool) -> bool:
     try:
-        _make(name, owner, listed, socket=socket)
+        _make(name, owner, ours, socket=socket)
     except (FileNotFoundError, NotADirectoryError):
         return False
     except FileExistsError:
@@ -68,12 +70,12 @@ def _missing(path: str, others: set[str]) -> list[str]:
     return found[::-1]
 
 
-def _make(name: Reservation, owner: Owner, listed: frozenset[str], *, socket: bool) -> None:
+def _make(name: Reservation, owner: Owner, ours: frozenset[str], *, socket: bool) -> None:
     *above, last = name.path[1:].split("/")
     at = os.open("/", DIRECTORY)
     try:
         for depth, part in enumerate(above, 1):
-            make = "/" + "/".join(above[:depth]) in listed
+            make = "/" + "/".join(above[:depth]) in ours
             below = _entered(at, part, owner if make else None)
             os.close(at)
             at = below

@@ -53,6 +53,14 @@ def test_placeholders_are_files_directories_and_sockets_and_go_again(run_dir: Pa
     assert [*home.iterdir(), *tree.iterdir()] == []
 
 
+def test_what_was_reserved_before_goes_too_where_more_is_reserved(run_dir: Path, places: tuple[Path, Path]) -> None:
+    home, tree = places
+    reserve(names(home, tree), str(home), str(run_dir), OWNER)
+    reserve(names(home, tree)[1:], str(home), str(run_dir), OWNER)  # the directories are there by now
+    release(str(run_dir))
+    assert [*home.iterdir(), *tree.iterdir()] == []
+
+
 def test_what_is_no_placeholder_any_more_stays(run_dir: Path, places: tuple[Path, Path]) -> None:
     home, tree = places
     reserve(names(home, tree), str(home), str(run_dir), OWNER)
