@@ -30,7 +30,7 @@ from agent.daemon.keeping.restarts import MOST, WINDOW_SECONDS, Deaths
 from agent.daemon.keeping.terminal import Terminal
 from agent.daemon.keeping.workers import First
 from agent.exits import Exit
-from agent.linux.process import set_dumpable
+from agent.linux.process import ending, set_dumpable
 from agent.session.offspring import adopt_orphans, end_all
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -216,8 +216,9 @@ class Keeper:
                     channel.send({"type": "signal", "number": number})
 
     def _check_workers(self, channel: Channel) -> None:
-        guard_lives = self._guard_pid not in self._dead and not _hung_up(channel)
-        alone = self._egress_pid in self._dead and guard_lives  # it follows a dead guard
+        alone = self._egress_pid in self._dead and not (
+            self._guard_pid in self._dead or _hung_up(channel) or ending(self._guard_pid)
+        )  # it follows a dead guard, which may close the channel to it some time before that to here
         if not alone or self._finishing or self._failure is not None:
             return
         if not self._egress_deaths.survived(time.monotonic()):

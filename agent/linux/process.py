@@ -1,7 +1,9 @@
-"""What a process may set about itself: privileges, dumpability, parent-death signal, file-system identity.
+"""What a process may set about itself: privileges, dumpability, parent-death signal, file-system identity; and whether
+another one is ending.
 
-Numbers are from linux/prctl.h and linux/capability.h; behaviour from prctl(2), capabilities(7), setfsuid(2) and
-close_range(2). Everything raises OSError with the kernel's errno.
+Numbers are from linux/prctl.h, linux/capability.h and linux/sched.h; behaviour from prctl(2), capabilities(7),
+setfsuid(2), close_range(2) and proc_pid_stat(5). Everything raises OSError with the kernel's errno, but where it says
+otherwise.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ PR_GET_NO_NEW_PRIVS = 39
 CLOSE_RANGE_CLOEXEC = 1 << 2
 CAPABILITY_VERSION_3 = 0x20080522
 LAST_DESCRIPTOR = 0xFFFFFFFF
+_PF_EXITING = 0x4
 _EINVAL = 22
 _ENOSYS = 38
 _KEEP = 0xFFFFFFFF  # setfsuid(-1) changes nothing and returns the present id
@@ -152,6 +155,19 @@ def session_eyes(uid: int | None, gid: int | None) -> FilesystemIdentity:
             raise
         return FilesystemIdentity(None, None)
     return FilesystemIdentity(uid, gid)
+
+
+def ending(pid: int) -> bool:
+    """Has the process begun to end, or ended? It may have closed some descriptors then and others not yet: to close
+    those that watch files can take long. False where the kernel does not tell (gVisor). Never raises."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            state, *fields = file.read().rpartition(b")")[2].split()
+        return state in (b"Z", b"X") or bool(int(fields[5]) & _PF_EXITING)
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    except (OSError, ValueError, IndexError):
+        return False
 
 
 def close_range(first: int, last: int = LAST_DESCRIPTOR, *, cloexec: bool = False) -> None:

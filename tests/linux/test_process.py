@@ -175,3 +175,17 @@ def test_a_range_of_descriptors_is_closed_or_marked(cloexec: bool) -> None:
                 os.fstat(200)
 
     assert outcome(piece) == 0
+
+
+def test_a_process_that_ends_is_told_from_one_that_goes_on() -> None:
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+        os._exit(0)
+    assert not process.ending(child)
+    os.kill(child, signal.SIGKILL)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    assert process.ending(child)  # a zombie
+    os.waitpid(child, 0)
+    assert process.ending(child)
+    assert not process.ending(os.getpid())
