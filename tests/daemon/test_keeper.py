@@ -46,3 +46,20 @@ def test_one_that_follows_a_dying_guard_is_no_death_of_its_own(keeper: tuple[Kee
     made, guards = keeper
     guards.close()
     made._check_workers(made._first)
+
+
+def test_nor_is_one_whose_guard_has_begun_to_end_and_has_closed_the_channel_to_it_only(
+    keeper: tuple[Keeper, socket.socket],
+) -> None:
+    """Descriptors are closed one after another, and those that watch files are slow."""
+    made, guards = keeper
+    guard = os.fork()
+    if guard == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, guard, os.WEXITED | os.WNOWAIT)  # it can be waited for, and nobody has
+    made._guard_pid = guard
+    try:
+        with guards:
+            made._check_workers(made._first)
+    finally:
+        os.waitpid(guard, 0)
